@@ -1,0 +1,109 @@
+//! Where messages go: to the host's function, at most one a second per kind. Without one, nowhere.
+
+use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::sys::clock;
+use crate::sys::process::Published;
+
+/// Receives a syslog(3) level and one line.
+pub type Sink = Box<dyn Fn(i32, &CStr) + Send + Sync>;
+
+/// What a message is about; each kind is limited on its own.
+#[derive(Clone, Copy, Debug)]
+#[repr(usize)]
+pub(crate) enum Kind {
+    /// The store could not be opened.
+    Open,
+    /// A writer waited past the deadline.
+    Busy,
+    /// No room.
+    Full,
+    /// A damaged file or record.
+    Damage,
+    /// A new generation began.
+    Generation,
+    /// The sealing keys.
+    Keys,
+    /// Readers: slots, clashing process ids.
+    Readers,
+    /// A contained fault.
+    Bug,
+}
+
+const KINDS: usize = Kind::Bug as usize + 1;
+
+/// syslog(3) LOG_ERR.
+pub(crate) const ERR: i32 = 3;
+/// syslog(3) LOG_WARNING.
+pub(crate) const WARNING: i32 = 4;
+/// syslog(3) LOG_NOTICE.
+pub(crate) const NOTICE: i32 = 5;
+
+/// The messages of one store.
+pub(crate) struct Log {
+    sink: Published<Option<Sink>>,
+    /// Per kind: when it last spoke, and how often it was held back since.
+    last: [AtomicU64; KINDS],
+    held_back: [AtomicU64; KINDS],
+}
+
+impl Log {
+    pub(crate) const fn new() -> Log {
+        Log {
+            sink: Published::new(),
+            last: [const { AtomicU64::new(0) }; KINDS],
+            held_back: [const { AtomicU64::new(0) }; KINDS],
+        }
+    }
+
+    /// Sets where messages go; `None` for nowhere.
+    pub(crate) fn set(&self, sink: Option<Sink>) {
+        self.sink.set(sink);
+    }
+
+    /// Says it, unless this kind spoke within the last second. The text is made only when it is said.
+    pub(crate) fn say(&self, kind: Kind, level: i32, text: impl FnOnce() -> String) {
+        let Some(Some(sink)) = self.sink.get() else {
+            return;
+        };
+        let now = clock::ticks();
+        let last = &self.last[kind as usize];
+        let then = last.load(Ordering::Relaxed);
+        let due = then == 0 || now.saturating_sub(then) >= 1_000;
+        if !due || last.compare_exchange(then, now, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            self.held_back[kind as usize].fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let more = self.held_back[kind as usize].swap(0, Ordering::Relaxed);
+        let mut line = format!("sesscache: {}", text());
+        if more > 0 {
+            line.push_str(&format!(" ({more} more)"));
+        }
+        line.retain(|c| c != '\0');
+        sink(level, &CString::new(line).unwrap_or_default());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::Arc;
+
+    #[test]
+    fn a_storm_of_one_kind_is_one_message_and_other_kinds_are_heard() {
+        let log = Log::new();
+        let heard = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&heard);
+        log.say(Kind::Busy, WARNING, || unreachable!("nobody listens"));
+        log.set(Some(Box::new(move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+        })));
+        for _ in 0..100 {
+            log.say(Kind::Busy, WARNING, || "slow".to_owned());
+        }
+        log.say(Kind::Full, WARNING, || "full".to_owned());
+        assert_eq!(heard.load(Ordering::Relaxed), 2);
+    }
+}

@@ -1,0 +1,398 @@
+//! The options string: `"capacity=256MiB ttl=2h sni=strict"`, as libpq's connection strings.
+//!
+//! One table holds every option: its name, its default, what it accepts and what it means. Parsing is pure.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::status::{Error, Result};
+
+/// Whether a session is bound to the server name it was made for (RFC 6066 section 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sni {
+    /// It resumes only under that name.
+    Strict,
+    /// It resumes under any name.
+    Off,
+}
+
+/// Which TLS 1.3 tickets resume once only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SingleUse {
+    /// Those that are offered with early data (RFC 8446 section 8.1).
+    EarlyData,
+    /// All.
+    Always,
+    /// None: early data may be replayed.
+    Off,
+}
+
+/// Which of OpenSSL's removals reach the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remove {
+    /// Those that follow a TLS error (RFC 5246 section 7.2.2), not a mere lost connection.
+    Failures,
+    /// Every one.
+    OpenSsl,
+    /// None.
+    Never,
+}
+
+/// Everything a cache can be told. `None` means: what the store has, or else the default.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Hard limit of the store in bytes.
+    pub capacity: Option<u64>,
+    /// Life of a session from its last full handshake; `None` takes the SSL_CTX's timeout.
+    pub ttl: Option<Duration>,
+    /// Mode of the files.
+    pub mode: u32,
+    /// User who owns the files.
+    pub owner: Option<String>,
+    /// Group of the files.
+    pub group: Option<String>,
+    /// Sessions of one namespace never resume in another.
+    pub namespace: String,
+    /// Binding to the server name.
+    pub sni: Sni,
+    /// Single use of TLS 1.3 tickets.
+    pub single_use: SingleUse,
+    /// Which removals are obeyed.
+    pub remove: Remove,
+    /// Longest wait for another writer.
+    pub deadline: Duration,
+    /// Decoded sessions kept per process.
+    pub decoded: usize,
+    /// Ordinary writes in place of a writable map.
+    pub guard: Option<bool>,
+    /// Where the sealing keys are, when not in the directory.
+    pub key: Option<PathBuf>,
+    /// Reader slots.
+    pub readers: Option<u32>,
+}
+
+/// The capacity of a store nobody said anything about.
+pub const DEFAULT_CAPACITY: u64 = 64 << 20;
+/// The reader slots of a store nobody said anything about.
+pub const DEFAULT_READERS: u32 = 2048;
+/// The least and the greatest `capacity`.
+pub const CAPACITY_LIMITS: (u64, u64) = (1 << 20, 64 << 30);
+/// The least and the greatest `readers`.
+pub const READERS_LIMITS: (u32, u32) = (16, 65_536);
+/// Sessions older than this are of no use to any client: ids from further ahead are refused as forged.
+pub const MAX_TTL: Duration = Duration::from_secs(366 * 86_400);
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            capacity: None,
+            ttl: None,
+            mode: 0o600,
+            owner: None,
+            group: None,
+            namespace: String::new(),
+            sni: Sni::Strict,
+            single_use: SingleUse::EarlyData,
+            remove: Remove::Failures,
+            deadline: Duration::from_millis(5),
+            decoded: 1024,
+            guard: None,
+            key: None,
+            readers: None,
+        }
+    }
+}
+
+/// One row of the table.
+pub struct Row {
+    /// What stands before the `=`.
+    pub name: &'static str,
+    /// What holds without it.
+    pub default: &'static str,
+    /// What may stand behind the `=`, in words; shown when something else does.
+    pub accepts: &'static str,
+    /// What it does.
+    pub meaning: &'static str,
+    set: fn(&mut Options, &str) -> Option<()>,
+}
+
+/// Every option.
+pub const TABLE: &[Row] = &[
+    Row {
+        name: "capacity",
+        default: "64MiB",
+        accepts: "a size from 1MiB to 64GiB, as 256MiB",
+        meaning: "Hard limit of the store. When it is full, the sessions that expire first make room.",
+        set: |o, v| {
+            o.capacity = Some(size(v).filter(|n| (CAPACITY_LIMITS.0..=CAPACITY_LIMITS.1).contains(n))?);
+            Some(())
+        },
+    },
+    Row {
+        name: "ttl",
+        default: "the SSL_CTX's timeout",
+        accepts: "a time from 1s to 366d, as 90s, 15m, 2h or 1d",
+        meaning: "Life of a session, counted from its last full handshake through any number of resumptions.",
+        set: |o, v| {
+            o.ttl = Some(time(v).filter(|t| t.subsec_nanos() == 0 && *t >= Duration::from_secs(1) && *t <= MAX_TTL)?);
+            Some(())
+        },
+    },
+    Row {
+        name: "mode",
+        default: "0600",
+        accepts: "an octal file mode that gives others nothing and lets the owner read and write: 0600, 0640 or 0660",
+        meaning: "Mode of the files; the directory gets the matching search bits.",
+        set: |o, v| {
+            o.mode = match v {
+                "0600" | "600" => 0o600,
+                "0640" | "640" => 0o640,
+                "0660" | "660" => 0o660,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Row {
+        name: "owner",
+        default: "the user who opens first",
+        accepts: "a user name or number that exists, as www-data",
+        meaning: "User whose files these are: lets root open for workers that run as somebody else.",
+        set: |o, v| word(v).map(|w| o.owner = Some(w)),
+    },
+    Row {
+        name: "group",
+        default: "the owner's",
+        accepts: "a group name or number that exists, as tls",
+        meaning: "Group of the files, of use with mode=0660.",
+        set: |o, v| word(v).map(|w| o.group = Some(w)),
+    },
+    Row {
+        name: "namespace",
+        default: "empty",
+        accepts: "up to 255 bytes of text",
+        meaning: "Sessions made in one namespace never resume in another.",
+        set: |o, v| (v.len() <= 255).then(|| o.namespace = v.to_owned()),
+    },
+    Row {
+        name: "sni",
+        default: "strict",
+        accepts: "strict or off",
+        meaning: "strict: a session resumes only under the server name it was made for (RFC 6066).",
+        set: |o, v| {
+            o.sni = match v {
+                "strict" => Sni::Strict,
+                "off" => Sni::Off,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Row {
+        name: "single_use",
+        default: "early_data",
+        accepts: "early_data, always or off",
+        meaning: "Which TLS 1.3 tickets resume once only: those offered with early data, all, or none.",
+        set: |o, v| {
+            o.single_use = match v {
+                "early_data" => SingleUse::EarlyData,
+                "always" => SingleUse::Always,
+                "off" => SingleUse::Off,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Row {
+        name: "remove",
+        default: "failures",
+        accepts: "failures, openssl or never",
+        meaning: "Which of OpenSSL's removals are obeyed: those after a TLS error, all, or none.",
+        set: |o, v| {
+            o.remove = match v {
+                "failures" => Remove::Failures,
+                "openssl" => Remove::OpenSsl,
+                "never" => Remove::Never,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    Row {
+        name: "deadline",
+        default: "5ms",
+        accepts: "a time from 0ms to 10s, as 5ms",
+        meaning: "Longest wait for another writer; past it the session is not stored and the handshake goes on.",
+        set: |o, v| time(v).filter(|t| *t <= Duration::from_secs(10)).map(|t| o.deadline = t),
+    },
+    Row {
+        name: "decoded",
+        default: "1024",
+        accepts: "a number from 0 to 1000000",
+        meaning: "Decoded sessions kept per process, so that a returning client's certificate is not parsed again; 0: none.",
+        set: |o, v| v.parse().ok().filter(|n| *n <= 1_000_000).map(|n| o.decoded = n),
+    },
+    Row {
+        name: "guard",
+        default: "off",
+        accepts: "on or off",
+        meaning: "on: the store is mapped read-only, so that a stray write of the host cannot reach it; slower writes.",
+        set: |o, v| {
+            o.guard = Some(match v {
+                "on" => true,
+                "off" => false,
+                _ => return None,
+            });
+            Some(())
+        },
+    },
+    Row {
+        name: "key",
+        default: "PATH/key",
+        accepts: "an absolute path",
+        meaning: "File of the sealing keys: 32 bytes each, the first seals, all open.",
+        set: |o, v| v.starts_with('/').then(|| o.key = Some(PathBuf::from(v))),
+    },
+    Row {
+        name: "readers",
+        default: "2048",
+        accepts: "a number from 16 to 65536",
+        meaning: "Threads of all processes that can look up at the same time without waiting.",
+        set: |o, v| {
+            let n = v.parse().ok().filter(|n| (READERS_LIMITS.0..=READERS_LIMITS.1).contains(n))?;
+            o.readers = Some(n);
+            Some(())
+        },
+    },
+];
+
+impl Options {
+    /// Reads `name=value` pairs separated by white space. A value with spaces stands in single quotes, in which a
+    /// backslash makes the next character literal.
+    pub fn parse(text: &str) -> Result<Options> {
+        let mut options = Options::default();
+        let mut seen = Vec::new();
+        let mut rest = text.trim_start();
+        while !rest.is_empty() {
+            let end = rest.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(rest.len());
+            let name = &rest[..end];
+            let row = TABLE.iter().find(|row| row.name == name).ok_or_else(|| unknown(name))?;
+            if seen.contains(&name) {
+                return Err(Error::invalid(format!("option '{name}' is given twice; keep one")));
+            }
+            seen.push(name);
+            let Some(after) = rest[end..].strip_prefix('=') else {
+                return Err(Error::invalid(format!("option '{name}' has no value; write {name}=..., with no space around the =: {}", row.accepts)));
+            };
+            let (value, left) = value(name, after)?;
+            (row.set)(&mut options, &value).ok_or_else(|| {
+                Error::invalid(format!("option {name}='{value}' is not acceptable; {name} takes {}", row.accepts))
+            })?;
+            rest = left.trim_start();
+        }
+        Ok(options)
+    }
+}
+
+fn unknown(name: &str) -> Error {
+    let names: Vec<&str> = TABLE.iter().map(|row| row.name).collect();
+    let shown: String = name.chars().take(40).collect();
+    Error::invalid(format!("unknown option '{shown}'; the options are {}", names.join(", ")))
+}
+
+/// Splits one value, bare or quoted, off the front of `text`.
+fn value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str)> {
+    let Some(quoted) = text.strip_prefix('\'') else {
+        let end = text.find(char::is_whitespace).unwrap_or(text.len());
+        return Ok((text[..end].to_owned(), &text[end..]));
+    };
+    let mut out = String::new();
+    let mut chars = quoted.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match c {
+            '\\' => out.extend(chars.next().map(|(_, literal)| literal)),
+            '\'' => {
+                let rest = &quoted[at + 1..];
+                if rest.starts_with(|c: char| !c.is_whitespace()) {
+                    return Err(Error::invalid(format!("option '{name}': put a space after the closing quote")));
+                }
+                return Ok((out, rest));
+            }
+            _ => out.push(c),
+        }
+    }
+    Err(Error::invalid(format!("option '{name}': the closing quote is missing")))
+}
+
+fn word(value: &str) -> Option<String> {
+    (!value.is_empty() && value.len() <= 64).then(|| value.to_owned())
+}
+
+/// Splits `256MiB` into 256 and `MiB`.
+fn number_and_unit(value: &str) -> Option<(u64, &str)> {
+    let end = value.find(|c: char| !c.is_ascii_digit())?;
+    Some((value[..end].parse().ok()?, &value[end..]))
+}
+
+fn size(value: &str) -> Option<u64> {
+    let (n, unit) = number_and_unit(value)?;
+    let shift = match unit {
+        "KiB" => 10,
+        "MiB" => 20,
+        "GiB" => 30,
+        _ => return None,
+    };
+    n.checked_mul(1 << shift)
+}
+
+fn time(value: &str) -> Option<Duration> {
+    let (n, unit) = number_and_unit(value)?;
+    let seconds = match unit {
+        "ms" => return Some(Duration::from_millis(n)),
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    n.checked_mul(seconds).map(Duration::from_secs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        Options::parse(text).expect_err(text).detail
+    }
+
+    #[test]
+    fn a_full_line_of_configuration_is_understood() {
+        let o = Options::parse(" capacity=256MiB  ttl=2h\tsni=off single_use=always remove=never deadline=20ms decoded=0 guard=on key='/a b/it\\'s' readers=64 namespace='' mode=0660 owner=daemon group=tls ").unwrap();
+        assert_eq!(o.capacity, Some(256 << 20));
+        assert_eq!(o.ttl, Some(Duration::from_secs(7200)));
+        assert_eq!((o.sni, o.single_use, o.remove), (Sni::Off, SingleUse::Always, Remove::Never));
+        assert_eq!(o.key, Some(PathBuf::from("/a b/it's")));
+        assert_eq!((o.mode, o.guard, o.readers, o.decoded), (0o660, Some(true), Some(64), 0));
+        assert_eq!(Options::parse("").unwrap(), Options::default());
+    }
+
+    #[test]
+    fn every_refusal_names_the_option_and_what_it_takes() {
+        for bad in ["capacity=1", "capacity=1KiB", "capacity=65GiB", "capacity=99999999999999999999MiB", "capacity=MiB"] {
+            assert!(refused(bad).contains("1MiB to 64GiB"), "{bad}");
+        }
+        for bad in ["ttl=0s", "ttl=500ms", "ttl=-1s", "ttl=367d", "ttl=5"] {
+            assert!(refused(bad).contains("as 90s"), "{bad}");
+        }
+        for bad in ["mode=0644", "mode=0666", "mode=rw", "key=relative", "readers=1", "deadline=11s", "sni=yes"] {
+            assert!(refused(bad).contains("takes"), "{bad}");
+        }
+        assert!(refused("capcity=1MiB").contains("capacity"), "a typing error is answered with the names");
+        assert!(refused("ttl").contains("no value"));
+        assert!(refused("ttl = 5s").contains("no space"));
+        assert!(refused("ttl=5s ttl=6s").contains("twice"));
+        assert!(refused("key='/x").contains("closing quote"));
+        assert!(refused("key='/x'y").contains("space after"));
+    }
+}

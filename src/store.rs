@@ -1,0 +1,349 @@
+//! The store: records under ids, shared by all processes that opened the directory. Put, get, take, remove, sweep.
+//!
+//! It knows ids, times, headers and bytes, and nothing of TLS. Every fault inside is a miss or a skipped put with its
+//! own counter; nothing here waits longer than the deadline.
+
+mod control;
+mod env;
+mod evict;
+mod gate;
+mod generation;
+pub(crate) mod id;
+mod lookup;
+mod place;
+pub(crate) mod record;
+mod seal;
+pub(crate) mod seat;
+mod upkeep;
+mod write;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use self::control::{Control, Shape, Unusable};
+use self::generation::{Broken, Generation};
+use self::id::Mask;
+use self::place::Place;
+use self::seal::Keys;
+use crate::log::{self, Kind, Log};
+use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS, MAX_TTL};
+use crate::stats::{Counter, Stats, COUNTERS, GAUGES};
+use crate::status::{Error, Result, Status};
+use crate::sys::process::{PerProcess, Shelf};
+use crate::sys::{clock, crypto};
+
+pub(crate) use self::lookup::{Judgement, Miss, Names, Use};
+pub(crate) use self::record::{flags, Header};
+
+/// Directories that one process can have open.
+pub(crate) const STORES_MAX: usize = 64;
+/// How long one thread waits for another that is opening the store.
+const OPENING: Duration = Duration::from_millis(500);
+/// After the store could not be opened, nobody tries again for so many milliseconds.
+const RETRY: u64 = 1_000;
+/// Times a generation that vanishes or is damaged is followed to its successor, in one opening.
+const ATTEMPTS: usize = 4;
+
+/// The stores that are open in this process: a second environment on the same files would re-create its live locks.
+static SHELF: Shelf<Store, STORES_MAX> = Shelf::new();
+
+/// One directory, as this process and its children know it. What they have open of it is in `opened`.
+pub(crate) struct Store {
+    place: Place,
+    deadline: Duration,
+    pub(crate) log: Log,
+    opened: PerProcess<Opened>,
+    /// No attempt to open before this tick.
+    retry_at: AtomicU64,
+    upkeep_at: AtomicU64,
+    /// Since when puts have been failing for lack of room, in ticks; 0 when the last one did not.
+    full_since: AtomicU64,
+}
+
+/// What one process has open. Replaced whole when the control file's epoch moves.
+pub(crate) struct Opened {
+    epoch: u64,
+    control: Arc<Control>,
+    now: Arc<Generation>,
+    /// The generation before, until its last record has expired.
+    before: Option<Arc<Generation>>,
+    keys: Arc<Keys>,
+    mask: Mask,
+}
+
+/// Whose record it is: names the namespace in keys and seals.
+#[derive(Clone, Copy)]
+pub(crate) struct Namespace<'a>(pub(crate) &'a str);
+
+impl Store {
+    /// Finds or makes the directory, its control file and its keys, and closes them again: daemons close descriptors
+    /// and fork after they start. The first use opens.
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Arc<Store>> {
+        let place = Place::prepare(path, options)?;
+        let shape = settle_control(&place, options)?;
+        if !place.key_is_foreign || place.key.exists() {
+            Keys::create(&place)?;
+        } else {
+            return Err(Error::invalid(format!("key='{}' is not there; make it with: openssl rand -out {0} 32", place.key.display())));
+        }
+        let identity = place.identity;
+        let store = SHELF.find_or_make(identity, || {
+            Arc::new(Store {
+                place: place.clone(),
+                deadline: options.deadline,
+                log: Log::new(),
+                opened: PerProcess::new(),
+                retry_at: AtomicU64::new(0),
+                upkeep_at: AtomicU64::new(0),
+                full_since: AtomicU64::new(0),
+            })
+        });
+        let store = store.ok_or_else(|| {
+            Error::new(Status::Full, format!("{STORES_MAX} directories are open in this process; close one first"))
+        })?;
+        if store.place.key != place.key || store.deadline != options.deadline {
+            return Err(Error::new(
+                Status::Mismatch,
+                format!("{} is open in this process with another key= or deadline=; give the same", place.path.display()),
+            ));
+        }
+        debug_assert!(shape.is_sane());
+        Ok(store)
+    }
+
+    /// What this process has open, opened or brought up to date now.
+    fn obtain(&self) -> Result<Arc<Opened>> {
+        if clock::ticks() < self.retry_at.load(Ordering::Relaxed) {
+            return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
+        }
+        let opened = self.opened.update(OPENING, |now| match now {
+            Some(opened) if opened.epoch == opened.control.epoch() => Ok(Arc::clone(opened)),
+            now => self.open_now(now).map(Arc::new),
+        });
+        match opened {
+            Some(Ok(opened)) => Ok(opened),
+            Some(Err(error)) => {
+                self.retry_at.store(clock::ticks() + RETRY, Ordering::Relaxed);
+                self.log.say(Kind::Open, log::ERR, || format!("running without the session cache: {error}"));
+                Err(error)
+            }
+            None => Err(Error::busy()),
+        }
+    }
+
+    fn open_now(&self, now: Option<&Arc<Opened>>) -> Result<Opened> {
+        let place = &self.place;
+        let _stdio = crate::sys::files::occupy_stdio().map_err(|e| Error::system("cannot open /dev/null", &e))?;
+        let keys = match now {
+            Some(opened) if !opened.keys.changed(&place.key) => Arc::clone(&opened.keys),
+            // A key file that is half written or gone leaves the keys that were read before.
+            Some(opened) => Keys::load(place).unwrap_or_else(|error| {
+                self.log.say(Kind::Keys, log::WARNING, || format!("keeping the sealing keys read before: {error}"));
+                Arc::clone(&opened.keys)
+            }),
+            None => Keys::load(place)?,
+        };
+        for _ in 0..ATTEMPTS {
+            let control = match now {
+                Some(opened) if opened.control.is_current_file(&place.path) => Arc::clone(&opened.control),
+                _ => Arc::new(self.open_control()?),
+            };
+            let epoch = control.epoch();
+            let current = control.current();
+            let known = |number: u64| {
+                let opened = now?;
+                [Some(&opened.now), opened.before.as_ref()].into_iter().flatten().find(|g| g.number == number && Arc::ptr_eq(&control, &opened.control)).map(Arc::clone)
+            };
+            let open = |number: u64| match known(number) {
+                Some(generation) => Ok(generation),
+                None => Generation::open(place, number).map(Arc::new),
+            };
+            match open(current.number) {
+                Ok(now) if !fits(now.gate.shape(), control.wanted()) => {
+                    self.log.say(Kind::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
+                    Generation::begin(place, &control, current, true)?;
+                }
+                Ok(now) => {
+                    let before = if current.keep { open(current.number - 1).ok() } else { None };
+                    let mask = Mask::new(&control.mask);
+                    return Ok(Opened { epoch, control, now, before, keys, mask });
+                }
+                // Replaced by another process since `current` was read: look again. Else it is of an earlier boot.
+                Err(Broken::Gone) if control.current() != current => {}
+                Err(Broken::Gone) => Generation::begin(place, &control, current, false)?,
+                Err(Broken::Damaged(what)) => {
+                    self.log.say(Kind::Damage, log::WARNING, || format!("the store is damaged ({what}): a new generation begins"));
+                    Generation::begin(place, &control, current, false)?;
+                }
+                Err(Broken::Refused(error)) => return Err(error),
+            }
+        }
+        Err(Error::new(Status::Busy, "the store changes faster than it can be opened"))
+    }
+
+    fn open_control(&self) -> Result<Control> {
+        let place = &self.place;
+        match Control::open(&place.path) {
+            Ok(control) => Ok(control),
+            Err(Unusable::Missing | Unusable::Damaged) => {
+                self.log.say(Kind::Damage, log::WARNING, || "the control file is gone or damaged: a new one begins".to_owned());
+                Control::replace(&place.path, default_shape(), place.access)
+                    .map_err(|e| Error::system(format_args!("cannot write {}/control", place.path.display()), &e))?;
+                Control::open(&place.path).map_err(|unusable| unusable_error(place, unusable))
+            }
+            Err(unusable) => Err(unusable_error(place, unusable)),
+        }
+    }
+
+    /// Begins a new generation, unless somebody already did. Sessions of the old one stay readable if `keep`.
+    fn renew(&self, opened: &Opened, keep: bool, why: &str) -> Result<()> {
+        let current = opened.control.current();
+        if current.number == opened.now.number {
+            self.log.say(Kind::Generation, log::WARNING, || format!("{why}: a new generation begins"));
+            Generation::begin(&self.place, &opened.control, current, keep)?;
+        }
+        Ok(())
+    }
+
+    /// Forgets everything, everywhere, at once: a new key first, so that what is left in pages or backups is unreadable.
+    pub(crate) fn flush(self: &Arc<Self>) -> Result<()> {
+        let opened = self.obtain()?;
+        if !self.place.key_is_foreign {
+            Keys::replace(&self.place)?;
+        }
+        let current = opened.control.current();
+        Generation::begin(&self.place, &opened.control, current, false)?;
+        // Another process may have begun one at this instant, and kept the old one readable.
+        let after = opened.control.current();
+        if after.keep {
+            opened.control.switch(after, control::Current { number: after.number, keep: false });
+        }
+        opened.control.bump();
+        generation::clear(&self.place, opened.control.current());
+        Ok(())
+    }
+
+    /// Counts, from outside an operation.
+    pub(crate) fn count(self: &Arc<Self>, counter: Counter) {
+        let _ = seat::with(self, |seat| seat.opened.control.count(seat.shard, counter, 1));
+    }
+
+    /// Everything in the table of `stats.rs`.
+    pub(crate) fn stats(self: &Arc<Self>) -> Result<Stats> {
+        seat::with(self, |seat| {
+            let opened = &seat.opened;
+            let mut all = [0; GAUGES + COUNTERS];
+            all[2] = opened.now.gate.shape().capacity;
+            all[3] = opened.now.number;
+            all[GAUGES..].copy_from_slice(&opened.control.counters());
+            for desk in [Some(&mut seat.now), seat.before.as_mut()].into_iter().flatten() {
+                let page = desk.generation.env.page as u64;
+                let (entries, pages) =
+                    desk.read(|txn| (txn.entries(), txn.used_pages())).map_err(|fault| Error::new(Status::System, fault.text()))?;
+                // One entry is the sentinel.
+                all[0] += entries.unwrap_or(1).saturating_sub(1) as u64;
+                all[1] += pages.unwrap_or(0) as u64 * page;
+            }
+            Ok(Stats(all))
+        })?
+    }
+
+    /// Ids that expire later than this, in microseconds, were not made here.
+    fn latest(now: u64) -> u64 {
+        now + MAX_TTL.as_micros() as u64 + 1_000_000
+    }
+
+    /// A fresh id for a session of that life; `None` when the store cannot be asked.
+    pub(crate) fn issue_id(self: &Arc<Self>, life: Duration) -> Option<[u8; id::ID]> {
+        seat::with(self, |seat| {
+            let random = seat.random()?;
+            Some(seat.opened.mask.issue(clock::micros() + life.as_micros() as u64, &random))
+        })
+        .ok()
+        .flatten()
+    }
+
+    /// The hash of a server name for a header; `None` when the store cannot be asked.
+    pub(crate) fn server_name_hash(self: &Arc<Self>, name: &[u8]) -> Option<u64> {
+        seat::with(self, |seat| name_hash(&seat.opened, "server", name)).ok()
+    }
+
+    /// The directory.
+    pub(crate) fn path(&self) -> &Path {
+        &self.place.path
+    }
+}
+
+/// Never 0, which stands for no name.
+fn name_hash(opened: &Opened, kind: &str, name: &[u8]) -> u64 {
+    let mut text = Vec::with_capacity(kind.len() + 1 + name.len());
+    text.extend_from_slice(kind.as_bytes());
+    text.push(0);
+    text.extend(name.iter().map(u8::to_ascii_lowercase));
+    id::name_hash(&opened.control.names, &text).max(1)
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        // The environment first: only then may the directory be opened again.
+        self.opened.clear();
+        SHELF.remove(self.place.identity);
+    }
+}
+
+fn default_shape() -> Shape {
+    Shape { capacity: DEFAULT_CAPACITY, readers: DEFAULT_READERS, guard: false }
+}
+
+/// Whether a generation is what is wanted. One that had to be made with `guard` for its file system's sake is.
+fn fits(is: Shape, wanted: Shape) -> bool {
+    is.capacity == wanted.capacity && is.readers == wanted.readers && (is.guard || !wanted.guard)
+}
+
+/// Makes the control file, or tells an existing one what this process wants of it.
+fn settle_control(place: &Place, options: &Options) -> Result<Shape> {
+    let page = crate::sys::files::page_size() as u64;
+    let merge = |base: Shape| Shape {
+        capacity: options.capacity.unwrap_or(base.capacity) / page * page,
+        readers: options.readers.unwrap_or(base.readers),
+        guard: options.guard.unwrap_or(base.guard),
+    };
+    let failed = |e: &std::io::Error| Error::system(format_args!("cannot write {}/control", place.path.display()), e);
+    for _ in 0..ATTEMPTS {
+        match Control::open(&place.path) {
+            Ok(control) => {
+                let wanted = merge(control.wanted());
+                if wanted != control.wanted() {
+                    control.want(wanted);
+                }
+                return Ok(wanted);
+            }
+            Err(Unusable::Missing) => {
+                Control::create(&place.path, merge(default_shape()), place.access).map_err(|e| failed(&e))?;
+            }
+            Err(Unusable::Damaged) => {
+                Control::replace(&place.path, merge(default_shape()), place.access).map_err(|e| failed(&e))?;
+            }
+            Err(unusable) => return Err(unusable_error(place, unusable)),
+        }
+    }
+    Err(Error::new(Status::Busy, "another process keeps replacing the control file"))
+}
+
+fn unusable_error(place: &Place, unusable: Unusable) -> Error {
+    match unusable {
+        Unusable::Format(format) => place::other_format(&place.path, &format!("was made by another version of sesscache (format {format})")),
+        Unusable::Platform => place::other_format(&place.path, "is used by programs of another architecture or C library"),
+        Unusable::Missing | Unusable::Damaged => {
+            Error::new(Status::Format, format!("{}/control is damaged; remove it", place.path.display()))
+        }
+        Unusable::System(e) => Error::system(format_args!("cannot open {}/control", place.path.display()), &e),
+    }
+}
+
+/// Wipes a buffer that held a secret.
+pub(crate) fn cleanse(secret: &mut [u8]) {
+    crypto::cleanse(secret);
+}

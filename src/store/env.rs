@@ -1,0 +1,486 @@
+//! One LMDB environment, and the few things done with it: look up, put, delete, walk from the front.
+//!
+//! Reads are lock-free: a read transaction is made once, kept reset, and renewed for each lookup. Writes take the gate
+//! first and prove it. No transaction and no environment is touched in a process that did not make it: dropping an
+//! inherited one in a forked child would break the parent.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::ptr;
+use std::sync::Arc;
+use std::{fs, io};
+
+use lmdb::EnvironmentFlags;
+use lmdb_sys as ffi;
+
+use super::control::Shape;
+use super::gate::Inside;
+use super::id::SENTINEL;
+use crate::sys::files::{self, Access};
+use crate::sys::process;
+
+/// LMDB's number for the one unnamed tree (MAIN_DBI in mdb.c).
+const TREE: ffi::MDB_dbi = 1;
+/// Bytes of a reader slot and of what precedes the second one in lock.mdb (mdb.c: MDB_reader, MDB_txninfo).
+const READER_SLOT: u64 = 64;
+const LOCK_HEAD: u64 = 192;
+
+/// Why LMDB did not do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// No free page: at put, at delete, or at commit.
+    Full,
+    /// Every reader slot is taken.
+    ReadersFull,
+    /// A process of another PID namespace has this process's number: this one cannot have a reader slot.
+    PidClash,
+    /// The pages contradict themselves.
+    Damaged(i32),
+    /// The system refused.
+    System(i32),
+}
+
+impl Fault {
+    fn from_code(code: libc::c_int) -> Fault {
+        match code {
+            ffi::MDB_MAP_FULL | ffi::MDB_TXN_FULL | libc::ENOSPC | libc::EDQUOT => Fault::Full,
+            ffi::MDB_READERS_FULL => Fault::ReadersFull,
+            libc::EAGAIN => Fault::PidClash,
+            code if code < 0 => Fault::Damaged(code),
+            code => Fault::System(code),
+        }
+    }
+
+    /// The error in words; never LMDB's own `Display`, which borrows a static buffer.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Fault::Full => "no free page".to_owned(),
+            Fault::ReadersFull => "every reader slot is taken".to_owned(),
+            Fault::PidClash => "a process of another PID namespace has the same number".to_owned(),
+            Fault::Damaged(code) => format!("damaged ({:?})", lmdb::Error::from_err_code(code)),
+            Fault::System(code) => io::Error::from_raw_os_error(code).to_string(),
+        }
+    }
+}
+
+fn check(code: libc::c_int) -> Result<(), Fault> {
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Fault::from_code(code))
+    }
+}
+
+/// An open environment of this process.
+pub(crate) struct Env {
+    raw: *mut ffi::MDB_env,
+    process: u64,
+    /// Bytes of a page.
+    pub(crate) page: usize,
+    /// Pages of the whole map.
+    pub(crate) pages: usize,
+}
+
+// SAFETY: an MDB_env may be used by several threads (lmdb.h, mdb_env_open); transactions are per thread here.
+unsafe impl Send for Env {}
+// SAFETY: as above.
+unsafe impl Sync for Env {}
+
+impl Env {
+    /// Makes the files of a new generation in a directory that nobody else knows yet.
+    ///
+    /// `reserve` bytes of the data file get blocks before the first write through the map.
+    pub(crate) fn create(directory: &Path, shape: Shape, reserve: u64, access: Access) -> Result<(), Fault> {
+        let system = |e: io::Error| Fault::System(e.raw_os_error().unwrap_or(libc::EIO));
+        // Made first, so that their modes do not depend on the umask, and so that every page of the lock file has a
+        // block behind it: LMDB maps it sparse, which is SIGBUS on a full tmpfs.
+        files::create(&directory.join("data.mdb"), access).map_err(system)?;
+        let lock = LOCK_HEAD + u64::from(shape.readers - 1) * READER_SLOT;
+        files::create_zeroed(&directory.join("lock.mdb"), lock as usize, access).map_err(system)?;
+        let env = Env::open_raw(directory, shape, shape.capacity as usize)?;
+        if !shape.guard {
+            files::reserve(&directory.join("data.mdb"), 0, reserve).map_err(system)?;
+        }
+        env.write_alone(|write| write.put(SENTINEL, b"sesscache", false))
+    }
+
+    /// Opens the generation in `directory`. Damage that shows from outside is found here.
+    pub(crate) fn open(directory: &Path, shape: Shape) -> Result<Env, Fault> {
+        let env = Env::open_raw(directory, shape, 0)?;
+        let info = env.info();
+        let file = fs::metadata(directory.join("data.mdb")).map_or(0, |meta| meta.len());
+        let needed = if shape.guard { (info.me_last_pgno as u64 + 1) * env.page as u64 } else { shape.capacity };
+        if info.me_mapsize as u64 != shape.capacity || file < needed || info.me_last_pgno >= env.pages {
+            return Err(Fault::Damaged(ffi::MDB_INVALID));
+        }
+        env.keep_out_of_core();
+        Ok(env)
+    }
+
+    fn open_raw(directory: &Path, shape: Shape, map_size: usize) -> Result<Env, Fault> {
+        let path = CString::new(directory.as_os_str().as_bytes()).map_err(|_| Fault::System(libc::EINVAL))?;
+        let mut flags = EnvironmentFlags::NO_SYNC | EnvironmentFlags::NO_TLS | EnvironmentFlags::NO_READAHEAD;
+        if !shape.guard {
+            flags |= EnvironmentFlags::WRITE_MAP;
+        }
+        loop {
+            let mut raw = ptr::null_mut();
+            // SAFETY: writes the new environment through a valid pointer.
+            check(unsafe { ffi::mdb_env_create(&mut raw) })?;
+            let env = Env { raw, process: process::incarnation(), page: 0, pages: 0 };
+            // SAFETY: the environment is created and not yet open, as both setters demand.
+            check(unsafe { ffi::mdb_env_set_maxreaders(raw, shape.readers) })?;
+            // SAFETY: same. Size 0 takes the creator's: another size would truncate the file under everybody.
+            check(unsafe { ffi::mdb_env_set_mapsize(raw, map_size) })?;
+            // SAFETY: the environment is created, the path NUL-terminated.
+            let code = unsafe { ffi::mdb_env_open(raw, path.as_ptr(), flags.bits(), 0o600) };
+            match code {
+                0 => return env.settle(),
+                // A signal during LMDB's lock call makes it report failure with the lock held: begin again.
+                libc::EINTR => {}
+                code => return Err(Fault::from_code(code)),
+            }
+        }
+    }
+
+    /// What follows a successful mdb_env_open.
+    fn settle(mut self) -> Result<Env, Fault> {
+        let mut fd = -1;
+        // SAFETY: the environment is open.
+        check(unsafe { ffi::mdb_env_get_fd(self.raw, &mut fd) })?;
+        // LMDB forgets it on the data file: a child that execs would inherit all sessions.
+        // SAFETY: fcntl on a descriptor number.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        let mut stat = std::mem::MaybeUninit::<ffi::MDB_stat>::zeroed();
+        // SAFETY: the environment is open; the struct is written whole.
+        check(unsafe { ffi::mdb_env_stat(self.raw, stat.as_mut_ptr()) })?;
+        // SAFETY: mdb_env_stat succeeded; zeroed was valid before as well.
+        self.page = unsafe { stat.assume_init() }.ms_psize as usize;
+        if !(512..=65_536).contains(&self.page) {
+            return Err(Fault::Damaged(ffi::MDB_INVALID));
+        }
+        self.pages = self.info().me_mapsize / self.page;
+        Ok(self)
+    }
+
+    fn info(&self) -> ffi::MDB_envinfo {
+        let mut info = std::mem::MaybeUninit::<ffi::MDB_envinfo>::zeroed();
+        // SAFETY: the environment is open; the struct is written whole.
+        unsafe { ffi::mdb_env_info(self.raw, info.as_mut_ptr()) };
+        // SAFETY: mdb_env_info only fails on NULL arguments; zeroed is valid as well.
+        unsafe { info.assume_init() }
+    }
+
+    /// Pages the file has in use from its start, those free for reuse included.
+    pub(crate) fn extent(&self) -> usize {
+        self.info().me_last_pgno + 1
+    }
+
+    /// Frees the slots of readers that died. Costs a system call per process attached.
+    pub(crate) fn check_readers(&self) -> usize {
+        let mut dead = 0;
+        // SAFETY: the environment is open.
+        unsafe { ffi::mdb_reader_check(self.raw, &mut dead) };
+        dead.max(0) as usize
+    }
+
+    /// Finds the map by the address of the sentinel and leaves it out of core dumps.
+    fn keep_out_of_core(&self) {
+        let Ok(mut txn) = self.begin(ffi::MDB_RDONLY) else { return };
+        let found = txn.get(SENTINEL).ok().flatten().map(|value| value.as_ptr() as usize & !(self.page - 1));
+        if let Some(page) = found {
+            // SAFETY: a value lies within a page of the map, and a page begins with its number (mdb.c: MDB_page).
+            let number = unsafe { *(page as *const usize) };
+            if let Some(start) = number.checked_mul(self.page).and_then(|offset| page.checked_sub(offset)) {
+                files::keep_out_of_core(start as *mut u8, self.pages * self.page);
+            }
+        }
+        txn.abort();
+    }
+
+    fn begin(&self, flags: libc::c_uint) -> Result<Txn, Fault> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: the environment is open and of this process; NOTLS makes the transaction the holder's own.
+        check(unsafe { ffi::mdb_txn_begin(self.raw, ptr::null_mut(), flags, &mut raw) })?;
+        let txn = Txn { raw };
+        let mut tree = 0;
+        // SAFETY: a live transaction; NULL is the unnamed tree, whose comparison is set by this call.
+        match check(unsafe { ffi::mdb_dbi_open(raw, ptr::null(), 0, &mut tree) }) {
+            Ok(()) => Ok(txn),
+            Err(fault) => {
+                txn.abort();
+                Err(fault)
+            }
+        }
+    }
+
+    /// Writes in one transaction: all of it, or on any fault nothing.
+    pub(crate) fn write<T>(&self, _proof: &Inside<'_>, f: impl FnOnce(&mut Write<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        self.write_alone(f)
+    }
+
+    fn write_alone<T>(&self, f: impl FnOnce(&mut Write<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        let mut guard = AbortOnDrop(Some(self.begin(0)?));
+        let done = match &mut guard.0 {
+            Some(txn) => f(&mut Write { txn })?,
+            None => return Err(Fault::System(libc::EINVAL)),
+        };
+        match guard.0.take() {
+            Some(txn) => txn.commit().map(|()| done),
+            None => Ok(done),
+        }
+    }
+
+    /// Reads inside a write transaction, for a process that cannot have a reader slot.
+    pub(crate) fn read_exclusively<T>(&self, _proof: &Inside<'_>, f: impl FnOnce(&mut Txn) -> T) -> Result<T, Fault> {
+        let mut guard = AbortOnDrop(Some(self.begin(0)?));
+        guard.0.as_mut().map(f).ok_or(Fault::System(libc::EINVAL))
+    }
+}
+
+impl Drop for Env {
+    fn drop(&mut self) {
+        if self.process == process::incarnation() {
+            // SAFETY: made in this process, and every transaction on it is gone: readers hold an Arc of it.
+            unsafe { ffi::mdb_env_close(self.raw) };
+        }
+    }
+}
+
+/// A transaction. No `Drop`: ending one is a decision.
+pub(crate) struct Txn {
+    raw: *mut ffi::MDB_txn,
+}
+
+fn as_val(bytes: &[u8]) -> ffi::MDB_val {
+    ffi::MDB_val { mv_size: bytes.len(), mv_data: bytes.as_ptr() as *mut libc::c_void }
+}
+
+impl Txn {
+    fn commit(self) -> Result<(), Fault> {
+        // SAFETY: a live transaction, used up here.
+        check(unsafe { ffi::mdb_txn_commit(self.raw) })
+    }
+
+    fn abort(self) {
+        // SAFETY: a live transaction, used up here.
+        unsafe { ffi::mdb_txn_abort(self.raw) };
+    }
+
+    /// The value under `key`, where it lies in the map.
+    pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<&[u8]>, Fault> {
+        let mut key = as_val(key);
+        let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
+        // SAFETY: a live transaction; LMDB only reads the key.
+        match unsafe { ffi::mdb_get(self.raw, TREE, &mut key, &mut value) } {
+            // SAFETY: valid until the transaction ends or writes, which needs the `&mut self` that the result borrows.
+            0 => Ok(Some(unsafe { bytes_of(&value) })),
+            ffi::MDB_NOTFOUND => Ok(None),
+            code => Err(Fault::from_code(code)),
+        }
+    }
+
+    /// Entries in the tree.
+    pub(crate) fn entries(&mut self) -> Result<usize, Fault> {
+        self.stat(TREE).map(|stat| stat.ms_entries)
+    }
+
+    /// Pages that hold the tree.
+    pub(crate) fn used_pages(&mut self) -> Result<usize, Fault> {
+        let stat = self.stat(TREE)?;
+        Ok(stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages)
+    }
+
+    fn stat(&mut self, tree: ffi::MDB_dbi) -> Result<ffi::MDB_stat, Fault> {
+        let mut stat = std::mem::MaybeUninit::<ffi::MDB_stat>::zeroed();
+        // SAFETY: a live transaction; the struct is written whole.
+        check(unsafe { ffi::mdb_stat(self.raw, tree, stat.as_mut_ptr()) })?;
+        // SAFETY: as checked; zeroed is valid as well.
+        Ok(unsafe { stat.assume_init() })
+    }
+
+    /// Walks from the first key at or after `from` until `f` says stop.
+    pub(crate) fn walk(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
+        let mut cursor = Cursor::open(self)?;
+        let mut at = cursor.seek(ffi::MDB_SET_RANGE, from)?;
+        while let Some((key, value)) = at {
+            if !f(key, value) {
+                break;
+            }
+            at = cursor.seek(ffi::MDB_NEXT, &[])?;
+        }
+        Ok(())
+    }
+}
+
+struct Cursor<'t> {
+    raw: *mut ffi::MDB_cursor,
+    _txn: &'t mut Txn,
+}
+
+impl<'t> Cursor<'t> {
+    fn open(txn: &'t mut Txn) -> Result<Cursor<'t>, Fault> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: a live transaction, borrowed for as long as the cursor lives.
+        check(unsafe { ffi::mdb_cursor_open(txn.raw, TREE, &mut raw) })?;
+        Ok(Cursor { raw, _txn: txn })
+    }
+
+    fn seek(&mut self, op: ffi::MDB_cursor_op, key: &[u8]) -> Result<Option<(&[u8], &[u8])>, Fault> {
+        let mut key = as_val(key);
+        let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
+        // SAFETY: a live cursor; the key is read, and replaced by where it lies in the map.
+        match unsafe { ffi::mdb_cursor_get(self.raw, &mut key, &mut value, op) } {
+            // SAFETY: valid until the cursor moves or deletes, which needs the `&mut self` that the result borrows.
+            0 => Ok(Some(unsafe { (bytes_of(&key), bytes_of(&value)) })),
+            ffi::MDB_NOTFOUND => Ok(None),
+            code => Err(Fault::from_code(code)),
+        }
+    }
+
+    fn delete(&mut self) -> Result<(), Fault> {
+        // SAFETY: a live cursor of a write transaction, on an entry.
+        check(unsafe { ffi::mdb_cursor_del(self.raw, 0) })
+    }
+}
+
+impl Drop for Cursor<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a live cursor; LMDB wants it closed before its write transaction ends.
+        unsafe { ffi::mdb_cursor_close(self.raw) };
+    }
+}
+
+/// # Safety
+/// The value must come from LMDB, and its transaction must outlive the result unchanged.
+unsafe fn bytes_of<'a>(value: &ffi::MDB_val) -> &'a [u8] {
+    if value.mv_size == 0 {
+        return &[];
+    }
+    // SAFETY: by contract.
+    unsafe { std::slice::from_raw_parts(value.mv_data.cast(), value.mv_size) }
+}
+
+/// A write transaction in progress.
+pub(crate) struct Write<'t> {
+    txn: &'t mut Txn,
+}
+
+/// What to do with an entry on the way from the front.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// Delete it and look at the next.
+    Delete,
+    /// Leave it and look at the next.
+    Skip,
+    /// Leave it and stop.
+    Stop,
+}
+
+impl Write<'_> {
+    /// For reading within.
+    pub(crate) fn txn(&mut self) -> &mut Txn {
+        self.txn
+    }
+
+    /// Puts; `append` when the key is likely the last.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], append: bool) -> Result<(), Fault> {
+        let mut key = as_val(key);
+        let mut value = as_val(value);
+        if append {
+            // SAFETY: a live write transaction; LMDB reads key and value.
+            match unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, ffi::MDB_APPEND) } {
+                // Another process was faster, and its key is greater.
+                ffi::MDB_KEYEXIST => {}
+                code => return check(code),
+            }
+        }
+        // SAFETY: as above.
+        check(unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, 0) })
+    }
+
+    /// Deletes; false when it was not there.
+    pub(crate) fn delete(&mut self, key: &[u8]) -> Result<bool, Fault> {
+        let mut key = as_val(key);
+        // SAFETY: a live write transaction; LMDB reads the key.
+        match unsafe { ffi::mdb_del(self.txn.raw, TREE, &mut key, ptr::null_mut()) } {
+            ffi::MDB_NOTFOUND => Ok(false),
+            code => check(code).map(|()| true),
+        }
+    }
+
+    /// Goes from the first key at or after `from`, deleting what `f` says.
+    pub(crate) fn sweep(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> Front) -> Result<(), Fault> {
+        let mut cursor = Cursor::open(self.txn)?;
+        let mut next = ffi::MDB_SET_RANGE;
+        loop {
+            match cursor.seek(next, from)?.map(|(key, value)| f(key, value)) {
+                Some(Front::Delete) => {
+                    cursor.delete()?;
+                    // After a delete the cursor stands on what followed, and NEXT returns that.
+                    next = ffi::MDB_NEXT;
+                }
+                Some(Front::Skip) => next = ffi::MDB_NEXT,
+                Some(Front::Stop) | None => return Ok(()),
+            }
+        }
+    }
+}
+
+struct AbortOnDrop(Option<Txn>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        if let Some(txn) = self.0.take() {
+            txn.abort();
+        }
+    }
+}
+
+/// A reader slot of this thread: a read transaction that is kept reset between lookups.
+pub(crate) struct Reader {
+    txn: Option<Txn>,
+    process: u64,
+    /// Kept so that the environment closes only after its readers.
+    _env: Arc<Env>,
+}
+
+impl Reader {
+    /// Takes a slot.
+    pub(crate) fn new(env: &Arc<Env>) -> Result<Reader, Fault> {
+        let txn = env.begin(ffi::MDB_RDONLY)?;
+        // SAFETY: a live read transaction.
+        unsafe { ffi::mdb_txn_reset(txn.raw) };
+        Ok(Reader { txn: Some(txn), process: env.process, _env: Arc::clone(env) })
+    }
+
+    /// Runs `f` on a snapshot of this moment. No lock, no system call.
+    #[inline]
+    pub(crate) fn read<T>(&mut self, f: impl FnOnce(&mut Txn) -> T) -> Result<T, Fault> {
+        let Some(txn) = &mut self.txn else { return Err(Fault::System(libc::EINVAL)) };
+        // SAFETY: a reset read transaction of this process.
+        check(unsafe { ffi::mdb_txn_renew(txn.raw) })?;
+        let scope = ResetOnDrop(txn);
+        Ok(f(scope.0))
+    }
+}
+
+struct ResetOnDrop<'t>(&'t mut Txn);
+
+impl Drop for ResetOnDrop<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a renewed read transaction of this process.
+        unsafe { ffi::mdb_txn_reset(self.0.raw) };
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        if self.process == process::incarnation() {
+            if let Some(txn) = self.txn.take() {
+                txn.abort();
+            }
+        }
+    }
+}

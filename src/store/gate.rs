@@ -1,0 +1,315 @@
+//! The gate: writers of one generation, one at a time, with a deadline that LMDB's own writer lock does not have.
+//!
+//! A robust process-shared mutex in a page of the generation's directory. A stopped process inside it costs the others
+//! their deadline and later a new generation, never a stall; a dead one is recovered by the kernel.
+
+use std::mem::{offset_of, size_of};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use std::{io, ptr};
+
+use super::control::Shape;
+use super::id::siphash;
+use crate::sys::files::{self, Access, Mapping};
+use crate::sys::{clock, process};
+
+extern "C" {
+    fn pthread_setcancelstate(state: libc::c_int, oldstate: *mut libc::c_int) -> libc::c_int;
+    #[cfg(target_env = "gnu")]
+    fn pthread_mutex_clocklock(
+        mutex: *mut libc::pthread_mutex_t,
+        clock: libc::clockid_t,
+        at: *const libc::timespec,
+    ) -> libc::c_int;
+}
+
+const MAGIC: [u8; 8] = *b"sessgate";
+/// PTHREAD_CANCEL_DISABLE of glibc and musl.
+const CANCEL_DISABLE: libc::c_int = 1;
+/// Tries before sleeping: a put holds the gate for about a microsecond, a sleep and a wake-up cost thirty.
+const SPINS: u32 = 200;
+/// How long a thread that ran into the deadline only tries, in milliseconds.
+const PATIENCE_LOST: u64 = 1_000;
+
+#[repr(C)]
+struct Fixed {
+    magic: [u8; 8],
+    format: u32,
+    readers: u32,
+    capacity: u64,
+    guard: u64,
+    check: u64,
+}
+
+#[repr(C, align(64))]
+struct Page {
+    fixed: Fixed,
+    /// Bytes of the data file that have blocks behind them.
+    reserved: AtomicU64,
+    /// When the last record expires, in seconds: after it, nothing here is worth reading.
+    newest: AtomicU64,
+    /// When the first one does, in microseconds; a hint that tells when to sweep.
+    oldest: AtomicU64,
+    /// Records outside the time order.
+    foreign: AtomicU64,
+    /// When the gate was last passed, in ticks; tells a slow holder from a stuck one.
+    since: AtomicU64,
+    mutex: Mutex,
+}
+
+#[repr(C, align(64))]
+struct Mutex(std::cell::UnsafeCell<libc::pthread_mutex_t>);
+
+/// Bytes of the file.
+const SIZE: usize = 4096;
+const _: () = assert!(size_of::<Page>() <= SIZE);
+
+/// The gate of one generation, mapped.
+pub(crate) struct Gate {
+    page: &'static Page,
+    mapping: Mapping,
+    process: u64,
+    /// Until this tick, only try. Per process: the others find out for themselves.
+    impatient_until: AtomicU64,
+}
+
+/// Proof of being inside. Leaves on drop.
+pub(crate) struct Inside<'a> {
+    gate: &'a Gate,
+    cancel_state: libc::c_int,
+}
+
+/// The gate could not be passed in time.
+#[derive(Debug)]
+pub(crate) struct Shut {
+    /// For so long the same holder has been inside, in milliseconds.
+    pub(crate) held_for: u64,
+}
+
+fn check(shape: Shape) -> u64 {
+    let mut bytes = [0_u8; 24];
+    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[8..16].copy_from_slice(&shape.capacity.to_ne_bytes());
+    bytes[16..20].copy_from_slice(&shape.readers.to_ne_bytes());
+    bytes[20] = u8::from(shape.guard);
+    siphash(0, 0, &bytes)
+}
+
+impl Gate {
+    /// Creates the file of a new generation. The caller publishes the directory afterwards, so nobody else sees it yet.
+    pub(crate) fn create(directory: &Path, shape: Shape, reserved: u64, access: Access) -> io::Result<()> {
+        let path = directory.join("gate");
+        let file = files::create_zeroed(&path, SIZE, access)?;
+        let mapping = files::map_shared(&file, SIZE)?;
+        let put = |at: usize, value: &[u8]| {
+            // SAFETY: every offset plus length lies within Page, and so within the mapping of SIZE bytes.
+            let to = unsafe { mapping.start.add(at) };
+            // SAFETY: same, and the mapping was made a moment ago, so no reference into it exists.
+            unsafe { ptr::copy_nonoverlapping(value.as_ptr(), to, value.len()) };
+        };
+        put(offset_of!(Fixed, magic), &MAGIC);
+        put(offset_of!(Fixed, format), &super::control::FORMAT.to_ne_bytes());
+        put(offset_of!(Fixed, readers), &shape.readers.to_ne_bytes());
+        put(offset_of!(Fixed, capacity), &shape.capacity.to_ne_bytes());
+        put(offset_of!(Fixed, guard), &u64::from(shape.guard).to_ne_bytes());
+        put(offset_of!(Fixed, check), &check(shape).to_ne_bytes());
+        put(offset_of!(Page, reserved), &reserved.to_ne_bytes());
+        put(offset_of!(Page, oldest), &u64::MAX.to_ne_bytes());
+        // SAFETY: the offset lies within the mapping.
+        let mutex = unsafe { mapping.start.add(offset_of!(Page, mutex)) };
+        let made = make_mutex(mutex.cast());
+        // SAFETY: `put` and `mutex` are done with; nothing refers into the mapping.
+        unsafe { files::unmap(mapping) };
+        made
+    }
+
+    /// Maps the gate of a generation; `None` when it is damaged.
+    pub(crate) fn open(directory: &Path) -> io::Result<Option<Gate>> {
+        let file = files::open(&directory.join("gate"))?;
+        if file.metadata()?.len() != SIZE as u64 {
+            return Ok(None);
+        }
+        let mapping = files::map_shared(&file, SIZE)?;
+        // SAFETY: page-aligned, SIZE bytes, any bit pattern is valid (integers, and a mutex that only pthread looks into);
+        // unmapped in Drop alone.
+        let page: &'static Page = unsafe { &*mapping.start.cast::<Page>() };
+        let gate = Gate { page, mapping, process: process::incarnation(), impatient_until: AtomicU64::new(0) };
+        let fixed = &page.fixed;
+        let whole = fixed.magic == MAGIC
+            && fixed.format == super::control::FORMAT
+            && fixed.check == check(gate.shape())
+            && gate.shape().is_sane();
+        Ok(whole.then_some(gate))
+    }
+
+    /// What this generation is like.
+    pub(crate) fn shape(&self) -> Shape {
+        Shape {
+            capacity: self.page.fixed.capacity,
+            readers: self.page.fixed.readers,
+            guard: self.page.fixed.guard != 0,
+        }
+    }
+
+    /// Waits at most until the deadline; after a wait that was in vain, for a second not at all.
+    pub(crate) fn enter(&self, deadline: Duration) -> Result<Inside<'_>, Shut> {
+        let mut cancel_state = 0;
+        // SAFETY: the state is a valid constant and the old one goes to a local.
+        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &mut cancel_state) };
+        // Made first, so that every way out restores the cancel state.
+        let inside = Inside { gate: self, cancel_state };
+        if self.lock(deadline) {
+            self.page.since.store(clock::ticks(), Ordering::Relaxed);
+            return Ok(inside);
+        }
+        inside.restore_cancel_state();
+        std::mem::forget(inside);
+        Err(Shut { held_for: clock::ticks().saturating_sub(self.page.since.load(Ordering::Relaxed)) })
+    }
+
+    fn lock(&self, deadline: Duration) -> bool {
+        let mutex = self.page.mutex.0.get();
+        for _ in 0..SPINS {
+            // SAFETY: the mutex was made by `make_mutex` before the generation was published.
+            match unsafe { libc::pthread_mutex_trylock(mutex) } {
+                0 => return true,
+                libc::EBUSY => std::hint::spin_loop(),
+                code => return self.settle(code),
+            }
+        }
+        let now = clock::ticks();
+        if deadline.is_zero() || now < self.impatient_until.load(Ordering::Relaxed) {
+            return false;
+        }
+        let locked = self.settle(clocklock(mutex, clock::deadline(deadline)));
+        if !locked {
+            self.impatient_until.store(now + PATIENCE_LOST, Ordering::Relaxed);
+        }
+        locked
+    }
+
+    /// What a lock call's result means. A dead owner left LMDB consistent: its pages are only reachable after a commit.
+    fn settle(&self, code: libc::c_int) -> bool {
+        match code {
+            0 => true,
+            libc::EOWNERDEAD => {
+                // SAFETY: EOWNERDEAD says that this thread holds the mutex, which is what `consistent` demands.
+                unsafe { libc::pthread_mutex_consistent(self.page.mutex.0.get()) == 0 }
+            }
+            _ => false,
+        }
+    }
+
+    /// Bytes of the data file that may be written through the map.
+    pub(crate) fn reserved(&self) -> u64 {
+        self.page.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Notes how far the data file is reserved.
+    pub(crate) fn set_reserved(&self, bytes: u64) {
+        self.page.reserved.store(bytes, Ordering::Relaxed);
+    }
+
+    /// When the first record expires, in microseconds; never later than the truth.
+    pub(crate) fn oldest(&self) -> u64 {
+        self.page.oldest.load(Ordering::Relaxed)
+    }
+
+    /// Notes the expiry of what is first in the tree now.
+    pub(crate) fn set_oldest(&self, micros: u64) {
+        self.page.oldest.store(micros, Ordering::Relaxed);
+    }
+
+    /// Notes a record that was put, by its expiry.
+    pub(crate) fn note_put(&self, micros: u64, seconds: u64) {
+        if micros < self.oldest() {
+            self.set_oldest(micros);
+        }
+        if seconds > self.page.newest.load(Ordering::Relaxed) {
+            self.page.newest.store(seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// When the last record expires, in seconds.
+    pub(crate) fn newest(&self) -> u64 {
+        self.page.newest.load(Ordering::Relaxed)
+    }
+
+    /// Whether any record lies outside the time order.
+    pub(crate) fn has_foreign(&self) -> bool {
+        self.page.foreign.load(Ordering::Relaxed) != 0
+    }
+
+    /// Notes that some do, or that the clock hand found none.
+    pub(crate) fn set_foreign(&self, any: bool) {
+        self.page.foreign.store(u64::from(any), Ordering::Relaxed);
+    }
+}
+
+impl Inside<'_> {
+    fn restore_cancel_state(&self) {
+        let mut ignored = 0;
+        // SAFETY: the state is the one that pthread_setcancelstate returned.
+        unsafe { pthread_setcancelstate(self.cancel_state, &mut ignored) };
+    }
+}
+
+impl Drop for Inside<'_> {
+    fn drop(&mut self) {
+        // SAFETY: an Inside that is dropped holds the mutex in this thread (a failed `enter` forgets it).
+        unsafe { libc::pthread_mutex_unlock(self.gate.page.mutex.0.get()) };
+        self.restore_cancel_state();
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        if self.process == process::incarnation() {
+            // SAFETY: every Inside borrows the gate, so nobody is in it; the page is a private field.
+            unsafe { files::unmap(self.mapping) };
+        }
+    }
+}
+
+// SAFETY: shared memory made for concurrent use: atomics, constants and a process-shared mutex.
+unsafe impl Send for Gate {}
+// SAFETY: as above.
+unsafe impl Sync for Gate {}
+
+fn make_mutex(mutex: *mut libc::pthread_mutex_t) -> io::Result<()> {
+    let mut attributes = std::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
+    let attributes = attributes.as_mut_ptr();
+    // SAFETY: initialises the attributes, used below only if it succeeds.
+    let mut code = unsafe { libc::pthread_mutexattr_init(attributes) };
+    if code == 0 {
+        // SAFETY: the attributes are initialised.
+        code |= unsafe { libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED) };
+        // SAFETY: same.
+        code |= unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) };
+        // SAFETY: the memory is zeroed, aligned to 64, and not yet seen by anybody else.
+        code |= unsafe { libc::pthread_mutex_init(mutex, attributes) };
+        // SAFETY: the attributes are initialised and not used again.
+        unsafe { libc::pthread_mutexattr_destroy(attributes) };
+    }
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::other("process-shared robust mutexes are not available"))
+    }
+}
+
+#[cfg(target_env = "gnu")]
+fn clocklock(mutex: *mut libc::pthread_mutex_t, at: libc::timespec) -> libc::c_int {
+    // SAFETY: a live mutex; CLOCK_MONOTONIC is one of the two clocks that glibc accepts here.
+    unsafe { pthread_mutex_clocklock(mutex, libc::CLOCK_MONOTONIC, &at) }
+}
+
+/// musl has no clocklock: a wall clock that is set back during the wait makes it longer by as much, once.
+#[cfg(not(target_env = "gnu"))]
+fn clocklock(mutex: *mut libc::pthread_mutex_t, at: libc::timespec) -> libc::c_int {
+    let left = at.tv_sec.saturating_sub((clock::ticks() / 1_000) as libc::time_t).max(0);
+    let wall = libc::timespec { tv_sec: clock::seconds() as libc::time_t + left, tv_nsec: at.tv_nsec };
+    // SAFETY: a live mutex and a valid time.
+    unsafe { libc::pthread_mutex_timedlock(mutex, &wall) }
+}

@@ -1,0 +1,328 @@
+//! Looking up: copy out, let go of the snapshot, judge by the header, and only then decrypt.
+
+use std::sync::Arc;
+
+use super::env::{Fault, Txn};
+use super::id::{Decoded, Key};
+use super::record::{self, flags, Header, Record};
+use super::seat::{self, Desk, Seat};
+use super::{name_hash, Namespace, Opened, Store};
+use crate::log::{self, Kind};
+use crate::stats::Counter;
+use crate::status::{Error, Result, Status};
+use crate::sys::clock;
+use crate::sys::crypto::TAG;
+
+/// Why there is no session; each has its counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Miss {
+    /// Nothing under this id.
+    Absent,
+    /// Not an id of this store.
+    Foreign,
+    /// Past its time.
+    Expired,
+    /// Made under another protocol version.
+    Protocol,
+    /// Made in another namespace.
+    Namespace,
+    /// Made under another server name.
+    ServerName,
+    /// Made without the client authentication that is demanded now.
+    ClientAuth,
+    /// Does not open.
+    Damaged,
+    /// The store could not be asked.
+    Unavailable,
+}
+
+impl Miss {
+    fn counter(self) -> Counter {
+        match self {
+            Miss::Absent => Counter::MissesAbsent,
+            Miss::Foreign => Counter::MissesForeign,
+            Miss::Expired => Counter::MissesExpired,
+            Miss::Protocol => Counter::MissesProtocol,
+            Miss::Namespace => Counter::MissesNamespace,
+            Miss::ServerName => Counter::MissesServerName,
+            Miss::ClientAuth => Counter::MissesClientAuth,
+            Miss::Damaged => Counter::MissesDamaged,
+            Miss::Unavailable => Counter::MissesUnavailable,
+        }
+    }
+}
+
+/// What is to become of a record, by its header and tag alone.
+pub(crate) enum Judgement<R> {
+    /// Open it.
+    Open,
+    /// It may be returned to nobody who asks like this.
+    Refuse(Miss),
+    /// The caller has it decoded already.
+    Have(R),
+}
+
+/// Whether the record stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// It may be returned again.
+    Peek,
+    /// It is deleted in the same transaction that proves it was still there: of all who ask, one gets it.
+    Take,
+}
+
+/// Hashes names under the store's secret, for a judge.
+pub(crate) struct Names<'a>(&'a Opened);
+
+impl Names<'_> {
+    /// The hash that a header has for this server name.
+    pub(crate) fn server(&self, name: &[u8]) -> u64 {
+        name_hash(self.0, "server", name)
+    }
+
+    /// The hash that a header has for this namespace.
+    pub(crate) fn namespace(&self, namespace: Namespace<'_>) -> u32 {
+        namespace_hash(self.0, namespace).1
+    }
+}
+
+impl Store {
+    /// Looks up `id`. `judge` sees the header before anything is decrypted, `open` the plaintext, which is wiped after.
+    pub(crate) fn get<R>(
+        self: &Arc<Self>,
+        id: &[u8],
+        namespace: Namespace<'_>,
+        judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
+        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> Option<R>,
+    ) -> std::result::Result<R, Miss> {
+        self.find(|seat, now| locate(seat, id, namespace, now), namespace, judge, open)
+    }
+
+    /// Looks up an opaque record.
+    pub(crate) fn get_opaque<R>(
+        self: &Arc<Self>,
+        id: &[u8],
+        namespace: Namespace<'_>,
+        wanted: Use,
+        open: impl FnOnce(&Header, &[u8]) -> R,
+    ) -> std::result::Result<R, Miss> {
+        let place = |seat: &Seat, now: u64| match seat.opened.mask.decode(id, now, Store::latest(now)) {
+            Decoded::Ours(key) => Ok(key),
+            Decoded::Expired => Err(Miss::Expired),
+            Decoded::Foreign => Key::opaque(namespace_hash(&seat.opened, namespace).1, id).ok_or(Miss::Absent),
+        };
+        let judge = |header: &Header, _: &[u8; TAG], names: Names<'_>| {
+            let mine = header.has(flags::OPAQUE) && header.namespace == names.namespace(namespace);
+            (if mine { Judgement::Open } else { Judgement::Refuse(Miss::Namespace) }, wanted)
+        };
+        self.find(place, namespace, judge, |header, _, plain| Some(open(header, plain)))
+    }
+
+    fn find<R>(
+        self: &Arc<Self>,
+        place: impl FnOnce(&Seat, u64) -> std::result::Result<Key, Miss>,
+        namespace: Namespace<'_>,
+        judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
+        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> Option<R>,
+    ) -> std::result::Result<R, Miss> {
+        self.upkeep();
+        let found = seat::with(self, |seat| {
+            let now = clock::coarse_micros();
+            let found = place(seat, now).and_then(|key| self.find_at(seat, &key, now, namespace, judge, open));
+            let counter = found.as_ref().map_or_else(|miss| miss.counter(), |_| Counter::Hits);
+            seat.opened.control.count(seat.shard, counter, 1);
+            found
+        });
+        found.unwrap_or(Err(Miss::Unavailable))
+    }
+
+    fn find_at<R>(
+        &self,
+        seat: &mut Seat,
+        key: &Key,
+        now: u64,
+        namespace: Namespace<'_>,
+        judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
+        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> Option<R>,
+    ) -> std::result::Result<R, Miss> {
+        let in_before = if self.copy_out(&mut seat.now, key, &mut seat.record)? {
+            false
+        } else {
+            let before = seat.before.as_mut().ok_or(Miss::Absent)?;
+            if !self.copy_out(before, key, &mut seat.record)? {
+                return Err(Miss::Absent);
+            }
+            true
+        };
+        let bytes = std::mem::take(&mut seat.record);
+        let result = (|| {
+            let record = record::parse(&bytes).ok_or(Miss::Damaged)?;
+            if u64::from(record.header.expires) * 1_000_000 <= now {
+                return Err(Miss::Expired);
+            }
+            let (judgement, wanted) = judge(&record.header, record.tag, Names(&seat.opened));
+            if let Judgement::Refuse(miss) = judgement {
+                return Err(miss);
+            }
+            if wanted == Use::Take {
+                let desk = if in_before { seat.before.as_ref() } else { Some(&seat.now) };
+                self.take_away(desk.ok_or(Miss::Absent)?, key, &bytes)?;
+                seat.opened.control.count(seat.shard, Counter::Takes, 1);
+            }
+            match judgement {
+                Judgement::Have(have) => Ok(have),
+                _ => self.open_record(seat, key, &record, namespace, open),
+            }
+        })();
+        seat.record = bytes;
+        result
+    }
+
+    fn open_record<R>(
+        &self,
+        seat: &mut Seat,
+        key: &Key,
+        record: &Record<'_>,
+        namespace: Namespace<'_>,
+        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> Option<R>,
+    ) -> std::result::Result<R, Miss> {
+        let (wide, _) = namespace_hash(&seat.opened, namespace);
+        let opened = seat.sealer.open(record, (key.bytes(), wide), &mut seat.plain);
+        let result = if opened { open(&record.header, record.tag, &seat.plain) } else { None };
+        result.ok_or_else(|| {
+            self.log.say(Kind::Damage, log::WARNING, || {
+                "a session did not open: it is damaged, or its sealing key is gone".to_owned()
+            });
+            Miss::Damaged
+        })
+    }
+
+    /// Copies a whole record out of a snapshot; false when there is none.
+    fn copy_out(&self, desk: &mut Desk, key: &Key, out: &mut Vec<u8>) -> std::result::Result<bool, Miss> {
+        let read = match desk.read(|txn| copy_record(txn, key, out)) {
+            // LMDB publishes a reader before it has the root: two commits in between can look like a missing page.
+            Ok(Err(Fault::Damaged(_))) => desk.read(|txn| copy_record(txn, key, out)),
+            other => other,
+        };
+        match read.and_then(|copied| copied) {
+            Ok(found) => Ok(found),
+            Err(Fault::PidClash | Fault::ReadersFull) => {
+                self.log.say(Kind::Readers, log::WARNING, || {
+                    "no reader slot (all taken, or a container's process has the same number): lookups wait for writers; \
+                     share the PID namespace, or raise readers="
+                        .to_owned()
+                });
+                let gate = &desk.generation.gate;
+                let inside = gate.enter(self.deadline).map_err(|_| Miss::Unavailable)?;
+                let read = desk.generation.env.read_exclusively(&inside, |txn| copy_record(txn, key, out));
+                read.and_then(|copied| copied).map_err(|_| Miss::Unavailable)
+            }
+            Err(fault) => {
+                self.note_fault(&desk.generation, fault);
+                Err(Miss::Unavailable)
+            }
+        }
+    }
+
+    /// Deletes what was read, if it is still the same. Only one of all takers succeeds.
+    fn take_away(&self, desk: &Desk, key: &Key, seen: &[u8]) -> std::result::Result<(), Miss> {
+        let generation = &desk.generation;
+        let inside = self.enter(generation).map_err(|_| Miss::Unavailable)?;
+        let mut current = Vec::with_capacity(seen.len());
+        let taken = self.with_room(generation).map_err(|_| Miss::Unavailable).and_then(|()| {
+            let done = generation.env.write(&inside, |write| {
+                let same = copy_record(write.txn(), key, &mut current)? && current == seen;
+                Ok(same && super::evict::delete(write, key)?)
+            });
+            drop(inside);
+            done.map_err(|fault| {
+                self.note_fault(generation, fault);
+                Miss::Unavailable
+            })
+        })?;
+        if taken { Ok(()) } else { Err(Miss::Absent) }
+    }
+
+    /// Calls `f` with every opaque record of a namespace that has not expired, until it says stop. No snapshot is held
+    /// while it runs.
+    pub(crate) fn each(
+        self: &Arc<Self>,
+        namespace: Namespace<'_>,
+        mut f: impl FnMut(&[u8], &[u8], u32) -> bool,
+    ) -> Result<()> {
+        const BATCH: usize = 64;
+        let mut from: Option<Key> = None;
+        loop {
+            let keys = seat::with(self, |seat| {
+                let start = Key::opaque_start(namespace_hash(&seat.opened, namespace).1);
+                let mut keys = Vec::new();
+                let begin = from.unwrap_or(start);
+                let mut collect = |txn: &mut Txn| {
+                    txn.walk(begin.bytes(), |key, _| {
+                        let here = key.starts_with(start.bytes());
+                        let key = Key::read(key).filter(|key| here && key.is_head());
+                        if let Some(key) = key.filter(|key| from.map_or(true, |from| key.bytes() > from.bytes())) {
+                            keys.push(key);
+                        }
+                        here && keys.len() < BATCH
+                    })
+                };
+                let walked = seat.now.read(&mut collect).and_then(|walked| walked);
+                walked.map(|()| keys).map_err(|fault| Error::new(Status::System, fault.text()))
+            })??;
+            let Some(last) = keys.last().copied() else { return Ok(()) };
+            for key in &keys {
+                let Some(id) = key.foreign_id() else { continue };
+                let copied = self.get_opaque(id, namespace, Use::Peek, |header, plain| (plain.to_vec(), header.expires));
+                if let Ok((mut data, expires)) = copied {
+                    let go_on = f(id, &data, expires);
+                    super::cleanse(&mut data);
+                    if !go_on {
+                        return Ok(());
+                    }
+                }
+            }
+            from = Some(last);
+        }
+    }
+}
+
+/// The namespace as it stands in seals and in headers: 0 for the empty one.
+pub(super) fn namespace_hash(opened: &Opened, namespace: Namespace<'_>) -> (u64, u32) {
+    if namespace.0.is_empty() {
+        return (0, 0);
+    }
+    let wide = name_hash(opened, "namespace", namespace.0.as_bytes());
+    (wide, (wide >> 32) as u32 | 1)
+}
+
+/// Where `id` lies, if this store may have it at all.
+pub(super) fn locate(seat: &Seat, id: &[u8], namespace: Namespace<'_>, now: u64) -> std::result::Result<Key, Miss> {
+    match seat.opened.mask.decode(id, now, Store::latest(now)) {
+        Decoded::Ours(key) => Ok(key),
+        Decoded::Expired => Err(Miss::Expired),
+        Decoded::Foreign => {
+            let any = seat.now.generation.gate.has_foreign()
+                || seat.before.as_ref().is_some_and(|desk| desk.generation.gate.has_foreign());
+            let key = if any { Key::foreign(namespace_hash(&seat.opened, namespace).1, id) } else { None };
+            key.ok_or(Miss::Foreign)
+        }
+    }
+}
+
+fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> std::result::Result<bool, Fault> {
+    out.clear();
+    match txn.get(key.bytes())? {
+        Some(value) => out.extend_from_slice(value),
+        None => return Ok(false),
+    }
+    if Header::read(out).is_some_and(|header| header.has(flags::CONTINUED)) {
+        for n in 1..=u8::MAX {
+            match txn.get(key.continuation(n).bytes())? {
+                Some(value) => out.extend_from_slice(value),
+                None => break,
+            }
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,155 @@
+//! The directory of a store: found or made, and refused unless it is as private as the secrets in it.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::generation::generation_name;
+use crate::options::Options;
+use crate::status::{Error, Result, Status};
+use crate::sys::files::{self, Access, FileSystem};
+
+/// Where a store is and who may reach it.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) path: PathBuf,
+    pub(crate) access: Access,
+    /// The file of the sealing keys.
+    pub(crate) key: PathBuf,
+    /// True when `key=` named it: then it is the operator's, and never written.
+    pub(crate) key_is_foreign: bool,
+    /// Tells this boot from earlier ones: without sync, LMDB promises nothing after a power cut.
+    boot: String,
+    /// Device and inode.
+    pub(crate) identity: (u64, u64),
+}
+
+impl Place {
+    /// Checks the directory, making it first when it is missing.
+    pub(crate) fn prepare(path: &Path, options: &Options) -> Result<Place> {
+        if path.as_os_str().is_empty() {
+            return Err(Error::invalid("the path is empty; give a directory, as /run/myserver-tls"));
+        }
+        let path = std::path::absolute(path).map_err(|e| Error::system("cannot find the current directory", &e))?;
+        let access = access(options)?;
+        let failed = |doing: &str, e: &io::Error| Error::system(format_args!("cannot {doing} {}", path.display()), e);
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => {
+                let made = fs::File::open(&path).and_then(|directory| access.apply(&directory, true));
+                made.map_err(|e| failed("set owner and mode of", &e))?;
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            // On a read-only file system an existing directory may answer EROFS: the look below tells.
+            Err(_) if fs::symlink_metadata(&path).is_ok() => {}
+            Err(e) => return Err(failed("create", &e)),
+        }
+        let meta = fs::symlink_metadata(&path).map_err(|e| failed("look at", &e))?;
+        check_directory(&path, &meta, access)?;
+        if let FileSystem::Network(kind) = files::file_system(&path).map_err(|e| failed("look at", &e))? {
+            return Err(Error::invalid(format!(
+                "{} is on {kind}, where shared memory does not work; use a local directory, as /run/myserver-tls",
+                path.display()
+            )));
+        }
+        let key = options.key.clone().unwrap_or_else(|| path.join("key"));
+        Ok(Place {
+            key,
+            key_is_foreign: options.key.is_some(),
+            boot: boot_id(),
+            identity: (meta.dev(), meta.ino()),
+            access,
+            path,
+        })
+    }
+
+    /// The directory of a generation.
+    pub(crate) fn generation(&self, number: u64) -> PathBuf {
+        self.path.join(generation_name(&self.boot, number))
+    }
+}
+
+fn access(options: &Options) -> Result<Access> {
+    let named = |option: &str, name: &Option<String>, find: fn(&str) -> Option<u32>| match name {
+        None => Ok(None),
+        Some(name) => find(name).map(Some).ok_or_else(|| Error::invalid(format!("{option}='{name}': there is no such {}", if option == "owner" { "user" } else { "group" }))),
+    };
+    Ok(Access {
+        mode: options.mode,
+        uid: named("owner", &options.owner, files::user_id)?,
+        gid: named("group", &options.group, files::group_id)?,
+    })
+}
+
+fn check_directory(path: &Path, meta: &fs::Metadata, access: Access) -> Result<()> {
+    let shown = path.display();
+    if meta.file_type().is_symlink() {
+        return Err(Error::invalid(format!("{shown} is a symbolic link; give the directory it points to")));
+    }
+    if !meta.is_dir() {
+        return Err(Error::invalid(format!("{shown} is not a directory; give the path of one, or of one to be made")));
+    }
+    let me = files::effective_user();
+    let owner = access.uid.unwrap_or(me);
+    let shared_by_group = access.mode & 0o060 != 0;
+    if meta.uid() != owner && !(shared_by_group && meta.uid() == 0) {
+        return Err(Error::invalid(format!(
+            "{shown} belongs to user {}, not to {owner}; run: chown {owner} {shown}, or give owner={}",
+            meta.uid(),
+            meta.uid()
+        )));
+    }
+    let allowed = access.directory_mode();
+    let mode = meta.mode() & 0o777;
+    if mode & !allowed != 0 {
+        return Err(Error::invalid(format!("{shown} is open to others (mode {mode:04o}); run: chmod {allowed:04o} {shown}")));
+    }
+    // Whoever may rename the directory may put another in its place.
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let above = fs::metadata(parent).map_err(|e| Error::system(format_args!("cannot look at {}", parent.display()), &e))?;
+    if above.mode() & 0o002 != 0 && above.mode() & libc::S_ISVTX == 0 {
+        return Err(Error::invalid(format!(
+            "{} is writable by everybody, so anybody could replace {shown}; use another place, or run: chmod o-w {}",
+            parent.display(),
+            parent.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a file that others may read or change. Used for the keys.
+pub(crate) fn check_private(path: &Path, meta: &fs::Metadata, access: Access) -> Result<()> {
+    let mode = meta.mode() & 0o777;
+    let me = files::effective_user();
+    if !(meta.uid() == me || meta.uid() == 0 || access.uid == Some(meta.uid())) {
+        return Err(Error::invalid(format!("{} belongs to user {}; run: chown {me} {}", path.display(), meta.uid(), path.display())));
+    }
+    if mode & 0o777 & !access.mode & !0o400 != 0 {
+        return Err(Error::invalid(format!(
+            "{} is open to others (mode {mode:04o}); run: chmod {:04o} {}",
+            path.display(),
+            access.mode,
+            path.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Eight digits of the boot id; the same for all boots where /proc is missing.
+fn boot_id() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(8).collect();
+    if digits.len() == 8 {
+        digits
+    } else {
+        "00000000".to_owned()
+    }
+}
+
+/// The status for a directory whose control file is of another version.
+pub(crate) fn other_format(path: &Path, what: &str) -> Error {
+    Error::new(
+        Status::Format,
+        format!("{} {what}; stop what uses it and remove the directory, or give another path", path.display()),
+    )
+}

@@ -1,0 +1,189 @@
+//! Sealing: AES-256-GCM under the keys of the key file. The first key seals, all of them open.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::place::{check_private, Place};
+use super::record::{Header, Record, HEADER, OVERHEAD};
+use crate::status::{Error, Result, Status};
+use crate::sys::crypto::{self, Cipher, KEY, NONCE, TAG};
+use crate::sys::files::{self, Access};
+
+/// Most keys that a file may hold.
+const KEYS_MAX: usize = 16;
+
+/// The keys of one reading of the file.
+pub(crate) struct Keys {
+    keys: Vec<Key>,
+    /// Tells whether the file changed: inode, size, time of change.
+    stamp: (u64, u64, i64, i64),
+}
+
+struct Key {
+    secret: [u8; KEY],
+    /// Names the key in a record, without showing it.
+    number: u16,
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        crypto::cleanse(&mut self.secret);
+    }
+}
+
+impl Keys {
+    /// Makes the key file unless it is there, or is the operator's.
+    pub(crate) fn create(place: &Place) -> Result<()> {
+        if place.key_is_foreign {
+            return Keys::load(place).map(|_| ());
+        }
+        match fs::symlink_metadata(&place.key) {
+            Ok(_) => Keys::load(place).map(|_| ()),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => write_new_key(&place.key, place.access, |from, to| {
+                match fs::hard_link(from, to) {
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    other => other,
+                }
+            }),
+            Err(e) => Err(Error::system(format_args!("cannot look at {}", place.key.display()), &e)),
+        }
+    }
+
+    /// Puts one new key in the place of all keys: what was sealed before cannot be read any more.
+    pub(crate) fn replace(place: &Place) -> Result<()> {
+        write_new_key(&place.key, place.access, |from, to| fs::rename(from, to))
+    }
+
+    /// Reads the file.
+    pub(crate) fn load(place: &Place) -> Result<Arc<Keys>> {
+        let path = &place.key;
+        let failed = |e: &io::Error| Error::system(format_args!("cannot read the sealing keys in {}", path.display()), e);
+        let mut file = fs::OpenOptions::new();
+        let mut file = {
+            use std::os::unix::fs::OpenOptionsExt;
+            file.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(|e| failed(&e))?
+        };
+        let meta = file.metadata().map_err(|e| failed(&e))?;
+        check_private(path, &meta, place.access)?;
+        let len = meta.len() as usize;
+        if !meta.is_file() || len == 0 || len % KEY != 0 || len > KEYS_MAX * KEY {
+            return Err(Error::new(
+                Status::Invalid,
+                format!("{} must hold 1 to {KEYS_MAX} keys of {KEY} bytes; make one with: openssl rand -out {} {KEY}", path.display(), path.display()),
+            ));
+        }
+        let mut secrets = vec![0_u8; len];
+        let read = file.read_exact(&mut secrets).map_err(|e| failed(&e));
+        let keys = secrets
+            .chunks_exact(KEY)
+            .map(|secret| {
+                let digest = crypto::sha256(secret);
+                Key { secret: secret.try_into().expect("KEY bytes"), number: u16::from_be_bytes([digest[0], digest[1]]) }
+            })
+            .collect();
+        crypto::cleanse(&mut secrets);
+        read?;
+        Ok(Arc::new(Keys { keys, stamp: stamp(&meta) }))
+    }
+
+    /// Whether the file is no longer the one that was read.
+    pub(crate) fn changed(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|meta| stamp(&meta) != self.stamp)
+    }
+}
+
+fn stamp(meta: &fs::Metadata) -> (u64, u64, i64, i64) {
+    (meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec())
+}
+
+fn write_new_key(path: &Path, access: Access, place: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<()> {
+    let mut secret = [0_u8; KEY + 8];
+    if !crypto::random(&mut secret) {
+        return Err(Error::new(Status::OpenSsl, "OpenSSL has no random bytes to give"));
+    }
+    let name = u64::from_ne_bytes(secret[KEY..].try_into().expect("8 bytes"));
+    let temporary = path.with_file_name(format!("key.{name:016x}"));
+    let written = files::create(&temporary, access).and_then(|mut file| file.write_all(&secret[..KEY]));
+    crypto::cleanse(&mut secret);
+    let placed = written.and_then(|()| place(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    placed.map_err(|e| Error::system(format_args!("cannot write a sealing key to {}", path.display()), &e))
+}
+
+/// Seals and opens for one thread: kept cipher contexts, and a nonce that never repeats.
+pub(crate) struct Sealer {
+    keys: Arc<Keys>,
+    sealing: Option<Cipher>,
+    opening: Vec<Option<Cipher>>,
+    /// A 96-bit counter from a random start, per thread and anew after fork: a hundred million threads that seal a
+    /// million records each meet with a chance of 2^-23 (96 bits less 2 times 27 bits less 20 bits, halved).
+    nonce: u128,
+}
+
+impl Sealer {
+    /// For a thread that starts.
+    pub(crate) fn new(keys: Arc<Keys>) -> Option<Sealer> {
+        let mut start = [0_u8; 16];
+        crypto::random(&mut start[..NONCE]).then(|| Sealer {
+            opening: keys.keys.iter().map(|_| None).collect(),
+            sealing: None,
+            keys,
+            nonce: u128::from_le_bytes(start),
+        })
+    }
+
+    /// Whether these are the keys in use.
+    pub(crate) fn uses(&self, keys: &Arc<Keys>) -> bool {
+        Arc::ptr_eq(&self.keys, keys)
+    }
+
+    /// Goes on with other keys.
+    pub(crate) fn change(&mut self, keys: Arc<Keys>) {
+        self.sealing = None;
+        self.opening = keys.keys.iter().map(|_| None).collect();
+        self.keys = keys;
+    }
+
+    /// Writes the whole record to `out`. `place` is where it will lie: key and namespace.
+    pub(crate) fn seal(&mut self, mut header: Header, place: (&[u8], u64), plain: &[u8], out: &mut Vec<u8>) -> Option<()> {
+        let key = self.keys.keys.first()?;
+        if self.sealing.is_none() {
+            self.sealing = Cipher::sealing(&key.secret);
+        }
+        header.key_number = key.number;
+        self.nonce = self.nonce.wrapping_add(1);
+        let nonce: [u8; NONCE] = *self.nonce.to_le_bytes().first_chunk()?;
+        out.clear();
+        out.resize(OVERHEAD + plain.len(), 0);
+        let (head, rest) = out.split_first_chunk_mut::<HEADER>()?;
+        let (nonce_out, rest) = rest.split_first_chunk_mut::<NONCE>()?;
+        let (sealed, tag_out) = rest.split_last_chunk_mut::<TAG>()?;
+        header.write(head);
+        *nonce_out = nonce;
+        *tag_out = self.sealing.as_mut()?.seal(&nonce, [head, place.0, &place.1.to_be_bytes()], plain, sealed)?;
+        Some(())
+    }
+
+    /// Opens a record into `out`; false when no key proves it.
+    pub(crate) fn open(&mut self, record: &Record<'_>, place: (&[u8], u64), out: &mut Vec<u8>) -> bool {
+        out.clear();
+        out.resize(record.sealed.len(), 0);
+        let namespace = place.1.to_be_bytes();
+        let aad = [record.header_bytes, place.0, &namespace];
+        for (key, slot) in self.keys.keys.iter().zip(&mut self.opening) {
+            if key.number != record.header.key_number {
+                continue;
+            }
+            if slot.is_none() {
+                *slot = Cipher::opening(&key.secret);
+            }
+            if slot.as_mut().is_some_and(|cipher| cipher.open(record.nonce, aad, record.sealed, record.tag, out)) {
+                return true;
+            }
+        }
+        false
+    }
+}

@@ -1,0 +1,198 @@
+//! A thread's seat at a store: its reader slots, its cipher contexts, its random bytes and its buffers.
+//!
+//! Kept from one operation to the next, so that a lookup takes no lock, makes no system call and allocates nothing.
+//! Begun anew when the process turns out to be a forked child, or when the store has something new to look at.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use super::env::{Fault, Reader, Txn};
+use super::generation::Generation;
+use super::id::RANDOM;
+use super::seal::Sealer;
+use super::{Opened, Store};
+use crate::status::{Error, Result, Status};
+use crate::sys::{crypto, process};
+
+/// Ids whose random bytes are drawn at once: one call into OpenSSL's generator costs as much as a lookup.
+const POOL: usize = 64;
+/// Buffers larger than this are given back after use.
+const BUFFER_KEPT: usize = 16 * 1024;
+
+/// One generation as this thread sees it.
+pub(super) struct Desk {
+    reader: Option<Reader>,
+    pub(super) generation: Arc<Generation>,
+}
+
+impl Desk {
+    fn new(generation: &Arc<Generation>) -> Desk {
+        Desk { reader: None, generation: Arc::clone(generation) }
+    }
+
+    /// Reads a snapshot.
+    pub(super) fn read<T>(&mut self, f: impl FnOnce(&mut Txn) -> T) -> std::result::Result<T, Fault> {
+        if self.reader.is_none() {
+            let env = &self.generation.env;
+            let reader = match Reader::new(env) {
+                Err(Fault::ReadersFull) if env.check_readers() > 0 => Reader::new(env),
+                other => other,
+            };
+            self.reader = Some(reader?);
+        }
+        match &mut self.reader {
+            Some(reader) => reader.read(f),
+            None => Err(Fault::ReadersFull),
+        }
+    }
+}
+
+/// See the module's first lines. Fields are dropped in this order: readers before the environments they read.
+pub(super) struct Seat {
+    pub(super) now: Desk,
+    pub(super) before: Option<Desk>,
+    pub(super) sealer: Sealer,
+    pub(super) opened: Arc<Opened>,
+    /// The record as it lies in the store.
+    pub(super) record: Vec<u8>,
+    /// The record opened. Wiped after each use.
+    pub(super) plain: Vec<u8>,
+    pub(super) shard: usize,
+    pool: [u8; POOL * RANDOM],
+    pool_left: usize,
+    process: u64,
+    store: Arc<Store>,
+}
+
+impl Seat {
+    fn take(store: &Arc<Store>) -> Result<Seat> {
+        let opened = store.obtain()?;
+        let sealer = Sealer::new(Arc::clone(&opened.keys))
+            .ok_or_else(|| Error::new(Status::OpenSsl, "OpenSSL has no random bytes to give"))?;
+        Ok(Seat {
+            now: Desk::new(&opened.now),
+            before: opened.before.as_ref().map(Desk::new),
+            sealer,
+            record: Vec::with_capacity(1024),
+            plain: Vec::with_capacity(1024),
+            shard: opened.control.shard(),
+            pool: [0; POOL * RANDOM],
+            pool_left: 0,
+            process: process::incarnation(),
+            opened,
+            store: Arc::clone(store),
+        })
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.process == process::incarnation() && self.opened.epoch == self.opened.control.epoch()
+    }
+
+    fn refresh(&mut self, store: &Arc<Store>) -> Result<()> {
+        let opened = store.obtain()?;
+        if opened.now.number != self.now.generation.number || !Arc::ptr_eq(&opened.now, &self.now.generation) {
+            let old = std::mem::replace(&mut self.now, Desk::new(&opened.now));
+            self.before = opened.before.as_ref().map(|before| {
+                if Arc::ptr_eq(before, &old.generation) { old } else { Desk::new(before) }
+            });
+        } else if opened.before.is_none() {
+            self.before = None;
+        }
+        if !self.sealer.uses(&opened.keys) {
+            self.sealer.change(Arc::clone(&opened.keys));
+        }
+        self.opened = opened;
+        Ok(())
+    }
+
+    /// Random bytes for one id.
+    pub(super) fn random(&mut self) -> Option<[u8; RANDOM]> {
+        if self.pool_left == 0 {
+            crypto::random(&mut self.pool).then_some(())?;
+            self.pool_left = POOL;
+        }
+        self.pool_left -= 1;
+        let drawn = &mut self.pool[self.pool_left * RANDOM..][..RANDOM];
+        let mut out = [0; RANDOM];
+        out.copy_from_slice(drawn);
+        // What went out as an id must not lie about to be found and matched later.
+        drawn.fill(0);
+        Some(out)
+    }
+
+    fn clean_up(&mut self) {
+        crypto::cleanse(&mut self.plain);
+        self.plain.clear();
+        if self.plain.capacity() > BUFFER_KEPT {
+            self.plain = Vec::with_capacity(1024);
+        }
+        if self.record.capacity() > BUFFER_KEPT {
+            self.record = Vec::with_capacity(1024);
+        }
+    }
+}
+
+/// The seats of a thread: one, in nearly every program.
+struct Seats(Vec<Seat>);
+
+impl Drop for Seats {
+    fn drop(&mut self) {
+        leave_inherited(&mut self.0);
+    }
+}
+
+/// Sets aside the seats of a parent process: ending one here would end the parent's reader.
+fn leave_inherited(seats: &mut Vec<Seat>) {
+    let process = process::incarnation();
+    if seats.iter().any(|seat| seat.process != process) {
+        let (mine, inherited) = seats.drain(..).partition(|seat| seat.process == process);
+        process::keep_inherited::<Vec<Seat>>(inherited);
+        *seats = mine;
+    }
+}
+
+thread_local! {
+    static SEATS: RefCell<Seats> = const { RefCell::new(Seats(Vec::new())) };
+}
+
+fn no_seat() -> Error {
+    Error::new(Status::Busy, "called from within itself, or from a thread that is ending")
+}
+
+/// Runs `f` with this thread's seat at `store`.
+pub(super) fn with<T>(store: &Arc<Store>, f: impl FnOnce(&mut Seat) -> T) -> Result<T> {
+    SEATS
+        .try_with(|seats| {
+            let mut seats = seats.try_borrow_mut().map_err(|_| no_seat())?;
+            let seats = &mut seats.0;
+            let at = match seats.iter().position(|seat| Arc::ptr_eq(&seat.store, store)) {
+                Some(at) if seats[at].is_fresh() => at,
+                found => find_or_sit(seats, found, store)?,
+            };
+            let seat = &mut seats[at];
+            let result = f(seat);
+            seat.clean_up();
+            Ok(result)
+        })
+        .unwrap_or_else(|_| Err(no_seat()))
+}
+
+#[cold]
+fn find_or_sit(seats: &mut Vec<Seat>, found: Option<usize>, store: &Arc<Store>) -> Result<usize> {
+    leave_inherited(seats);
+    if let Some(at) = found.filter(|at| seats.get(*at).is_some_and(|seat| Arc::ptr_eq(&seat.store, store))) {
+        return seats[at].refresh(store).map(|()| at);
+    }
+    seats.push(Seat::take(store)?);
+    Ok(seats.len() - 1)
+}
+
+/// Gives up this thread's seat, so that a closed store lets go of its map at once.
+pub(crate) fn leave(store: &Arc<Store>) {
+    let _ = SEATS.try_with(|seats| {
+        if let Ok(mut seats) = seats.try_borrow_mut() {
+            leave_inherited(&mut seats.0);
+            seats.0.retain(|seat| !Arc::ptr_eq(&seat.store, store));
+        }
+    });
+}

@@ -1,0 +1,95 @@
+//! What has to be done now and then, by whichever thread comes along: once a second per process, never on a thread of
+//! our own.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use super::control::Current;
+use super::env::Fault;
+use super::generation::{self, Generation};
+use super::{seat, Store};
+use crate::log::{self, Kind};
+use crate::stats::Counter;
+use crate::sys::clock;
+
+/// Milliseconds between two rounds.
+const ROUND: u64 = 1_000;
+/// Milliseconds between two looks for dead readers, over all processes.
+const READERS: u64 = 30_000;
+/// Expired records deleted in a round.
+const SWEEP: usize = 256;
+
+impl Store {
+    /// Does a round when one is due.
+    #[inline]
+    pub(super) fn upkeep(self: &Arc<Self>) {
+        let now = clock::ticks();
+        let due = self.upkeep_at.load(Ordering::Relaxed);
+        if now >= due && self.upkeep_at.compare_exchange(due, now + ROUND, Ordering::Relaxed, Ordering::Relaxed).is_ok() && due != 0 {
+            self.round();
+        }
+    }
+
+    #[cold]
+    fn round(self: &Arc<Self>) {
+        let _ = seat::with(self, |seat| {
+            let opened = &seat.opened;
+            let control = &opened.control;
+            if opened.keys.changed(&self.place.key) || !control.is_current_file(&self.place.path) {
+                control.bump();
+            }
+            if control.reader_check_is_due(READERS) {
+                let dead = opened.now.env.check_readers();
+                if dead > 0 {
+                    self.log.say(Kind::Readers, log::NOTICE, || format!("freed the slots of {dead} readers that died"));
+                }
+            }
+            if opened.before.as_ref().is_some_and(|before| before.gate.newest() <= clock::seconds()) {
+                let current = control.current();
+                if control.switch(current, Current { number: current.number, keep: false }) {
+                    generation::clear(&self.place, control.current());
+                }
+            }
+            let gate = &opened.now.gate;
+            if gate.oldest() <= clock::coarse_micros() {
+                self.sweep_if_idle(&opened.now).map(|n| control.count(seat.shard, Counter::Expired, n as u64))
+            } else {
+                None
+            }
+        });
+    }
+
+    /// Sweeps, unless somebody is writing.
+    fn sweep_if_idle(&self, generation: &Generation) -> Option<usize> {
+        let inside = generation.gate.enter(std::time::Duration::ZERO).ok()?;
+        self.with_room(generation).ok()?;
+        let now = clock::coarse_micros();
+        let swept = generation.env.write(&inside, |write| super::evict::expire(write, now, SWEEP)).ok()?;
+        generation.gate.set_oldest(swept.oldest);
+        Some(swept.expired)
+    }
+
+    /// Damage begins a new generation; anything else is said once.
+    pub(super) fn note_fault(&self, generation: &Generation, fault: Fault) {
+        match fault {
+            Fault::Damaged(_) => {
+                self.log.say(Kind::Damage, log::WARNING, || format!("the store is {}", fault.text()));
+                self.renew_from(generation.number, false, "the store is damaged");
+            }
+            Fault::Full => {}
+            fault => self.log.say(Kind::Bug, log::WARNING, || fault.text()),
+        }
+    }
+
+    /// Begins a new generation, from which the old one is still read.
+    pub(super) fn leave_behind(&self, number: u64, why: &str) {
+        self.renew_from(number, true, why);
+    }
+
+    fn renew_from(&self, number: u64, keep: bool, why: &str) {
+        let Ok(opened) = self.obtain() else { return };
+        if opened.now.number == number {
+            let _ = self.renew(&opened, keep, why);
+        }
+    }
+}

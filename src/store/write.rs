@@ -1,0 +1,319 @@
+//! Writing: everything slow is done before the gate; inside it, make room, put, commit.
+
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+
+use super::env::{Fault, Write};
+use super::evict::{self, Swept};
+use super::gate::Inside;
+use super::generation::{Generation, RESERVE_STEP};
+use super::id::{Decoded, Key, OUTSIDERS};
+use super::lookup::namespace_hash;
+use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
+use super::seat::{self, Seat};
+use super::{Namespace, Store};
+use crate::log::{self, Kind};
+use crate::stats::Counter;
+use crate::status::{Error, Result, Status};
+use crate::sys::{clock, files};
+
+/// Largest value in one piece: with its page header it fills one overflow page. Larger records are continued under the
+/// next keys, so that every allocation is a single page and no free space is ever too scattered.
+const fn piece(page: usize) -> usize {
+    page - 16
+}
+
+/// Expired records deleted along with a put.
+const EXPIRE_PER_PUT: usize = 16;
+/// A gate whose holder does not move for so many milliseconds is left behind with its generation.
+const STUCK: u64 = 1_000;
+/// So long puts may fail for lack of room before a new generation begins, in milliseconds.
+const STARVED: u64 = 2_000;
+
+impl Store {
+    /// Stores a session under its id.
+    pub(crate) fn put(self: &Arc<Self>, id: &[u8], namespace: Namespace<'_>, header: Header, plain: &[u8]) -> Result<()> {
+        self.put_at(namespace, header, plain, |seat| {
+            let now = clock::coarse_micros();
+            match seat.opened.mask.decode(id, now, Store::latest(now)) {
+                Decoded::Ours(key) => Some(key),
+                Decoded::Expired | Decoded::Foreign => Key::foreign(namespace_hash(&seat.opened, namespace).1, id),
+            }
+        })
+    }
+
+    /// Stores an application's own record.
+    pub(crate) fn put_opaque(self: &Arc<Self>, id: &[u8], namespace: Namespace<'_>, mut header: Header, plain: &[u8]) -> Result<()> {
+        header.flags |= flags::OPAQUE;
+        self.put_at(namespace, header, plain, |seat| {
+            let now = clock::coarse_micros();
+            match seat.opened.mask.decode(id, now, Store::latest(now)) {
+                Decoded::Ours(key) => Some(key),
+                _ => Key::opaque(namespace_hash(&seat.opened, namespace).1, id),
+            }
+        })
+    }
+
+    fn put_at(
+        self: &Arc<Self>,
+        namespace: Namespace<'_>,
+        mut header: Header,
+        plain: &[u8],
+        place: impl FnOnce(&Seat) -> Option<Key>,
+    ) -> Result<()> {
+        if plain.len() > PLAIN_MAX {
+            return Err(Error::new(Status::Full, format!("a record holds at most {PLAIN_MAX} bytes, not {}", plain.len())));
+        }
+        self.upkeep();
+        seat::with(self, |seat| {
+            let key = place(seat).ok_or_else(|| Error::invalid("an id has 1 to 255 bytes"))?;
+            let (wide, narrow) = namespace_hash(&seat.opened, namespace);
+            header.namespace = narrow;
+            if OVERHEAD + plain.len() > piece(seat.now.generation.env.page) {
+                header.flags |= flags::CONTINUED;
+            }
+            let mut record = std::mem::take(&mut seat.record);
+            let sealed = seat.sealer.seal(header, (key.bytes(), wide), plain, &mut record);
+            let done = match sealed {
+                Some(()) => self.write_record(seat, &key, &header, &record),
+                None => Err((Counter::PutsFailed, Error::new(Status::OpenSsl, "AES-256-GCM failed"))),
+            };
+            seat.record = record;
+            let counter = match &done {
+                Ok(()) => Counter::Puts,
+                Err((counter, _)) => *counter,
+            };
+            seat.opened.control.count(seat.shard, counter, 1);
+            done.map_err(|(_, error)| error)
+        })?
+    }
+
+    fn write_record(
+        self: &Arc<Self>,
+        seat: &Seat,
+        key: &Key,
+        header: &Header,
+        record: &[u8],
+    ) -> std::result::Result<(), (Counter, Error)> {
+        let generation = &seat.now.generation;
+        let inside = self.enter(generation).map_err(|error| {
+            if error.status == Status::Busy { (Counter::PutsBusy, error) } else { (Counter::PutsFailed, error) }
+        })?;
+        let done = self.put_inside(generation, &inside, key, header, record);
+        drop(inside);
+        match done {
+            Ok(swept) => {
+                self.full_since.store(0, Ordering::Relaxed);
+                for (counter, n) in [(Counter::Evicted, swept.evicted), (Counter::Expired, swept.expired)] {
+                    if n > 0 {
+                        seat.opened.control.count(seat.shard, counter, n as u64);
+                    }
+                }
+                Ok(())
+            }
+            Err(Fault::Full) => {
+                self.starve(seat);
+                Err((Counter::PutsFull, Error::new(Status::Full, "no room could be made in the store")))
+            }
+            Err(fault) => {
+                self.note_fault(generation, fault);
+                Err((Counter::PutsFailed, Error::new(Status::System, fault.text())))
+            }
+        }
+    }
+
+    fn put_inside(
+        &self,
+        generation: &Generation,
+        inside: &Inside<'_>,
+        key: &Key,
+        header: &Header,
+        record: &[u8],
+    ) -> std::result::Result<Swept, Fault> {
+        self.with_room(generation)?;
+        let (env, gate) = (&generation.env, &generation.gate);
+        let now = clock::coarse_micros();
+        let pieces = record.len().div_ceil(piece(env.page));
+        let limit = room(generation).saturating_sub(pieces + 1);
+        let put = |write: &mut Write<'_>| {
+            let mut swept = Swept::default();
+            if gate.oldest() <= now {
+                swept = evict::expire(write, now, EXPIRE_PER_PUT)?;
+                gate.set_oldest(swept.oldest);
+            }
+            if key.expiry().is_none() {
+                swept.expired += evict::expire_outside(write, key.bytes(), now, EXPIRE_PER_PUT, EXPIRE_PER_PUT)?.0;
+                // A shorter record over a longer one must leave no continuation behind.
+                evict::delete(write, key)?;
+            }
+            swept.evicted += evict::make_room(write, limit, key, gate.has_foreign())?.evicted;
+            for (n, bytes) in record.chunks(piece(env.page)).enumerate() {
+                match n {
+                    0 => write.put(key.bytes(), bytes, key.expiry().is_some())?,
+                    n => write.put(key.continuation(n as u8).bytes(), bytes, true)?,
+                }
+            }
+            Ok(swept)
+        };
+        let swept = match env.write(inside, put) {
+            // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
+            Err(Fault::Full) => {
+                env.check_readers();
+                let freed = env.write(inside, |write| {
+                    let limit = write.txn().used_pages()?.saturating_sub(pieces + 8);
+                    evict::make_room(write, limit, key, gate.has_foreign())
+                })?;
+                let mut swept = env.write(inside, put)?;
+                swept.evicted += freed.evicted;
+                swept
+            }
+            other => other?,
+        };
+        if key.expiry().is_none() {
+            gate.set_foreign(true);
+        }
+        let seconds = u64::from(header.expires);
+        gate.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
+        Ok(swept)
+    }
+
+    /// Removes the record under `id` from everywhere it may be; false when there was none.
+    pub(crate) fn remove(self: &Arc<Self>, id: &[u8], namespace: Namespace<'_>) -> Result<bool> {
+        self.upkeep();
+        seat::with(self, |seat| {
+            let now = clock::coarse_micros();
+            let (_, narrow) = namespace_hash(&seat.opened, namespace);
+            let session = super::lookup::locate(seat, id, namespace, now).ok();
+            let keys = [session, Key::opaque(narrow, id)];
+            let mut removed = false;
+            for desk in [Some(&seat.now), seat.before.as_ref()].into_iter().flatten() {
+                let generation = &desk.generation;
+                for key in keys.iter().flatten() {
+                    // An opaque record can only be where a foreign one is.
+                    if key.expiry().is_none() && !generation.gate.has_foreign() {
+                        continue;
+                    }
+                    let inside = self.enter(generation)?;
+                    self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
+                    removed |= generation
+                        .env
+                        .write(&inside, |write| evict::delete(write, key))
+                        .map_err(|fault| Error::new(Status::System, fault.text()))?;
+                }
+            }
+            if removed {
+                seat.opened.control.count(seat.shard, Counter::Removes, 1);
+            }
+            Ok(removed)
+        })?
+    }
+
+    /// Deletes at most `most` expired records; how many it were.
+    pub(crate) fn sweep(self: &Arc<Self>, most: usize) -> Result<usize> {
+        seat::with(self, |seat| {
+            let now = clock::coarse_micros();
+            let mut gone = 0;
+            while gone < most {
+                let generation = &seat.now.generation;
+                let inside = self.enter(generation)?;
+                self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
+                let batch = (most - gone).min(evict::MOST);
+                let (in_order, outside) = generation
+                    .env
+                    .write(&inside, |write| {
+                        let in_order = evict::expire(write, now, batch)?;
+                        let rest = batch - in_order.expired;
+                        let outside = if rest > 0 && generation.gate.has_foreign() {
+                            evict::expire_outside(write, OUTSIDERS, now, rest, usize::MAX)?
+                        } else {
+                            (0, true)
+                        };
+                        Ok((in_order, outside))
+                    })
+                    .map_err(|fault| Error::new(Status::System, fault.text()))?;
+                generation.gate.set_oldest(in_order.oldest);
+                let n = in_order.expired + outside.0;
+                if n == 0 {
+                    break;
+                }
+                gone += n;
+            }
+            if gone > 0 {
+                seat.opened.control.count(seat.shard, Counter::Expired, gone as u64);
+            }
+            Ok(gone)
+        })?
+    }
+
+    /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
+    pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<Inside<'g>> {
+        generation.gate.enter(self.deadline).map_err(|shut| {
+            self.log.say(Kind::Busy, log::WARNING, || {
+                format!("another process has been writing for {} ms; sessions are not stored meanwhile", shut.held_for)
+            });
+            if shut.held_for > STUCK {
+                self.leave_behind(generation.number, "a writer is stopped");
+            }
+            Error::busy()
+        })
+    }
+
+    /// Makes sure that the transaction to come meets no page without a block behind it.
+    pub(super) fn with_room(&self, generation: &Generation) -> std::result::Result<(), Fault> {
+        let shape = generation.gate.shape();
+        let reserved = generation.gate.reserved();
+        if shape.guard || reserved >= shape.capacity {
+            return Ok(());
+        }
+        let page = generation.env.page as u64;
+        let extent = generation.env.extent() as u64 * page;
+        if extent + RESERVE_STEP / 2 <= reserved {
+            return Ok(());
+        }
+        let step = (shape.capacity / 64 / page * page).max(RESERVE_STEP);
+        let to = (reserved + step).min(shape.capacity);
+        let reserved = match generation.may_reserve().then(|| files::reserve(&generation.data, reserved, to)) {
+            Some(Ok(())) => {
+                generation.gate.set_reserved(to);
+                generation.resume_reserving();
+                to
+            }
+            Some(Err(e)) => {
+                generation.pause_reserving();
+                self.log.say(Kind::Full, log::WARNING, || {
+                    format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
+                });
+                reserved
+            }
+            None => reserved,
+        };
+        // A quarter of a step is more than any one transaction allocates: 64 KiB, the path to it, and the free list.
+        if extent + RESERVE_STEP / 4 <= reserved { Ok(()) } else { Err(Fault::Full) }
+    }
+
+    fn starve(self: &Arc<Self>, seat: &Seat) {
+        let now = clock::ticks();
+        let since = self.full_since.load(Ordering::Relaxed);
+        if since == 0 {
+            self.full_since.store(now, Ordering::Relaxed);
+        }
+        self.log.say(Kind::Full, log::WARNING, || "no room could be made in the store".to_owned());
+        let whole = seat.now.generation.gate.reserved() >= seat.now.generation.gate.shape().capacity;
+        if since != 0 && now.saturating_sub(since) > STARVED && whole {
+            // The pages are there and nobody may reuse them: a reader that is stopped in its snapshot pins them.
+            self.full_since.store(0, Ordering::Relaxed);
+            self.leave_behind(seat.now.generation.number, "a stopped reader keeps the store full");
+        }
+    }
+}
+
+/// Pages that may hold records. The rest is what LMDB needs to change any page, and what readers pin meanwhile.
+fn room(generation: &Generation) -> usize {
+    let pages = generation.env.pages;
+    let usable = if generation.is_pinched() {
+        (generation.gate.reserved() / generation.env.page as u64) as usize
+    } else {
+        pages
+    };
+    usable - (usable / 8).max(24).min(usable)
+}

@@ -1,0 +1,8 @@
+//! libc and libcrypto behind safe faces: which process this is, what time it is, files, random bytes, AES-GCM.
+//!
+//! Everything here is small and has no notion of a session.
+
+pub(crate) mod clock;
+pub(crate) mod crypto;
+pub(crate) mod files;
+pub(crate) mod process;

@@ -1,0 +1,43 @@
+//! The clocks: wall time for expiry, monotonic time for pauses.
+
+fn read(clock: libc::clockid_t) -> libc::timespec {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: clock_gettime writes one timespec through a valid pointer; the ids used here exist on every Linux.
+    unsafe { libc::clock_gettime(clock, &mut now) };
+    now
+}
+
+/// Seconds since 1970 UTC, at the resolution of the timer tick (6 ns to read).
+pub(crate) fn seconds() -> u64 {
+    read(libc::CLOCK_REALTIME_COARSE).tv_sec.max(0) as u64
+}
+
+/// Microseconds since 1970 UTC, at the resolution of the timer tick.
+pub(crate) fn coarse_micros() -> u64 {
+    let now = read(libc::CLOCK_REALTIME_COARSE);
+    now.tv_sec.max(0) as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}
+
+/// Microseconds since 1970 UTC, exact: the order of ids depends on it.
+pub(crate) fn micros() -> u64 {
+    let now = read(libc::CLOCK_REALTIME);
+    now.tv_sec.max(0) as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+}
+
+/// Milliseconds of a clock that no administrator can set, the same in every process since boot; never 0.
+pub(crate) fn ticks() -> u64 {
+    let now = read(libc::CLOCK_MONOTONIC_COARSE);
+    (now.tv_sec.max(0) as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000).max(1)
+}
+
+/// The monotonic moment `after` from now, in the form that pthread_mutex_clocklock wants.
+pub(crate) fn deadline(after: std::time::Duration) -> libc::timespec {
+    let mut at = read(libc::CLOCK_MONOTONIC);
+    at.tv_sec += after.as_secs() as libc::time_t;
+    at.tv_nsec += libc::c_long::from(after.subsec_nanos() as i32);
+    if at.tv_nsec >= 1_000_000_000 {
+        at.tv_sec += 1;
+        at.tv_nsec -= 1_000_000_000;
+    }
+    at
+}

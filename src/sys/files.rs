@@ -1,0 +1,221 @@
+//! Files as a cache inside somebody else's server must treat them: right modes whatever the umask, no descriptor left
+//! to inherit, no page of a mapping without a block behind it.
+
+use std::ffi::CString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{fchown, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+use std::ptr;
+
+/// Who owns what the store creates, and what others may do with it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Access {
+    /// Mode of files, as `0600`.
+    pub(crate) mode: u32,
+    /// User to hand files to, when root opens for a worker.
+    pub(crate) uid: Option<u32>,
+    /// Group to hand files to.
+    pub(crate) gid: Option<u32>,
+}
+
+impl Access {
+    /// The mode of directories: whoever may read files may search and list.
+    pub(crate) fn directory_mode(self) -> u32 {
+        self.mode | ((self.mode & 0o444) >> 2)
+    }
+
+    /// Gives an open file or directory its owner and mode, which the umask may have narrowed.
+    pub(crate) fn apply(self, file: &File, directory: bool) -> io::Result<()> {
+        if self.uid.is_some() || self.gid.is_some() {
+            fchown(file, self.uid, self.gid)?;
+        }
+        let mode = if directory { self.directory_mode() } else { self.mode };
+        file.set_permissions(fs::Permissions::from_mode(mode))
+    }
+}
+
+/// Creates a new file of `len` zero bytes, all of them backed by blocks. An existing file is an error.
+pub(crate) fn create_zeroed(path: &Path, len: usize, access: Access) -> io::Result<File> {
+    let mut file = create(path, access)?;
+    let zeros = [0_u8; 4096];
+    let mut left = len;
+    while left > 0 {
+        let n = left.min(zeros.len());
+        file.write_all(&zeros[..n])?;
+        left -= n;
+    }
+    Ok(file)
+}
+
+/// Creates a new, empty file. An existing one, or a symbolic link in its place, is an error.
+pub(crate) fn create(path: &Path, access: Access) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(access.mode).open(path)?;
+    access.apply(&file, false)?;
+    Ok(file)
+}
+
+/// Opens an existing regular file for reading and writing, following no symbolic link.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    let file =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(file)
+}
+
+/// Makes file blocks exist for `[from, to)`, so that no write through a mapping can meet a full disk (SIGBUS).
+pub(crate) fn reserve(path: &Path, from: u64, to: u64) -> io::Result<()> {
+    let file = open(path)?;
+    loop {
+        // SAFETY: posix_fallocate works on the descriptor alone.
+        match unsafe { libc::posix_fallocate(file.as_raw_fd(), from as libc::off_t, (to - from) as libc::off_t) } {
+            0 => return Ok(()),
+            libc::EINTR => {}
+            code => return Err(io::Error::from_raw_os_error(code)),
+        }
+    }
+}
+
+/// A shared, writable mapping of a whole file. Never unmapped: a thread of the host may be inside it.
+#[derive(Clone, Copy)]
+pub(crate) struct Mapping {
+    /// Page-aligned start.
+    pub(crate) start: *mut u8,
+    /// Bytes.
+    pub(crate) len: usize,
+}
+
+/// Maps `len` bytes of `file` shared, outside of core dumps. The file must have them: a shorter one is refused.
+pub(crate) fn map_shared(file: &File, len: usize) -> io::Result<Mapping> {
+    if file.metadata()?.len() < len as u64 {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
+    let start = unsafe {
+        libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0)
+    };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    keep_out_of_core(start.cast(), len);
+    Ok(Mapping { start: start.cast(), len })
+}
+
+/// Unmaps; the caller is the only one who still knows the mapping.
+///
+/// # Safety
+/// No reference into the mapping may exist.
+pub(crate) unsafe fn unmap(mapping: Mapping) {
+    // SAFETY: by contract.
+    unsafe { libc::munmap(mapping.start.cast(), mapping.len) };
+}
+
+/// Leaves a mapping out of core dumps. Failure is harmless: the kernel is older than 3.4.
+pub(crate) fn keep_out_of_core(start: *mut u8, len: usize) {
+    // SAFETY: MADV_DONTDUMP changes no content and ignores nothing that the process could observe.
+    unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTDUMP) };
+}
+
+/// Occupies descriptors 0 to 2 for as long as the result lives, so that none of our files becomes the host's stdout.
+pub(crate) fn occupy_stdio() -> io::Result<Vec<File>> {
+    let mut low = Vec::new();
+    loop {
+        let file = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+        if file.as_raw_fd() > 2 {
+            return Ok(low);
+        }
+        low.push(file);
+    }
+}
+
+/// True when the process may not write a file of `len` bytes: crossing RLIMIT_FSIZE is a signal, not an error.
+pub(crate) fn exceeds_file_limit(len: u64) -> bool {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit fills the struct it is given.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
+    got == 0 && limit.rlim_cur != libc::RLIM_INFINITY && limit.rlim_cur < len
+}
+
+/// What kind of file system `path` is on: one where shared memory and locks work, one where they are no promise, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileSystem {
+    /// Reserved blocks stay reserved.
+    Local,
+    /// Copy on write: reserving is no promise, so the store must not write through the map.
+    CopyOnWrite,
+    /// Another machine may see the file: refused. The name is for the message.
+    Network(&'static str),
+}
+
+/// Asks statfs(2). The magic numbers are those of statfs(2) and linux/magic.h.
+pub(crate) fn file_system(path: &Path) -> io::Result<FileSystem> {
+    let c = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: the path is NUL-terminated and the struct is written whole on success.
+    if unsafe { libc::statfs(c.as_ptr(), found.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: statfs succeeded; all-zero was valid before as well.
+    let found = unsafe { found.assume_init() };
+    Ok(match found.f_type as u64 & 0xFFFF_FFFF {
+        0x6969 => FileSystem::Network("NFS"),
+        0xFF53_4D42 | 0xFE53_4D42 | 0x517B => FileSystem::Network("SMB"),
+        0x0102_1997 => FileSystem::Network("9p"),
+        0x6573_5546 => FileSystem::Network("FUSE"),
+        0x00C3_6400 => FileSystem::Network("Ceph"),
+        0x5346_414F | 0x6B41_4653 => FileSystem::Network("AFS"),
+        0x4750_4653 => FileSystem::Network("GPFS"),
+        0x0BD0_0BD0 => FileSystem::Network("Lustre"),
+        0x9123_683E | 0x2FC1_2FC1 => FileSystem::CopyOnWrite,
+        _ => FileSystem::Local,
+    })
+}
+
+/// The number of a user given by name or number.
+pub(crate) fn user_id(name: &str) -> Option<u32> {
+    if let Ok(id) = name.parse() {
+        return Some(id);
+    }
+    let c = CString::new(name).ok()?;
+    let mut buffer = vec![0_u8; 16 * 1024];
+    // SAFETY: all-zero is a valid passwd: null pointers and zero ids.
+    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
+    let mut found = ptr::null_mut();
+    // SAFETY: every pointer is valid for the length given; the strings live in `buffer`.
+    let code =
+        unsafe { libc::getpwnam_r(c.as_ptr(), &mut entry, buffer.as_mut_ptr().cast(), buffer.len(), &mut found) };
+    (code == 0 && !found.is_null()).then_some(entry.pw_uid)
+}
+
+/// The number of a group given by name or number.
+pub(crate) fn group_id(name: &str) -> Option<u32> {
+    if let Ok(id) = name.parse() {
+        return Some(id);
+    }
+    let c = CString::new(name).ok()?;
+    let mut buffer = vec![0_u8; 64 * 1024];
+    // SAFETY: all-zero is a valid group: null pointers and zero ids.
+    let mut entry: libc::group = unsafe { std::mem::zeroed() };
+    let mut found = ptr::null_mut();
+    // SAFETY: every pointer is valid for the length given; the strings live in `buffer`.
+    let code =
+        unsafe { libc::getgrnam_r(c.as_ptr(), &mut entry, buffer.as_mut_ptr().cast(), buffer.len(), &mut found) };
+    (code == 0 && !found.is_null()).then_some(entry.gr_gid)
+}
+
+/// The effective user.
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: geteuid cannot fail and has no arguments.
+    unsafe { libc::geteuid() }
+}
+
+/// The page size of this machine.
+pub(crate) fn page_size() -> usize {
+    // SAFETY: sysconf has no preconditions.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(4096)
+}

@@ -1,0 +1,75 @@
+//! OpenSSL functions that openssl-sys does not declare. Prototypes as in ssl.h and err.h, the same from 3.0 to 4.0.
+
+use libc::{c_char, c_int, c_long, c_uchar, c_uint, c_void};
+pub(crate) use openssl_sys::*;
+
+/// See SSL_CTX_sess_set_new_cb(3).
+pub(crate) type NewCb = unsafe extern "C" fn(*mut SSL, *mut SSL_SESSION) -> c_int;
+/// See SSL_CTX_sess_set_get_cb(3).
+pub(crate) type GetCb = unsafe extern "C" fn(*mut SSL, *const c_uchar, c_int, *mut c_int) -> *mut SSL_SESSION;
+/// See SSL_CTX_sess_set_remove_cb(3).
+pub(crate) type RemoveCb = unsafe extern "C" fn(*mut SSL_CTX, *mut SSL_SESSION);
+/// See SSL_CTX_set_generate_session_id(3).
+pub(crate) type GenerateCb = unsafe extern "C" fn(*mut SSL, *mut c_uchar, *mut c_uint) -> c_int;
+/// See CRYPTO_get_ex_new_index(3).
+pub(crate) type ExFree = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut CRYPTO_EX_DATA, c_int, c_long, *mut c_void);
+/// See CRYPTO_get_ex_new_index(3).
+pub(crate) type ExDup =
+    unsafe extern "C" fn(*mut CRYPTO_EX_DATA, *const CRYPTO_EX_DATA, *mut *mut c_void, c_int, c_long, *mut c_void) -> c_int;
+
+/// ssl.h.
+pub(crate) const SSL_OP_NO_ANTI_REPLAY: u64 = 0x0100_0000;
+/// ssl.h.
+pub(crate) const SSL_OP_NO_TICKET_64: u64 = 0x0000_4000;
+/// ssl.h.
+pub(crate) const SSL_CTRL_GET_SESS_CACHE_MODE: c_int = 45;
+/// err.h.
+pub(crate) const ERR_LIB_SSL: c_int = 20;
+/// sslerr.h.
+pub(crate) const SSL_R_UNEXPECTED_EOF_WHILE_READING: c_int = 294;
+/// crypto.h.
+pub(crate) const CRYPTO_EX_INDEX_SSL: c_int = 0;
+/// crypto.h.
+pub(crate) const CRYPTO_EX_INDEX_SSL_CTX: c_int = 1;
+/// crypto.h.
+pub(crate) const CRYPTO_EX_INDEX_SSL_SESSION: c_int = 2;
+/// What SSL_version(3) says of a QUIC connection (quic.h: OSSL_QUIC1_VERSION).
+pub(crate) const OSSL_QUIC1_VERSION: c_int = 1;
+/// tls1.h: the early_data extension.
+pub(crate) const TLSEXT_TYPE_EARLY_DATA: c_uint = 42;
+/// tls1.h: the server_name extension.
+pub(crate) const TLSEXT_TYPE_SERVER_NAME: c_uint = 0;
+
+extern "C" {
+    pub(crate) fn SSL_CTX_sess_get_new_cb(ctx: *mut SSL_CTX) -> Option<NewCb>;
+    pub(crate) fn SSL_CTX_sess_get_get_cb(ctx: *mut SSL_CTX) -> Option<GetCb>;
+    pub(crate) fn SSL_CTX_sess_get_remove_cb(ctx: *mut SSL_CTX) -> Option<RemoveCb>;
+    pub(crate) fn SSL_CTX_set_generate_session_id(ctx: *mut SSL_CTX, cb: Option<GenerateCb>) -> c_int;
+    pub(crate) fn SSL_CTX_get_timeout(ctx: *const SSL_CTX) -> c_long;
+    pub(crate) fn SSL_CTX_set_timeout(ctx: *mut SSL_CTX, t: c_long) -> c_long;
+    pub(crate) fn SSL_CTX_get_ssl_method(ctx: *const SSL_CTX) -> *const SSL_METHOD;
+    pub(crate) fn SSL_get_options(ssl: *const SSL) -> u64;
+    pub(crate) fn SSL_get_verify_mode(ssl: *const SSL) -> c_int;
+    pub(crate) fn SSL_SESSION_set1_id(s: *mut SSL_SESSION, sid: *const c_uchar, len: c_uint) -> c_int;
+    pub(crate) fn SSL_SESSION_get0_id_context(s: *const SSL_SESSION, len: *mut c_uint) -> *const c_uchar;
+    pub(crate) fn SSL_SESSION_set_timeout(s: *mut SSL_SESSION, t: c_long) -> c_long;
+    pub(crate) fn SSL_SESSION_is_resumable(s: *const SSL_SESSION) -> c_int;
+    pub(crate) fn SSL_SESSION_set_ex_data(s: *mut SSL_SESSION, idx: c_int, data: *mut c_void) -> c_int;
+    pub(crate) fn SSL_SESSION_get_ex_data(s: *const SSL_SESSION, idx: c_int) -> *mut c_void;
+    #[link_name = "CRYPTO_get_ex_new_index"]
+    pub(crate) fn new_ex_index(
+        class: c_int,
+        argl: c_long,
+        argp: *mut c_void,
+        new: *const c_void,
+        dup: Option<ExDup>,
+        free: Option<ExFree>,
+    ) -> c_int;
+    pub(crate) fn SSL_SESSION_dup(s: *const SSL_SESSION) -> *mut SSL_SESSION;
+    pub(crate) fn SSL_SESSION_get0_peer(s: *mut SSL_SESSION) -> *mut X509;
+    pub(crate) fn ERR_set_mark() -> c_int;
+    pub(crate) fn ERR_pop_to_mark() -> c_int;
+    pub(crate) fn SSL_CTX_new(method: *const SSL_METHOD) -> *mut SSL_CTX;
+    #[link_name = "SSL_get_servername"]
+    pub(crate) fn servername(ssl: *const SSL, kind: c_int) -> *const c_char;
+}

@@ -1,0 +1,334 @@
+//! The callbacks themselves: what OpenSSL hands over, what it gets back, and what it must not notice.
+
+use std::time::Duration;
+
+use libc::c_ulong;
+
+use super::session::{self, Note};
+use super::{connection, ffi, Binding};
+use crate::options::{Remove, SingleUse, Sni};
+use crate::stats::Counter;
+use crate::store::{flags, Header, Judgement, Miss, Names, Namespace, Use};
+use crate::sys::clock;
+
+const TLS13: u16 = 0x0304;
+/// Shortest life of a re-issued ticket: OpenSSL takes a timeout of 0 for its default.
+const LEAST_LIFE: u64 = 1;
+
+/// The protocol as records have it: version and flag bits.
+///
+/// # Safety
+/// `ssl` is live.
+unsafe fn protocol(ssl: *const ffi::SSL) -> (u16, u8) {
+    // SAFETY: by contract.
+    match unsafe { ffi::SSL_version(ssl) } {
+        // QUIC is TLS 1.3 inside, and a session of one is not one of the other (RFC 9001 section 4.5).
+        ffi::OSSL_QUIC1_VERSION => (TLS13, flags::QUIC),
+        version => (version as u16, 0),
+    }
+}
+
+/// Whether TLS 1.3 tickets of this connection are ids that will be looked up, and not sealed sessions.
+///
+/// # Safety
+/// `ssl` is live.
+unsafe fn tickets_are_stateful(ssl: *const ffi::SSL) -> bool {
+    // SAFETY: by contract.
+    let options = unsafe { ffi::SSL_get_options(ssl) };
+    // SAFETY: by contract.
+    let early_data = unsafe { ffi::SSL_get_max_early_data(ssl) } > 0;
+    options & ffi::SSL_OP_NO_TICKET_64 != 0 || (early_data && options & ffi::SSL_OP_NO_ANTI_REPLAY == 0)
+}
+
+/// Whether this connection demands a client certificate.
+///
+/// # Safety
+/// `ssl` is live.
+unsafe fn demands_client_auth(ssl: *const ffi::SSL) -> bool {
+    // SAFETY: by contract.
+    unsafe { ffi::SSL_get_verify_mode(ssl) & ffi::SSL_VERIFY_PEER != 0 }
+}
+
+/// The body of an extension of the ClientHello in progress.
+///
+/// # Safety
+/// `ssl` is live and processing a ClientHello; the result is valid during the callback.
+unsafe fn extension<'a>(ssl: *mut ffi::SSL, kind: libc::c_uint) -> Option<&'a [u8]> {
+    let mut body = std::ptr::null();
+    let mut len = 0;
+    // SAFETY: by contract.
+    let found = unsafe { ffi::SSL_client_hello_get0_ext(ssl, kind, &mut body, &mut len) } == 1;
+    // SAFETY: on success the body has `len` bytes inside the connection.
+    (found && !body.is_null()).then(|| unsafe { std::slice::from_raw_parts(body, len) })
+}
+
+/// The host name in a server_name extension: list length, type 0, name length, name (RFC 6066 section 3).
+fn host_name(extension: &[u8]) -> Option<&[u8]> {
+    let (_list, entry) = extension.split_first_chunk::<2>()?;
+    let (&kind, rest) = entry.split_first()?;
+    let (len, rest) = rest.split_first_chunk::<2>()?;
+    (kind == 0).then(|| rest.get(..usize::from(u16::from_be_bytes(*len))))?
+}
+
+/// A session or ticket was made: store it.
+///
+/// # Safety
+/// `ssl` is live, `session` is its own.
+pub(super) unsafe fn new(binding: &Binding, ssl: *mut ffi::SSL, session: *mut ffi::SSL_SESSION) {
+    // SAFETY: by contract.
+    if unsafe { ffi::SSL_is_server(ssl) } != 1 {
+        return;
+    }
+    // SAFETY: by contract; copied, because encoding takes the id away for a moment.
+    let id = unsafe { session::id(session) }.to_vec();
+    // SAFETY: by contract.
+    let (version, kind) = unsafe { protocol(ssl) };
+    let tls13 = version == TLS13;
+    // SAFETY: by contract.
+    let usable = if tls13 { id.len() == 32 && unsafe { tickets_are_stateful(ssl) } } else { !id.is_empty() };
+    // SAFETY: by contract.
+    let resumable = unsafe { ffi::SSL_SESSION_is_resumable(session) } == 1;
+    // SAFETY: by contract.
+    let client_auth = unsafe { demands_client_auth(ssl) };
+    let mut context_len = 0;
+    // SAFETY: by contract.
+    unsafe { ffi::SSL_SESSION_get0_id_context(session, &mut context_len) };
+    // SAFETY: by contract; used up before the next call on it.
+    let forgotten = unsafe { connection::find(ssl) }.is_some_and(|connection| connection.forgotten);
+    // Without a context, resuming under client authentication is fatal in OpenSSL.
+    if !usable || !resumable || forgotten || (client_auth && context_len == 0) {
+        binding.store.count(Counter::PutsSkipped);
+        return;
+    }
+
+    // SAFETY: by contract.
+    let made = unsafe { ffi::SSL_SESSION_get_time(session) }.max(0) as u64;
+    // SAFETY: by contract.
+    let timeout = unsafe { ffi::SSL_SESSION_get_timeout(session) }.max(0) as u64;
+    // SAFETY: by contract.
+    let note = unsafe { session::note(session) };
+    let full_handshake = note.map_or(made, |note| u64::from(note.full_handshake));
+    // SAFETY: by contract.
+    let life = unsafe { binding.life(ssl) };
+    let expires = (made + timeout).min(full_handshake + life);
+    // Noted also on a session that was just made: later tickets of the same connection are copies of it.
+    // SAFETY: by contract.
+    unsafe { session::set_note(session, Note { slot: binding.slot(), full_handshake: full_handshake as u32 }) };
+
+    let server_name = if binding.policy.sni == Sni::Strict {
+        // SAFETY: by contract; 0 is TLSEXT_NAMETYPE_host_name.
+        let name = unsafe { ffi::servername(ssl, 0) };
+        if name.is_null() {
+            0
+        } else {
+            // SAFETY: OpenSSL returns a NUL-terminated string inside the connection.
+            let name = unsafe { std::ffi::CStr::from_ptr(name) };
+            match binding.store.server_name_hash(name.to_bytes()) {
+                Some(hash) => hash,
+                None => return,
+            }
+        }
+    } else {
+        0
+    };
+    let mut header = Header {
+        flags: kind,
+        protocol: version,
+        openssl: super::running_major(),
+        id_len: id.len() as u8,
+        expires: u32::try_from(expires).unwrap_or(u32::MAX),
+        full_handshake: full_handshake as u32,
+        server_name,
+        ..Header::default()
+    };
+    header.flags |= if client_auth { flags::CLIENT_AUTH } else { 0 };
+    header.flags |= if context_len > 0 { flags::ID_CONTEXT } else { 0 };
+    // SAFETY: by contract; in this callback no other thread has the session.
+    let Some(mut der) = (unsafe { session::encode(session, &id) }) else { return };
+    let stored = binding.store.put(&id, Namespace(&binding.policy.namespace), header, &der);
+    crate::store::cleanse(&mut der);
+    if stored.is_ok() && tls13 {
+        // SAFETY: by contract.
+        if let Some(connection) = unsafe { connection::find_or_make(ssl) } {
+            connection.remember(&id);
+        }
+    }
+}
+
+/// A client offers this id. It is the client's to choose: most are none of ours.
+///
+/// # Safety
+/// `ssl` is live and processing a ClientHello.
+pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *mut ffi::SSL_SESSION {
+    // SAFETY: by contract.
+    let (version, kind) = unsafe { protocol(ssl) };
+    let tls13 = version == TLS13;
+    if tls13 {
+        // SAFETY: by contract; used up at once.
+        if let Some(session) = unsafe { connection::find(ssl) }.and_then(|connection| connection.taken(id)) {
+            return session.into_raw();
+        }
+    }
+    let policy = &binding.policy;
+    let used = std::cell::Cell::new(Use::Peek);
+    let judge = |header: &Header, tag: &[u8; 16], names: Names<'_>| {
+        // SAFETY: by contract.
+        if let Some(miss) = unsafe { refuse(binding, ssl, header, (version, kind), &names) } {
+            return (Judgement::Refuse(miss), Use::Peek);
+        }
+        let take = match policy.single_use {
+            // SAFETY: by contract.
+            SingleUse::EarlyData => tls13 && unsafe { extension(ssl, ffi::TLSEXT_TYPE_EARLY_DATA) }.is_some(),
+            SingleUse::Always => tls13,
+            SingleUse::Off => false,
+        };
+        used.set(if take { Use::Take } else { Use::Peek });
+        let judgement = match binding.decoded.find(tag) {
+            Some(session) => Judgement::Have((session, header.full_handshake)),
+            None => Judgement::Open,
+        };
+        (judgement, used.get())
+    };
+    let open = |header: &Header, tag: &[u8; 16], der: &[u8]| {
+        let session = session::decode(der, id)?;
+        // SAFETY: a live session of our own.
+        let inside = unsafe { ffi::SSL_SESSION_get_protocol_version(session.raw()) };
+        if inside != libc::c_int::from(version) {
+            return None;
+        }
+        if used.get() == Use::Peek {
+            binding.decoded.keep(tag, &session);
+        }
+        Some((session, header.full_handshake))
+    };
+    let found = binding.store.get(id, Namespace(&policy.namespace), judge, open);
+    let Ok((session, full_handshake)) = found else { return std::ptr::null_mut() };
+    let note = Note { slot: binding.slot(), full_handshake };
+    // SAFETY: a session of our own that nobody else has seen: decoded now, or a duplicate.
+    unsafe { session::set_note(session.raw(), note) };
+    if tls13 {
+        // SAFETY: by contract; used up at once.
+        if let Some(connection) = unsafe { connection::find_or_make(ssl) } {
+            connection.remember(id);
+            if used.get() == Use::Take {
+                connection.keep_taken(id, &session);
+            }
+        }
+    }
+    session.into_raw()
+}
+
+/// Why a record may not resume this connection, if so.
+///
+/// # Safety
+/// `ssl` is live and processing a ClientHello.
+unsafe fn refuse(
+    binding: &Binding,
+    ssl: *mut ffi::SSL,
+    header: &Header,
+    (version, kind): (u16, u8),
+    names: &Names<'_>,
+) -> Option<Miss> {
+    let policy = &binding.policy;
+    if header.protocol != version || header.flags & flags::QUIC != kind || header.openssl != super::running_major() {
+        return Some(Miss::Protocol);
+    }
+    if header.namespace != names.namespace(Namespace(&policy.namespace)) || header.has(flags::OPAQUE) {
+        return Some(Miss::Namespace);
+    }
+    if policy.sni == Sni::Strict {
+        // SAFETY: by contract.
+        let offered = unsafe { extension(ssl, ffi::TLSEXT_TYPE_SERVER_NAME) }.and_then(host_name);
+        if header.server_name != offered.map_or(0, |name| names.server(name)) {
+            return Some(Miss::ServerName);
+        }
+    }
+    // SAFETY: by contract.
+    if unsafe { demands_client_auth(ssl) } && !header.has(flags::CLIENT_AUTH | flags::ID_CONTEXT) {
+        return Some(Miss::ClientAuth);
+    }
+    None
+}
+
+/// OpenSSL has no more use for a session. It says so far more often than sessions go bad.
+///
+/// # Safety
+/// `session` is live.
+pub(super) unsafe fn remove(binding: &Binding, session: *mut ffi::SSL_SESSION, cause: c_ulong) {
+    // SAFETY: by contract.
+    let id = unsafe { session::id(session) };
+    if id.is_empty() {
+        return;
+    }
+    // SAFETY: by contract. Only what came from this cache may be deleted by it: with tickets, the id of a session is
+    // whatever the client wrote into its ClientHello.
+    let ours = unsafe { session::note(session) }.is_some_and(|note| note.slot == binding.slot());
+    let obeyed = match binding.policy.remove {
+        Remove::Failures => is_tls_failure(cause),
+        Remove::OpenSsl => true,
+        Remove::Never => false,
+    };
+    if ours && obeyed {
+        let _ = binding.store.remove(id, Namespace(&binding.policy.namespace));
+    } else {
+        binding.store.count(Counter::RemovesIgnored);
+    }
+}
+
+/// Whether the last error is TLS's own (RFC 5246 section 7.2.2), and not a connection that ended without close_notify:
+/// TLS 1.1 and later allow resuming after that, and most clients just close.
+fn is_tls_failure(cause: c_ulong) -> bool {
+    cause != 0
+        && ffi::ERR_GET_LIB(cause) == ffi::ERR_LIB_SSL
+        && ffi::ERR_GET_REASON(cause) != ffi::SSL_R_UNEXPECTED_EOF_WHILE_READING
+}
+
+/// Makes the id of a new session, or of a new TLS 1.3 ticket. False: make a random one.
+///
+/// # Safety
+/// `ssl` is live.
+pub(super) unsafe fn generate(binding: &Binding, ssl: *mut ffi::SSL, out: &mut [u8]) -> bool {
+    // SAFETY: by contract.
+    let mut life = unsafe { binding.life(ssl) };
+    // SAFETY: by contract.
+    let (version, _) = unsafe { protocol(ssl) };
+    // SAFETY: by contract; in TLS 1.3 this is the ticket's own session, a copy made a moment ago.
+    let session = unsafe { ffi::SSL_get_session(ssl) };
+    // SAFETY: by contract.
+    if let (TLS13, false, Some(note)) = (version, session.is_null(), (!session.is_null()).then(|| unsafe { session::note(session) }).flatten()) {
+        // What is left of the life that began with the last full handshake; the hint to the client says the same.
+        let age = clock::seconds().saturating_sub(u64::from(note.full_handshake));
+        life = life.saturating_sub(age).max(LEAST_LIFE);
+        // SAFETY: by contract.
+        unsafe { ffi::SSL_SESSION_set_timeout(session, life as libc::c_long) };
+    }
+    match binding.store.issue_id(Duration::from_secs(life)) {
+        Some(id) if id.len() == out.len() => {
+            out.copy_from_slice(&id);
+            true
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_name_is_found_and_anything_malformed_is_none() {
+        assert_eq!(host_name(b"\x00\x0c\x00\x00\x09localhost"), Some(&b"localhost"[..]));
+        for bad in [&b""[..], b"\x00", b"\x00\x0c\x01\x00\x09localhost", b"\x00\x0c\x00\x00\x0alocalhost", b"\x00\x01\x00"] {
+            assert_eq!(host_name(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_lost_connection_is_no_failure_and_a_bad_record_is() {
+        let error = |lib: u64, reason: u64| (lib << 23 | reason) as c_ulong;
+        assert!(!is_tls_failure(0));
+        assert!(!is_tls_failure(error(20, 294)));
+        assert!(!is_tls_failure(error(2, 281)), "a system error is not TLS's own");
+        assert!(is_tls_failure(error(20, 281)));
+    }
+}

@@ -1,0 +1,142 @@
+//! Trampolines: which cache a callback belongs to.
+//!
+//! OpenSSL calls the callbacks of the SSL_CTX given to SSL_new, and after an SNI switch there is no way from the `SSL *`
+//! back to it. So each open cache has a set of functions of its own, which know their number.
+
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use libc::{c_int, c_uchar, c_uint};
+
+use super::{ffi, hooks, Binding};
+use crate::log::{self, Kind};
+
+/// Caches that can be open at once.
+pub(crate) const SLOTS: usize = 64;
+
+/// The callbacks of one slot.
+pub(super) struct Trampolines {
+    pub(super) new: ffi::NewCb,
+    pub(super) get: ffi::GetCb,
+    pub(super) remove: ffi::RemoveCb,
+    pub(super) generate: ffi::GenerateCb,
+}
+
+static BINDINGS: [AtomicPtr<Binding>; SLOTS] = [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS];
+
+/// The callbacks of slot `n`.
+pub(super) fn trampolines(n: usize) -> &'static Trampolines {
+    &TRAMPOLINES[n]
+}
+
+/// The slot whose `new` callback this is.
+pub(super) fn slot_of(new: ffi::NewCb) -> Option<usize> {
+    TRAMPOLINES.iter().position(|t| ptr::fn_addr_eq(t.new, new))
+}
+
+/// Takes a free slot for a binding; `None` when all are taken.
+pub(super) fn claim(binding: *mut Binding) -> Option<usize> {
+    BINDINGS.iter().position(|slot| {
+        slot.compare_exchange(ptr::null_mut(), binding, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    })
+}
+
+/// Gives the slot back.
+pub(super) fn release(n: usize) {
+    BINDINGS[n].store(ptr::null_mut(), Ordering::Release);
+}
+
+/// The binding of slot `n`.
+///
+/// # Safety
+/// The caller holds something that keeps the binding alive: an SSL or SSL_CTX that was attached (whose ex_data has a
+/// reference until it is freed), or a reference of its own.
+pub(super) unsafe fn binding<'a>(n: usize) -> Option<&'a Binding> {
+    // SAFETY: by contract; a binding empties its slot before it is freed.
+    unsafe { BINDINGS.get(n)?.load(Ordering::Acquire).as_ref() }
+}
+
+/// Runs a callback so that the host notices nothing of what goes wrong in it: panics are caught, errno and the error
+/// queue are as before.
+fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
+    // SAFETY: OpenSSL calls with an SSL or SSL_CTX that was attached; its ex_data keeps the binding.
+    let Some(binding) = (unsafe { binding(n) }) else { return otherwise };
+    // SAFETY: errno of this thread has a fixed address.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { *errno };
+    // SAFETY: no preconditions. On an empty queue no mark is set, and popping "to the mark" empties the queue again.
+    unsafe { ffi::ERR_set_mark() };
+    let result = catch_unwind(AssertUnwindSafe(|| f(binding))).unwrap_or_else(|_| {
+        binding.store.log.say(Kind::Bug, log::ERR, || "a fault was contained in a callback".to_owned());
+        otherwise
+    });
+    // SAFETY: no preconditions.
+    unsafe { ffi::ERR_pop_to_mark() };
+    // SAFETY: as above.
+    unsafe { *errno = before };
+    result
+}
+
+unsafe extern "C" fn new<const N: usize>(ssl: *mut ffi::SSL, session: *mut ffi::SSL_SESSION) -> c_int {
+    guarded(N, (), |binding| {
+        // SAFETY: OpenSSL passes a live connection and a session that it holds a reference to.
+        unsafe { hooks::new(binding, ssl, session) }
+    });
+    // 0: no reference is kept.
+    0
+}
+
+unsafe extern "C" fn get<const N: usize>(
+    ssl: *mut ffi::SSL,
+    id: *const c_uchar,
+    len: c_int,
+    copy: *mut c_int,
+) -> *mut ffi::SSL_SESSION {
+    // SAFETY: OpenSSL passes a valid int. 0: the result is the caller's, without another reference.
+    unsafe { *copy = 0 };
+    guarded(N, ptr::null_mut(), |binding| {
+        // SAFETY: OpenSSL passes `len` bytes of session id.
+        let id = unsafe { std::slice::from_raw_parts(id, usize::try_from(len).unwrap_or(0)) };
+        // SAFETY: OpenSSL passes a live connection that is processing a ClientHello.
+        unsafe { hooks::get(binding, ssl, id) }
+    })
+}
+
+unsafe extern "C" fn remove<const N: usize>(_ctx: *mut ffi::SSL_CTX, session: *mut ffi::SSL_SESSION) {
+    // SAFETY: no preconditions. Read before anything of ours can add to the queue.
+    let cause = unsafe { ffi::ERR_peek_last_error() };
+    guarded(N, (), |binding| {
+        // SAFETY: OpenSSL passes a live session.
+        unsafe { hooks::remove(binding, session, cause) }
+    });
+}
+
+unsafe extern "C" fn generate<const N: usize>(ssl: *mut ffi::SSL, id: *mut c_uchar, len: *mut c_uint) -> c_int {
+    // SAFETY: OpenSSL passes a valid length, and a buffer of as many bytes.
+    let out = unsafe { std::slice::from_raw_parts_mut(id, *len as usize) };
+    let made = guarded(N, false, |binding| {
+        // SAFETY: OpenSSL passes a live connection.
+        unsafe { hooks::generate(binding, ssl, out) }
+    });
+    // As OpenSSL's own generator: without random bytes there is no handshake either.
+    c_int::from(made || crate::sys::crypto::random(out))
+}
+
+struct Slot<const N: usize>;
+
+impl<const N: usize> Slot<N> {
+    const TRAMPOLINES: Trampolines =
+        Trampolines { new: new::<N>, get: get::<N>, remove: remove::<N>, generate: generate::<N> };
+}
+
+macro_rules! slots {
+    ($($n:literal)*) => { [$(Slot::<$n>::TRAMPOLINES),*] };
+}
+
+#[rustfmt::skip]
+static TRAMPOLINES: [Trampolines; SLOTS] = slots![
+    0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25 26 27 28 29 30 31
+    32 33 34 35 36 37 38 39 40 41 42 43 44 45 46 47 48 49 50 51 52 53 54 55 56 57 58 59 60 61 62 63
+];

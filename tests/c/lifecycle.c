@@ -1,0 +1,458 @@
+/*
+ * Any order of free, close, detach, exit and dlclose is safe, and what is still attached goes on working.
+ */
+#include "check.h"
+#include "tls.h"
+
+#include <dlfcn.h>
+
+#define CACHES 64
+
+static sesscache *open_cache(const char *store)
+{
+    sesscache *cache = NULL;
+
+    CHECK_OK(sesscache_open(store, NULL, &cache));
+    CHECK(cache != NULL, "sesscache_open succeeds without a handle");
+    return cache;
+}
+
+/* One order of ending, given by four letters: c close, s SSL_free, x SSL_CTX_free, d detach. */
+static struct saved end_in_order(const char *store, const char *order, int version)
+{
+    sesscache *cache = open_cache(store);
+    SSL_CTX *server = tls_server();
+    struct pair *pair;
+    struct saved session;
+
+    CHECK_OK(sesscache_attach(cache, server));
+    pair = tls_pair(server, (struct visit){.version = version});
+    tls_talk(pair);
+    session = pair->out.newest;
+    for (const char *step = order; *step != '\0'; step++) {
+        switch (*step) {
+        case 'c':
+            sesscache_close(cache);
+            break;
+        case 's':
+            SSL_free(pair->server);
+            pair->server = NULL;
+            break;
+        case 'x':
+            SSL_CTX_free(server);
+            break;
+        default:
+            CHECK_OK(sesscache_detach(server));
+            break;
+        }
+    }
+    tls_drop(pair);
+    return session;
+}
+
+static void any_order_of_free_close_and_detach_is_safe(const char *scratch)
+{
+    /* The SSL_CTX lives until both its own reference and that of the SSL are gone; detach comes before. */
+    static const char *const orders[] = {
+        "csx", "cxs", "scx", "sxc", "xcs", "xsc",
+        "dcsx", "dcxs", "dscx", "dsxc", "dxcs", "dxsc",
+        "cdsx", "cdxs", "csdx", "sdcx", "sdxc", "scdx",
+        "xdcs", "xdsc", "xcds", "cxds",
+    };
+    char *store = store_in(scratch);
+
+    for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++) {
+        for (int v = 0; v < 2; v++) {
+            struct saved session = end_in_order(store, orders[i], tls_versions[v]);
+
+            CHECK(tls_resumes_elsewhere(store, NULL, tls_versions[v], &session),
+                  "%s: a session is lost when things end in the order %s", tls_name(tls_versions[v]), orders[i]);
+        }
+    }
+}
+
+static void exit_with_everything_alive_is_clean(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int i = 0; i < 2; i++) {
+        int version = tls_versions[i], ends[2];
+        struct saved session;
+        pid_t pid;
+
+        CHECK(pipe(ends) == 0, "pipe: %s", strerror(errno));
+        pid = check_fork();
+        if (pid == 0) {
+            SSL_CTX *server = tls_server();
+            struct pair *pair;
+
+            CHECK_OK(sesscache_attach(open_cache(store), server));
+            pair = tls_pair(server, (struct visit){.version = version});
+            tls_talk(pair);
+            CHECK(write(ends[1], &pair->out.newest, sizeof session) == (ssize_t)sizeof session, "write: %s", strerror(errno));
+            exit(0);
+        }
+        CHECK(close(ends[1]) == 0, "close: %s", strerror(errno));
+        CHECK(read(ends[0], &session, sizeof session) == (ssize_t)sizeof session, "the process made no session");
+        CHECK(close(ends[0]) == 0, "close: %s", strerror(errno));
+        check_wait(pid, "a process that exits with a live cache, SSL_CTX and SSL");
+        CHECK(tls_resumes_elsewhere(store, NULL, version, &session), "%s: a session is lost by exit()", tls_name(version));
+    }
+}
+
+static void exit_after_openssl_has_cleaned_up_is_clean(const char *scratch)
+{
+    char *store = store_in(scratch);
+    pid_t pid = check_fork();
+
+    if (pid == 0) {
+        SSL_CTX *server = tls_attached(store, NULL);
+
+        (void)tls_here(server, (struct visit){.version = TLS1_3_VERSION});
+        /* As when OpenSSL's exit handler runs before the library's. */
+        OPENSSL_cleanup();
+        exit(0);
+    }
+    check_wait(pid, "a process that cleans up OpenSSL before it exits");
+}
+
+static void closing_before_the_first_use_is_clean(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = tls_server();
+    sesscache *cache;
+
+    for (int i = 0; i < 100; i++)
+        sesscache_close(open_cache(store));
+    cache = open_cache(store);
+    CHECK_OK(sesscache_attach(cache, server));
+    sesscache_close(cache);
+    SSL_CTX_free(server);
+}
+
+static void a_closed_handle_still_serves_its_contexts(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *servers[3];
+    sesscache *cache = open_cache(store);
+
+    for (int i = 0; i < 3; i++) {
+        servers[i] = tls_server();
+        CHECK_OK(sesscache_attach(cache, servers[i]));
+    }
+    sesscache_close(cache);
+    for (int i = 0; i < 3; i++) {
+        for (int v = 0; v < 2; v++) {
+            struct outcome first = tls_here(servers[i], (struct visit){.version = tls_versions[v]});
+
+            CHECK(tls_here(servers[i], (struct visit){.version = tls_versions[v], .offer = &first.newest}).resumed,
+                  "%s: nothing resumes once the handle is closed", tls_name(tls_versions[v]));
+            CHECK(tls_resumes_elsewhere(store, NULL, tls_versions[v], &first.newest),
+                  "%s: nothing is shared once the handle is closed", tls_name(tls_versions[v]));
+        }
+        SSL_CTX_free(servers[i]);
+    }
+}
+
+static void sixty_four_caches_open_and_one_more_is_refused(const char *scratch)
+{
+    sesscache *caches[CACHES], *more = NULL;
+    SSL_CTX *servers[CACHES];
+    struct outcome made[CACHES];
+    char name[32];
+
+    for (int i = 0; i < CACHES; i++) {
+        snprintf(name, sizeof name, "store%d", i);
+        caches[i] = open_cache(path_in(scratch, name));
+        servers[i] = tls_server();
+        CHECK_OK(sesscache_attach(caches[i], servers[i]));
+    }
+    for (int i = 0; i < CACHES; i++)
+        made[i] = tls_here(servers[i], (struct visit){.version = tls_versions[i % 2]});
+    for (int i = 0; i < CACHES; i++) {
+        int version = tls_versions[i % 2];
+
+        CHECK(tls_here(servers[i], (struct visit){.version = version, .offer = &made[i].newest}).resumed,
+              "cache %d of %d open ones does not resume its sessions", i + 1, CACHES);
+        CHECK(!tls_here(servers[(i + 2) % CACHES], (struct visit){.version = version, .offer = &made[i].newest}).resumed,
+              "a session of cache %d resumes from another cache", i + 1);
+    }
+
+    CHECK(sesscache_open(path_in(scratch, "more"), NULL, &more) == SESSCACHE_FULL, "cache %d does not report FULL", CACHES + 1);
+    CHECK(more == NULL, "a refused open gives a handle");
+    CHECK(strlen(sesscache_errmsg()) > 0 && strstr(sesscache_errmsg(), "64") != NULL,
+          "the message does not name the limit: %s", sesscache_errmsg());
+
+    /* A place is free again once the handle is closed and the last SSL_CTX is gone. */
+    sesscache_close(caches[7]);
+    SSL_CTX_free(servers[7]);
+    CHECK_OK(sesscache_open(path_in(scratch, "more"), NULL, &more));
+    servers[7] = tls_server();
+    CHECK_OK(sesscache_attach(more, servers[7]));
+    made[7] = tls_here(servers[7], (struct visit){.version = TLS1_3_VERSION});
+    CHECK(tls_here(servers[7], (struct visit){.version = TLS1_3_VERSION, .offer = &made[7].newest}).resumed,
+          "a cache in the place of a closed one does not resume");
+    caches[7] = more;
+    for (int i = 0; i < CACHES; i++) {
+        SSL_CTX_free(servers[i]);
+        sesscache_close(caches[i]);
+    }
+}
+
+static void opening_and_closing_a_thousand_times_uses_up_nothing(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int i = 0; i < 1000; i++) {
+        SSL_CTX *server = tls_server();
+
+        CHECK_OK(sesscache_enable(server, store, NULL));
+        SSL_CTX_free(server);
+    }
+}
+
+static void attaching_twice_is_fine_to_one_cache_and_refused_to_another(const char *scratch)
+{
+    char *store = store_in(scratch);
+    sesscache *cache = open_cache(store), *other = open_cache(path_in(scratch, "other"));
+    SSL_CTX *server = tls_server();
+    struct outcome first;
+
+    CHECK_OK(sesscache_attach(cache, server));
+    CHECK_OK(sesscache_attach(cache, server));
+    CHECK(sesscache_attach(other, server) == SESSCACHE_INVALID, "an SSL_CTX moves silently to another cache");
+    CHECK(strlen(sesscache_errmsg()) > 0, "no message says why");
+    first = tls_here(server, (struct visit){.version = TLS1_3_VERSION});
+    CHECK(tls_resumes_elsewhere(store, NULL, TLS1_3_VERSION, &first.newest),
+          "a refused attach breaks the cache the SSL_CTX had");
+    CHECK(tls_stats(other).puts == 0, "the session went to the cache that was refused");
+    sesscache_close(cache);
+    sesscache_close(other);
+    SSL_CTX_free(server);
+}
+
+static void a_thousand_contexts_share_one_cache(const char *scratch)
+{
+    enum { COUNT = 1000 };
+    static SSL_CTX *servers[COUNT];
+    sesscache *cache = open_cache(store_in(scratch));
+
+    for (int i = 0; i < COUNT; i++) {
+        servers[i] = tls_server();
+        CHECK_OK(sesscache_attach(cache, servers[i]));
+    }
+    for (int v = 0; v < 2; v++) {
+        struct outcome first = tls_here(servers[0], (struct visit){.version = tls_versions[v]});
+
+        for (int i = 1; i < COUNT; i += 333)
+            CHECK(tls_here(servers[i], (struct visit){.version = tls_versions[v], .offer = &first.newest}).resumed,
+                  "%s: SSL_CTX %d of %d does not resume", tls_name(tls_versions[v]), i + 1, COUNT);
+    }
+    for (int i = 0; i < COUNT; i++)
+        SSL_CTX_free(servers[i]);
+    sesscache_close(cache);
+}
+
+static void two_handles_on_one_directory_share_sessions(const char *scratch)
+{
+    char *store = store_in(scratch);
+    sesscache *one = open_cache(store), *two = open_cache(store);
+    SSL_CTX *first = tls_server(), *second = tls_server();
+    struct outcome made;
+
+    CHECK_OK(sesscache_attach(one, first));
+    CHECK_OK(sesscache_attach(two, second));
+    for (int v = 0; v < 2; v++) {
+        made = tls_here(first, (struct visit){.version = tls_versions[v]});
+        CHECK(tls_here(second, (struct visit){.version = tls_versions[v], .offer = &made.newest}).resumed,
+              "%s: the second handle does not see sessions of the first", tls_name(tls_versions[v]));
+        made = tls_here(second, (struct visit){.version = tls_versions[v]});
+        CHECK(tls_here(first, (struct visit){.version = tls_versions[v], .offer = &made.newest}).resumed,
+              "%s: the first handle does not see sessions of the second", tls_name(tls_versions[v]));
+    }
+    CHECK(tls_stats(one).puts == tls_stats(two).puts, "two handles on one store count differently");
+
+    /* One handle gone must not take the store from the other. */
+    sesscache_close(one);
+    SSL_CTX_free(first);
+    made = tls_here(second, (struct visit){.version = TLS1_2_VERSION});
+    CHECK(tls_resumes_elsewhere(store, NULL, TLS1_2_VERSION, &made.newest), "closing one handle breaks the other");
+    sesscache_close(two);
+    SSL_CTX_free(second);
+}
+
+static void after_detach_connections_are_full_and_openssl_is_as_before(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int v = 0; v < 2; v++) {
+        int version = tls_versions[v];
+        SSL_CTX *server = tls_server();
+        long mode = SSL_CTX_get_session_cache_mode(server);
+        uint64_t options = SSL_CTX_get_options(server);
+        struct pair *open_one;
+        struct outcome first;
+
+        CHECK_OK(sesscache_enable(server, store, NULL));
+        first = tls_here(server, (struct visit){.version = version});
+        open_one = tls_pair(server, (struct visit){.version = version, .offer = &first.newest});
+        CHECK_OK(sesscache_detach(server));
+
+        CHECK(SSL_CTX_sess_get_new_cb(server) == NULL && SSL_CTX_sess_get_get_cb(server) == NULL &&
+              SSL_CTX_sess_get_remove_cb(server) == NULL, "detach leaves a hook behind");
+        CHECK(SSL_CTX_get_session_cache_mode(server) == mode, "detach leaves another session cache mode");
+        CHECK(SSL_CTX_get_options(server) == options, "detach leaves other options");
+        CHECK(!tls_here(server, (struct visit){.version = version, .offer = &first.newest}).resumed,
+              "%s: a detached SSL_CTX resumes from the store", tls_name(version));
+
+        /* The connection begun before detach ends in peace, full or resumed. */
+        tls_talk(open_one);
+        tls_end(open_one);
+
+        CHECK_OK(sesscache_attach(open_cache(store), server));
+        CHECK(tls_here(server, (struct visit){.version = version, .offer = &first.newest}).resumed,
+              "%s: an SSL_CTX attached again does not resume", tls_name(version));
+        SSL_CTX_free(server);
+    }
+}
+
+static void detaching_what_was_never_attached_is_refused(const char *scratch)
+{
+    SSL_CTX *server = tls_server();
+
+    (void)scratch;
+    CHECK(sesscache_detach(server) != SESSCACHE_OK, "detach of a plain SSL_CTX claims success");
+    CHECK(strlen(sesscache_errmsg()) > 0, "no message says why");
+    SSL_CTX_free(server);
+}
+
+static int host_new(SSL *ssl, SSL_SESSION *session)
+{
+    (void)ssl;
+    (void)session;
+    return 0;
+}
+
+static SSL_SESSION *host_get(SSL *ssl, const unsigned char *id, int len, int *copy)
+{
+    (void)ssl;
+    (void)id;
+    (void)len;
+    (void)copy;
+    return NULL;
+}
+
+static void host_remove(SSL_CTX *ctx, SSL_SESSION *session)
+{
+    (void)ctx;
+    (void)session;
+}
+
+static void hooks_of_the_application_are_refused_and_left_alone(const char *scratch)
+{
+    char *store = store_in(scratch);
+    sesscache *cache = open_cache(store);
+
+    for (int which = 0; which < 3; which++) {
+        SSL_CTX *server = tls_server();
+        long mode = SSL_CTX_get_session_cache_mode(server);
+        uint64_t options = SSL_CTX_get_options(server);
+
+        if (which == 0)
+            SSL_CTX_sess_set_new_cb(server, host_new);
+        else if (which == 1)
+            SSL_CTX_sess_set_get_cb(server, host_get);
+        else
+            SSL_CTX_sess_set_remove_cb(server, host_remove);
+        CHECK(sesscache_attach(cache, server) == SESSCACHE_INVALID, "attach takes over hook %d of the application", which);
+        CHECK(strlen(sesscache_errmsg()) > 0, "no message says why");
+        CHECK(sesscache_enable(server, store, NULL) == SESSCACHE_INVALID, "enable takes over hook %d of the application", which);
+        CHECK(SSL_CTX_sess_get_new_cb(server) == (which == 0 ? host_new : NULL) &&
+              SSL_CTX_sess_get_get_cb(server) == (which == 1 ? host_get : NULL) &&
+              SSL_CTX_sess_get_remove_cb(server) == (which == 2 ? host_remove : NULL),
+              "a refused attach changes the hooks of the application");
+        CHECK(SSL_CTX_get_session_cache_mode(server) == mode && SSL_CTX_get_options(server) == options,
+              "a refused attach changes the SSL_CTX");
+        (void)tls_here(server, (struct visit){.version = TLS1_2_VERSION});
+        SSL_CTX_free(server);
+    }
+    CHECK(tls_stats(cache).puts == 0, "a refused SSL_CTX stores sessions");
+    sesscache_close(cache);
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    char buffer[65536];
+    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
+    size_t len;
+
+    CHECK(in != NULL && out != NULL, "cannot copy %s: %s", from, strerror(errno));
+    while ((len = fread(buffer, 1, sizeof buffer, in)) > 0)
+        CHECK(fwrite(buffer, 1, len, out) == len, "cannot write %s", to);
+    CHECK(!ferror(in) && fclose(in) == 0 && fclose(out) == 0, "cannot copy %s", from);
+}
+
+/* ISO C has no cast from void * to a function pointer. */
+static void find(void *library, const char *name, void *function)
+{
+    void *symbol = dlsym(library, name);
+
+    CHECK(symbol != NULL, "the library has no %s", name);
+    memcpy(function, &symbol, sizeof symbol);
+}
+
+static void a_host_that_unloads_the_library_keeps_its_contexts(const char *scratch)
+{
+    char *store = store_in(scratch), *copy = path_in(scratch, "libcopy.so");
+    sesscache_status (*enable)(SSL_CTX *, const char *, const char *);
+    SSL_CTX *servers[2] = {tls_server(), tls_server()};
+    struct pair *open_one;
+    struct outcome made;
+    Dl_info info;
+    void *library;
+
+    /* This program is linked to the library, so a copy under another name is loaded and unloaded instead. */
+    library = dlsym(RTLD_DEFAULT, "sesscache_enable");
+    CHECK(library != NULL && dladdr(library, &info) != 0, "where is the library?");
+    copy_file(info.dli_fname, copy);
+    library = dlopen(copy, RTLD_NOW | RTLD_LOCAL);
+    CHECK(library != NULL, "dlopen: %s", dlerror());
+    find(library, "sesscache_enable", &enable);
+    CHECK(enable(servers[0], store, NULL) == SESSCACHE_OK && enable(servers[1], store, NULL) == SESSCACHE_OK,
+          "a loaded library does not attach");
+    made = tls_here(servers[0], (struct visit){.version = TLS1_3_VERSION});
+    open_one = tls_pair(servers[0], (struct visit){.version = TLS1_3_VERSION, .offer = &made.newest});
+    tls_talk(open_one);
+    CHECK(dlclose(library) == 0, "dlclose: %s", dlerror());
+
+    for (int v = 0; v < 2; v++) {
+        made = tls_here(servers[v], (struct visit){.version = tls_versions[v]});
+        CHECK(tls_child(servers[!v], (struct visit){.version = tls_versions[v], .offer = &made.newest}).resumed,
+              "%s: nothing resumes after dlclose", tls_name(tls_versions[v]));
+    }
+    tls_end(open_one);
+    SSL_CTX_free(servers[0]);
+    /* The other one lives until exit. */
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        TEST(any_order_of_free_close_and_detach_is_safe),
+        TEST(exit_with_everything_alive_is_clean),
+        TEST(exit_after_openssl_has_cleaned_up_is_clean),
+        TEST(closing_before_the_first_use_is_clean),
+        TEST(a_closed_handle_still_serves_its_contexts),
+        TEST(sixty_four_caches_open_and_one_more_is_refused),
+        TEST(opening_and_closing_a_thousand_times_uses_up_nothing),
+        TEST(attaching_twice_is_fine_to_one_cache_and_refused_to_another),
+        TEST(a_thousand_contexts_share_one_cache),
+        TEST(two_handles_on_one_directory_share_sessions),
+        TEST(after_detach_connections_are_full_and_openssl_is_as_before),
+        TEST(detaching_what_was_never_attached_is_refused),
+        TEST(hooks_of_the_application_are_refused_and_left_alone),
+        TEST(a_host_that_unloads_the_library_keeps_its_contexts),
+    };
+
+    return check_main(argc, argv, tests, TESTS(tests));
+}

@@ -1,0 +1,100 @@
+/*
+ * TLS connections for the tests: real OpenSSL on both ends of a real socket pair.
+ *
+ * The client runs in the calling thread. The server runs next to it, or in a forked process that uses
+ * the caller's SSL_CTX, or in a forked process that makes an SSL_CTX of its own on a store.
+ */
+#ifndef TLS_H
+#define TLS_H
+
+#include "check.h"
+
+#include <openssl/ssl.h>
+
+/* A session as the client keeps it: plain bytes, so that it can be copied, kept and offered again. */
+struct saved {
+    size_t len;
+    unsigned char der[2048];
+};
+
+enum ending {
+    POLITE,          /* close_notify in both directions */
+    TCP_CLOSED,      /* the client closes TCP without close_notify, the server reads that */
+    SERVER_FREES     /* the server calls SSL_free without SSL_shutdown */
+};
+
+/* One connection to make. All members but `version` may be left zero. */
+struct visit {
+    int version;                    /* TLS1_2_VERSION or TLS1_3_VERSION */
+    const struct saved *offer;      /* session the client offers */
+    const char *name;               /* server name the client asks for */
+    const char *groups;             /* groups of the client, most wanted first */
+    const char *early;              /* text to send as early data */
+    enum ending ending;
+    void (*prepare)(SSL *server);   /* called on the server's SSL before the handshake */
+    void (*finished)(SSL *server);  /* called on the server's SSL right after the handshake */
+};
+
+#define MAX_GIVEN 8
+
+/* What came of it, seen from the client. */
+struct outcome {
+    int resumed;
+    int early_accepted;
+    int hellos;                     /* ClientHellos sent; 2 after a HelloRetryRequest */
+    size_t given;                   /* sessions the server issued */
+    struct saved sessions[MAX_GIVEN];
+    struct saved newest;            /* the session to offer next; of length 0 when there is none */
+};
+
+/* A connection in the making whose two ends the test holds. */
+struct pair {
+    struct visit visit;
+    struct outcome out;
+    SSL_CTX *client_ctx;
+    SSL *client, *server;
+    int client_fd, server_fd;
+    int client_state, server_state;
+    size_t early_read;
+    char answer[2];
+};
+
+/* A server's SSL_CTX with a P-256 certificate and a session id context. */
+SSL_CTX *tls_server(void);
+
+/* The same, with a cache enabled. */
+SSL_CTX *tls_attached(const char *store, const char *options);
+
+/* Full connection with the server in this thread, in a forked process with this SSL_CTX, or in a forked
+   process that enables a cache on an SSL_CTX of its own and frees it before it exits. */
+struct outcome tls_here(SSL_CTX *server, struct visit visit);
+struct outcome tls_child(SSL_CTX *server, struct visit visit);
+struct outcome tls_elsewhere(const char *store, const char *options, struct visit visit);
+
+/* Whether a process that knows only the store resumes this session. */
+int tls_resumes_elsewhere(const char *store, const char *options, int version, const struct saved *session);
+
+/* The steps of tls_here one by one: both ends exist, the handshake is done and answered, all is freed. */
+struct pair *tls_pair(SSL_CTX *server, struct visit visit);
+void tls_talk(struct pair *pair);
+void tls_end(struct pair *pair);
+
+/* Frees what is left of a pair without another word on the wire. */
+void tls_drop(struct pair *pair);
+
+/* Dates the session now, so that the client offers it however old it is. */
+void tls_pretend_fresh(struct saved *session);
+
+/* A session of the same kind under an id that no server has ever issued. */
+void tls_change_id(struct saved *session);
+
+/* The counters of a cache. */
+sesscache_stats tls_stats(sesscache *cache);
+
+/* "TLS 1.2" or "TLS 1.3", for messages. */
+const char *tls_name(int version);
+
+/* Both versions, for tests that hold for both. */
+extern const int tls_versions[2];
+
+#endif

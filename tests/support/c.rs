@@ -1,0 +1,40 @@
+//! Compiles C programs against the staged library, as a user would: with pkg-config.
+
+use super::process::Finished;
+use super::{run, stage};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What to compile, and how.
+pub struct Compile<'a> {
+    pub sources: &'a [&'a Path],
+    /// Besides the flags of pkg-config.
+    pub flags: &'a [&'a str],
+    pub output: &'a Path,
+}
+
+/// The flags that pkg-config gives for the staged library.
+fn pkg_config(which: &str) -> Vec<String> {
+    let mut command = Command::new("pkg-config");
+    command.args([which, "sesscache"]).env("PKG_CONFIG_PATH", stage().join("lib/pkgconfig"));
+    let done = run(&mut command, DEADLINE, "").expect_success("pkg-config does not find the staged library");
+    done.stdout.split_whitespace().map(str::to_owned).collect()
+}
+
+/// Compiles and links; returns what the compiler said.
+pub fn compile_check(what: &Compile) -> Finished {
+    let mut cc = Command::new("cc");
+    cc.args(what.flags).args(pkg_config("--cflags")).args(what.sources).arg("-o").arg(what.output).args(pkg_config("--libs"));
+    run(&mut cc, DEADLINE, "")
+}
+
+/// Compiles a program as strictly as it gets and panics with the compiler's words when that fails.
+pub fn compile(sources: &[&Path], output: &Path) {
+    let flags = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"];
+    let libraries = ["-Wl,--no-as-needed", "-lpthread", "-ldl"];
+    let flags: Vec<&str> = flags.into_iter().chain(libraries).collect();
+    compile_check(&Compile { sources, flags: &flags, output }).expect_success("a C program of the tests does not compile");
+}
