@@ -8,7 +8,7 @@ use crate::log::Sink;
 use crate::options::Options;
 use crate::stats::Stats;
 use crate::status::{Error, Result, Status};
-use crate::store::{seat, Header, Miss, Namespace, Store, Use};
+use crate::store::{Header, Miss, Namespace, Store, Use};
 use crate::tls::{self, Binding};
 
 /// A TLS session cache shared by all processes that open the same directory.
@@ -44,7 +44,12 @@ impl Cache {
     /// Stores an application's own record until `expires` (seconds since 1970), replacing one of that id.
     pub fn put(&self, id: &[u8], data: &[u8], expires: i64) -> Result<()> {
         let expires = u32::try_from(expires.clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
-        self.store().put_opaque(id, self.namespace(), Header { expires, id_len: id.len() as u8, ..Header::default() }, data)
+        self.store().put_opaque(
+            id,
+            self.namespace(),
+            Header { expires, id_len: id.len() as u8, ..Header::default() },
+            data,
+        )
     }
 
     /// Calls `f` with the data of an application's own record.
@@ -114,15 +119,6 @@ impl Cache {
 
     fn namespace(&self) -> Namespace<'_> {
         Namespace(&self.binding.policy.namespace)
-    }
-}
-
-impl Drop for Cache {
-    fn drop(&mut self) {
-        // The last handle lets go of the map now, as far as this thread is concerned.
-        if Arc::strong_count(&self.binding) == 1 {
-            seat::leave(self.store());
-        }
     }
 }
 

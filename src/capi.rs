@@ -106,8 +106,7 @@ pub struct sesscache_stats {
 /// Receives a message: the userdata given, a priority of syslog(3) (3 error, 4 warning, 5 notice), and one line without
 /// newline that is valid until the function returns. May be called from any thread that uses the cache, at most once a
 /// second per kind of message. It must not call back into sesscache.
-pub type sesscache_log_fn =
-    Option<unsafe extern "C" fn(userdata: *mut c_void, level: c_int, message: *const c_char)>;
+pub type sesscache_log_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, level: c_int, message: *const c_char)>;
 
 /// Receives one record: the userdata given, its id, its data and its expiry (seconds since 1970). The pointers are valid
 /// until it returns. Return 0 to go on, anything else to stop.

@@ -229,7 +229,8 @@ pub const TABLE: &[Row] = &[
         name: "decoded",
         default: "1024",
         accepts: "a number from 0 to 1000000",
-        meaning: "Decoded sessions kept per process, so that a returning client's certificate is not parsed again; 0: none.",
+        meaning:
+            "Decoded sessions kept per process, so that a returning client's certificate is not parsed again; 0: none.",
         set: |o, v| v.parse().ok().filter(|n| *n <= 1_000_000).map(|n| o.decoded = n),
     },
     Row {
@@ -282,7 +283,10 @@ impl Options {
             }
             seen.push(name);
             let Some(after) = rest[end..].strip_prefix('=') else {
-                return Err(Error::invalid(format!("option '{name}' has no value; write {name}=..., with no space around the =: {}", row.accepts)));
+                return Err(Error::invalid(format!(
+                    "option '{name}' has no value; write {name}=..., with no space around the =: {}",
+                    row.accepts
+                )));
             };
             let (value, left) = value(name, after)?;
             (row.set)(&mut options, &value).ok_or_else(|| {
@@ -379,7 +383,8 @@ mod tests {
 
     #[test]
     fn every_refusal_names_the_option_and_what_it_takes() {
-        for bad in ["capacity=1", "capacity=1KiB", "capacity=65GiB", "capacity=99999999999999999999MiB", "capacity=MiB"] {
+        for bad in ["capacity=1", "capacity=1KiB", "capacity=65GiB", "capacity=99999999999999999999MiB", "capacity=MiB"]
+        {
             assert!(refused(bad).contains("1MiB to 64GiB"), "{bad}");
         }
         for bad in ["ttl=0s", "ttl=500ms", "ttl=-1s", "ttl=367d", "ttl=5"] {

@@ -37,10 +37,10 @@ use crate::sys::{clock, crypto};
 pub(crate) use self::lookup::{Judgement, Miss, Names, Use};
 pub(crate) use self::record::{flags, Header};
 
-/// Directories that one process can have open.
-pub(crate) const STORES_MAX: usize = 64;
-/// How long one thread waits for another that is opening the store.
-const OPENING: Duration = Duration::from_millis(500);
+/// Directories that one process can have mapped: more than caches, because a thread that went idle keeps its map.
+const STORES_MAX: usize = 256;
+/// How long one thread waits for another of its process that is opening the store, which takes less than a millisecond.
+const OPENING: Duration = Duration::from_millis(50);
 /// After the store could not be opened, nobody tries again for so many milliseconds.
 const RETRY: u64 = 1_000;
 /// Times a generation that vanishes or is damaged is followed to its successor, in one opening.
@@ -86,7 +86,10 @@ impl Store {
         if !place.key_is_foreign || place.key.exists() {
             Keys::create(&place)?;
         } else {
-            return Err(Error::invalid(format!("key='{}' is not there; make it with: openssl rand -out {0} 32", place.key.display())));
+            return Err(Error::invalid(format!(
+                "key='{}' is not there; make it with: openssl rand -out {0} 32",
+                place.key.display()
+            )));
         }
         let identity = place.identity;
         let store = SHELF.find_or_make(identity, || {
@@ -101,12 +104,15 @@ impl Store {
             })
         });
         let store = store.ok_or_else(|| {
-            Error::new(Status::Full, format!("{STORES_MAX} directories are open in this process; close one first"))
+            Error::new(Status::Full, format!("{STORES_MAX} directories are mapped in this process; close one first"))
         })?;
         if store.place.key != place.key || store.deadline != options.deadline {
             return Err(Error::new(
                 Status::Mismatch,
-                format!("{} is open in this process with another key= or deadline=; give the same", place.path.display()),
+                format!(
+                    "{} is open in this process with another key= or deadline=; give the same",
+                    place.path.display()
+                ),
             ));
         }
         debug_assert!(shape.is_sane());
@@ -154,7 +160,11 @@ impl Store {
             let current = control.current();
             let known = |number: u64| {
                 let opened = now?;
-                [Some(&opened.now), opened.before.as_ref()].into_iter().flatten().find(|g| g.number == number && Arc::ptr_eq(&control, &opened.control)).map(Arc::clone)
+                [Some(&opened.now), opened.before.as_ref()]
+                    .into_iter()
+                    .flatten()
+                    .find(|g| g.number == number && Arc::ptr_eq(&control, &opened.control))
+                    .map(Arc::clone)
             };
             let open = |number: u64| match known(number) {
                 Some(generation) => Ok(generation),
@@ -174,7 +184,9 @@ impl Store {
                 Err(Broken::Gone) if control.current() != current => {}
                 Err(Broken::Gone) => Generation::begin(place, &control, current, false)?,
                 Err(Broken::Damaged(what)) => {
-                    self.log.say(Kind::Damage, log::WARNING, || format!("the store is damaged ({what}): a new generation begins"));
+                    self.log.say(Kind::Damage, log::WARNING, || {
+                        format!("the store is damaged ({what}): a new generation begins")
+                    });
                     Generation::begin(place, &control, current, false)?;
                 }
                 Err(Broken::Refused(error)) => return Err(error),
@@ -188,7 +200,9 @@ impl Store {
         match Control::open(&place.path) {
             Ok(control) => Ok(control),
             Err(Unusable::Missing | Unusable::Damaged) => {
-                self.log.say(Kind::Damage, log::WARNING, || "the control file is gone or damaged: a new one begins".to_owned());
+                self.log.say(Kind::Damage, log::WARNING, || {
+                    "the control file is gone or damaged: a new one begins".to_owned()
+                });
                 Control::replace(&place.path, default_shape(), place.access)
                     .map_err(|e| Error::system(format_args!("cannot write {}/control", place.path.display()), &e))?;
                 Control::open(&place.path).map_err(|unusable| unusable_error(place, unusable))
@@ -240,8 +254,9 @@ impl Store {
             all[GAUGES..].copy_from_slice(&opened.control.counters());
             for desk in [Some(&mut seat.now), seat.before.as_mut()].into_iter().flatten() {
                 let page = desk.generation.env.page as u64;
-                let (entries, pages) =
-                    desk.read(|txn| (txn.entries(), txn.used_pages())).map_err(|fault| Error::new(Status::System, fault.text()))?;
+                let (entries, pages) = desk
+                    .read(|txn| (txn.entries(), txn.used_pages()))
+                    .map_err(|fault| Error::new(Status::System, fault.text()))?;
                 // One entry is the sentinel.
                 all[0] += entries.unwrap_or(1).saturating_sub(1) as u64;
                 all[1] += pages.unwrap_or(0) as u64 * page;
@@ -334,8 +349,12 @@ fn settle_control(place: &Place, options: &Options) -> Result<Shape> {
 
 fn unusable_error(place: &Place, unusable: Unusable) -> Error {
     match unusable {
-        Unusable::Format(format) => place::other_format(&place.path, &format!("was made by another version of sesscache (format {format})")),
-        Unusable::Platform => place::other_format(&place.path, "is used by programs of another architecture or C library"),
+        Unusable::Format(format) => {
+            place::other_format(&place.path, &format!("was made by another version of sesscache (format {format})"))
+        }
+        Unusable::Platform => {
+            place::other_format(&place.path, "is used by programs of another architecture or C library")
+        }
         Unusable::Missing | Unusable::Damaged => {
             Error::new(Status::Format, format!("{}/control is damaged; remove it", place.path.display()))
         }

@@ -2,7 +2,9 @@
 //!
 //! Everything here is small and has no notion of a session.
 
+pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod crypto;
+pub(crate) mod errno;
 pub(crate) mod files;
 pub(crate) mod process;

@@ -25,7 +25,7 @@ use self::decoded::Decoded;
 use self::slots::{trampolines, Trampolines, SLOTS};
 use crate::options::{Options, Remove, SingleUse, Sni};
 use crate::status::{Error, Result, Status};
-use crate::store::{Namespace, Store};
+use crate::store::{seat, Namespace, Store};
 
 pub(crate) use self::ffi::{SSL, SSL_CTX};
 
@@ -65,8 +65,9 @@ impl Binding {
             decoded: Decoded::new(options.decoded),
             slot: AtomicUsize::new(SLOTS),
         });
-        let slot = slots::claim(Arc::as_ptr(&binding).cast_mut())
-            .ok_or_else(|| Error::new(Status::Full, format!("{SLOTS} caches are open in this process; close one first")))?;
+        let slot = slots::claim(Arc::as_ptr(&binding).cast_mut()).ok_or_else(|| {
+            Error::new(Status::Full, format!("{SLOTS} caches are open in this process; close one first"))
+        })?;
         binding.slot.store(slot, Ordering::Release);
         Ok(binding)
     }
@@ -101,6 +102,8 @@ impl Drop for Binding {
         if self.slot() < SLOTS {
             slots::release(self.slot());
         }
+        // So that the map goes with the last cache of a directory, and not with the thread.
+        seat::leave(&self.store);
     }
 }
 

@@ -6,10 +6,13 @@ use std::panic::{catch_unwind, AssertUnwindSafe};
 use super::report;
 use super::sesscache_status as S;
 use crate::status::{Error, Result, Status};
+use crate::sys::cancel::Uncancelled;
+use crate::sys::errno;
 
 /// Runs the body of an exported function and turns its result into a status.
 pub(super) fn border(f: impl FnOnce() -> Result<()>) -> S {
-    let errno = report::errno();
+    let before = errno::get();
+    let _uncancelled = Uncancelled::begin();
     let result = catch_unwind(AssertUnwindSafe(f))
         .unwrap_or_else(|_| Err(Error::new(Status::Bug, "a fault inside sesscache was contained; please report it")));
     let status = match result {
@@ -20,7 +23,7 @@ pub(super) fn border(f: impl FnOnce() -> Result<()>) -> S {
             status
         }
     };
-    report::set_errno(errno);
+    errno::set(before);
     status
 }
 

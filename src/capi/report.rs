@@ -24,23 +24,8 @@ pub(super) fn message() -> *const c_char {
     MESSAGE.try_with(|message| message.borrow().as_ptr()).unwrap_or(c"".as_ptr())
 }
 
-/// errno of this thread.
-pub(super) fn errno() -> c_int {
-    // SAFETY: errno has a fixed address per thread.
-    unsafe { *libc::__errno_location() }
-}
-
-/// Puts errno back: the host may be about to look at its own.
-pub(super) fn set_errno(value: c_int) {
-    // SAFETY: as above.
-    unsafe { *libc::__errno_location() = value };
-}
-
 /// A sink that calls a C function.
-pub(super) fn sink(
-    function: unsafe extern "C" fn(*mut c_void, c_int, *const c_char),
-    userdata: *mut c_void,
-) -> Sink {
+pub(super) fn sink(function: unsafe extern "C" fn(*mut c_void, c_int, *const c_char), userdata: *mut c_void) -> Sink {
     let userdata = Userdata(userdata);
     Box::new(move |level, line| {
         let userdata = &userdata;

@@ -180,7 +180,8 @@ impl Control {
         put(offset_of!(Page, readers), &shape.readers.to_ne_bytes());
         put(offset_of!(Page, guard), &u32::from(shape.guard).to_ne_bytes());
 
-        let temporary = directory.join(format!("control.{:016x}", u64::from_ne_bytes(secret[32..40].try_into().expect("8 bytes"))));
+        let temporary =
+            directory.join(format!("control.{:016x}", u64::from_ne_bytes(secret[32..40].try_into().expect("8 bytes"))));
         crypto::cleanse(&mut secret);
         let written = files::create(&temporary, access).and_then(|mut file| file.write_all(&bytes));
         let placed = written.and_then(|()| place(&temporary, &directory.join("control")));
@@ -257,11 +258,8 @@ impl Control {
     /// Replaces the current generation, if it is still `from`.
     pub(crate) fn switch(&self, from: Current, to: Current) -> bool {
         let word = |c: Current| c.number << 1 | u64::from(c.keep);
-        let done = self
-            .page
-            .generation
-            .compare_exchange(word(from), word(to), Ordering::AcqRel, Ordering::Acquire)
-            .is_ok();
+        let done =
+            self.page.generation.compare_exchange(word(from), word(to), Ordering::AcqRel, Ordering::Acquire).is_ok();
         if done {
             self.bump();
         }

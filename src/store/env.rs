@@ -216,7 +216,11 @@ impl Env {
     }
 
     /// Writes in one transaction: all of it, or on any fault nothing.
-    pub(crate) fn write<T>(&self, _proof: &Inside<'_>, f: impl FnOnce(&mut Write<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+    pub(crate) fn write<T>(
+        &self,
+        _proof: &Inside<'_>,
+        f: impl FnOnce(&mut Write<'_>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
         self.write_alone(f)
     }
 
@@ -314,6 +318,9 @@ impl Txn {
     }
 }
 
+/// A key and its value, where they lie in the map.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
 struct Cursor<'t> {
     raw: *mut ffi::MDB_cursor,
     _txn: &'t mut Txn,
@@ -327,13 +334,18 @@ impl<'t> Cursor<'t> {
         Ok(Cursor { raw, _txn: txn })
     }
 
-    fn seek(&mut self, op: ffi::MDB_cursor_op, key: &[u8]) -> Result<Option<(&[u8], &[u8])>, Fault> {
+    fn seek(&mut self, op: ffi::MDB_cursor_op, key: &[u8]) -> Result<Option<Entry<'_>>, Fault> {
         let mut key = as_val(key);
         let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
         // SAFETY: a live cursor; the key is read, and replaced by where it lies in the map.
         match unsafe { ffi::mdb_cursor_get(self.raw, &mut key, &mut value, op) } {
-            // SAFETY: valid until the cursor moves or deletes, which needs the `&mut self` that the result borrows.
-            0 => Ok(Some(unsafe { (bytes_of(&key), bytes_of(&value)) })),
+            0 => {
+                // SAFETY: valid until the cursor moves or deletes, which needs the `&mut self` that the result borrows.
+                let key = unsafe { bytes_of(&key) };
+                // SAFETY: as above.
+                let value = unsafe { bytes_of(&value) };
+                Ok(Some((key, value)))
+            }
             ffi::MDB_NOTFOUND => Ok(None),
             code => Err(Fault::from_code(code)),
         }

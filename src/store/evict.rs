@@ -41,7 +41,13 @@ pub(crate) fn expire(write: &mut Write<'_>, now: u64, most: usize) -> Result<Swe
 }
 
 /// Deletes what has expired outside the time order, at most `most` records, looking at no more than `looks`.
-pub(crate) fn expire_outside(write: &mut Write<'_>, from: &[u8], now: u64, most: usize, looks: usize) -> Result<(usize, bool), Fault> {
+pub(crate) fn expire_outside(
+    write: &mut Write<'_>,
+    from: &[u8],
+    now: u64,
+    most: usize,
+    looks: usize,
+) -> Result<(usize, bool), Fault> {
     let (mut gone, mut looked, mut any) = (0, 0, false);
     write.sweep(from, |key, value| {
         if key >= TIMES || gone >= most || looked >= looks {
@@ -107,7 +113,7 @@ fn first_outside(write: &mut Write<'_>, near: &Key) -> Result<Option<(Key, u64)>
             }
             if let (true, Some(key), Some(header)) = (is_head(key), Key::read(key), Header::read(value)) {
                 let expiry = u64::from(header.expires) * 1_000_000;
-                if key.bytes() != near.bytes() && first.as_ref().map_or(true, |(_, least)| expiry < *least) {
+                if key.bytes() != near.bytes() && first.as_ref().is_none_or(|(_, least)| expiry < *least) {
                     first = Some((key, expiry));
                 }
                 looked += 1;

@@ -14,9 +14,8 @@ use super::id::siphash;
 use crate::sys::files::{self, Access, Mapping};
 use crate::sys::{clock, process};
 
+#[cfg(target_env = "gnu")]
 extern "C" {
-    fn pthread_setcancelstate(state: libc::c_int, oldstate: *mut libc::c_int) -> libc::c_int;
-    #[cfg(target_env = "gnu")]
     fn pthread_mutex_clocklock(
         mutex: *mut libc::pthread_mutex_t,
         clock: libc::clockid_t,
@@ -25,8 +24,6 @@ extern "C" {
 }
 
 const MAGIC: [u8; 8] = *b"sessgate";
-/// PTHREAD_CANCEL_DISABLE of glibc and musl.
-const CANCEL_DISABLE: libc::c_int = 1;
 /// Tries before sleeping: a put holds the gate for about a microsecond, a sleep and a wake-up cost thirty.
 const SPINS: u32 = 200;
 /// How long a thread that ran into the deadline only tries, in milliseconds.
@@ -77,7 +74,8 @@ pub(crate) struct Gate {
 /// Proof of being inside. Leaves on drop.
 pub(crate) struct Inside<'a> {
     gate: &'a Gate,
-    cancel_state: libc::c_int,
+    /// The mutex belongs to the thread that locked it.
+    _thread: std::marker::PhantomData<*mut ()>,
 }
 
 /// The gate could not be passed in time.
@@ -154,17 +152,10 @@ impl Gate {
 
     /// Waits at most until the deadline; after a wait that was in vain, for a second not at all.
     pub(crate) fn enter(&self, deadline: Duration) -> Result<Inside<'_>, Shut> {
-        let mut cancel_state = 0;
-        // SAFETY: the state is a valid constant and the old one goes to a local.
-        unsafe { pthread_setcancelstate(CANCEL_DISABLE, &mut cancel_state) };
-        // Made first, so that every way out restores the cancel state.
-        let inside = Inside { gate: self, cancel_state };
         if self.lock(deadline) {
             self.page.since.store(clock::ticks(), Ordering::Relaxed);
-            return Ok(inside);
+            return Ok(Inside { gate: self, _thread: std::marker::PhantomData });
         }
-        inside.restore_cancel_state();
-        std::mem::forget(inside);
         Err(Shut { held_for: clock::ticks().saturating_sub(self.page.since.load(Ordering::Relaxed)) })
     }
 
@@ -247,19 +238,10 @@ impl Gate {
     }
 }
 
-impl Inside<'_> {
-    fn restore_cancel_state(&self) {
-        let mut ignored = 0;
-        // SAFETY: the state is the one that pthread_setcancelstate returned.
-        unsafe { pthread_setcancelstate(self.cancel_state, &mut ignored) };
-    }
-}
-
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        // SAFETY: an Inside that is dropped holds the mutex in this thread (a failed `enter` forgets it).
+        // SAFETY: an Inside exists only where `lock` succeeded, in this thread.
         unsafe { libc::pthread_mutex_unlock(self.gate.page.mutex.0.get()) };
-        self.restore_cancel_state();
     }
 }
 

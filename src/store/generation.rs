@@ -23,8 +23,8 @@ use crate::sys::{clock, crypto};
 const RESERVE_WHOLE: u64 = 4 << 20;
 /// The least step of reserving: one transaction of 64 KiB records and evictions never needs as much.
 pub(crate) const RESERVE_STEP: u64 = 1 << 20;
-/// Milliseconds between two attempts to reserve on a full file system.
-const RESERVE_PAUSE: u64 = 1_000;
+/// Milliseconds between two attempts to reserve on a full file system, and between two looks for dead readers.
+const PAUSE: u64 = 1_000;
 /// Unfinished directories older than this were left by a dead maker.
 const ABANDONED: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -34,6 +34,8 @@ pub(crate) struct Generation {
     pub(crate) env: Arc<Env>,
     pub(crate) gate: Gate,
     pub(crate) data: PathBuf,
+    /// No look for dead readers before this tick.
+    readers_at: AtomicU64,
     /// No attempt to reserve file space before this tick; 0 when the last one did not fail.
     reserve_at: AtomicU64,
 }
@@ -52,7 +54,8 @@ impl Generation {
     /// Opens generation `number`.
     pub(crate) fn open(place: &Place, number: u64) -> std::result::Result<Generation, Broken> {
         let directory = place.generation(number);
-        let refused = |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
+        let refused =
+            |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
         let gate = match Gate::open(&directory) {
             Ok(Some(gate)) => gate,
             Ok(None) => return Err(Broken::Damaged("its gate is damaged".to_owned())),
@@ -67,7 +70,9 @@ impl Generation {
             match fs::symlink_metadata(directory.join(name)) {
                 Ok(meta) if meta.is_file() && meta.len() > 0 => {}
                 Ok(_) => return Err(Broken::Damaged(format!("{name} is empty or no file"))),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Broken::Damaged(format!("{name} is missing"))),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                    return Err(Broken::Damaged(format!("{name} is missing")))
+                }
                 Err(e) => return Err(refused(&e)),
             }
         }
@@ -75,13 +80,29 @@ impl Generation {
             return Err(Broken::Refused(limit_too_low()));
         }
         match Env::open(&directory, gate.shape()) {
-            Ok(env) => Ok(Generation { number, env: Arc::new(env), gate, data: directory.join("data.mdb"), reserve_at: AtomicU64::new(0) }),
+            Ok(env) => Ok(Generation {
+                number,
+                env: Arc::new(env),
+                gate,
+                data: directory.join("data.mdb"),
+                readers_at: AtomicU64::new(0),
+                reserve_at: AtomicU64::new(0),
+            }),
             Err(fault @ Fault::Damaged(_)) => Err(Broken::Damaged(fault.text())),
             Err(fault) => Err(Broken::Refused(Error::new(
                 Status::System,
                 format!("cannot open {}: {}", directory.display(), fault.text()),
             ))),
         }
+    }
+
+    /// Frees the slots of readers that died, at most once a second: it costs a system call per process attached.
+    pub(crate) fn free_dead_readers(&self) -> bool {
+        let now = clock::ticks();
+        let due = self.readers_at.load(Ordering::Relaxed);
+        now >= due
+            && self.readers_at.compare_exchange(due, now + PAUSE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && self.env.check_readers() > 0
     }
 
     /// Whether it is worth asking the file system for more room.
@@ -91,7 +112,7 @@ impl Generation {
 
     /// The file system is full: do not ask again for a while.
     pub(crate) fn pause_reserving(&self) {
-        self.reserve_at.store(clock::ticks() + RESERVE_PAUSE, Ordering::Relaxed);
+        self.reserve_at.store(clock::ticks() + PAUSE, Ordering::Relaxed);
     }
 
     /// The file system had room again.

@@ -154,6 +154,8 @@ impl Mask {
 }
 
 /// What an id turned out to be.
+// A key is used at once and lives on the stack; boxing it would allocate on every lookup.
+#[allow(clippy::large_enum_variant)]
 pub enum Decoded {
     /// Made by this store and not yet expired.
     Ours(Key),

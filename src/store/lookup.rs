@@ -240,7 +240,11 @@ impl Store {
                 Miss::Unavailable
             })
         })?;
-        if taken { Ok(()) } else { Err(Miss::Absent) }
+        if taken {
+            Ok(())
+        } else {
+            Err(Miss::Absent)
+        }
     }
 
     /// Calls `f` with every opaque record of a namespace that has not expired, until it says stop. No snapshot is held
@@ -261,7 +265,7 @@ impl Store {
                     txn.walk(begin.bytes(), |key, _| {
                         let here = key.starts_with(start.bytes());
                         let key = Key::read(key).filter(|key| here && key.is_head());
-                        if let Some(key) = key.filter(|key| from.map_or(true, |from| key.bytes() > from.bytes())) {
+                        if let Some(key) = key.filter(|key| from.is_none_or(|from| key.bytes() > from.bytes())) {
                             keys.push(key);
                         }
                         here && keys.len() < BATCH
@@ -273,7 +277,8 @@ impl Store {
             let Some(last) = keys.last().copied() else { return Ok(()) };
             for key in &keys {
                 let Some(id) = key.foreign_id() else { continue };
-                let copied = self.get_opaque(id, namespace, Use::Peek, |header, plain| (plain.to_vec(), header.expires));
+                let copied =
+                    self.get_opaque(id, namespace, Use::Peek, |header, plain| (plain.to_vec(), header.expires));
                 if let Ok((mut data, expires)) = copied {
                     let go_on = f(id, &data, expires);
                     super::cleanse(&mut data);

@@ -72,7 +72,12 @@ impl Place {
 fn access(options: &Options) -> Result<Access> {
     let named = |option: &str, name: &Option<String>, find: fn(&str) -> Option<u32>| match name {
         None => Ok(None),
-        Some(name) => find(name).map(Some).ok_or_else(|| Error::invalid(format!("{option}='{name}': there is no such {}", if option == "owner" { "user" } else { "group" }))),
+        Some(name) => find(name).map(Some).ok_or_else(|| {
+            Error::invalid(format!(
+                "{option}='{name}': there is no such {}",
+                if option == "owner" { "user" } else { "group" }
+            ))
+        }),
     };
     Ok(Access {
         mode: options.mode,
@@ -102,11 +107,14 @@ fn check_directory(path: &Path, meta: &fs::Metadata, access: Access) -> Result<(
     let allowed = access.directory_mode();
     let mode = meta.mode() & 0o777;
     if mode & !allowed != 0 {
-        return Err(Error::invalid(format!("{shown} is open to others (mode {mode:04o}); run: chmod {allowed:04o} {shown}")));
+        return Err(Error::invalid(format!(
+            "{shown} is open to others (mode {mode:04o}); run: chmod {allowed:04o} {shown}"
+        )));
     }
     // Whoever may rename the directory may put another in its place.
     let Some(parent) = path.parent() else { return Ok(()) };
-    let above = fs::metadata(parent).map_err(|e| Error::system(format_args!("cannot look at {}", parent.display()), &e))?;
+    let above =
+        fs::metadata(parent).map_err(|e| Error::system(format_args!("cannot look at {}", parent.display()), &e))?;
     if above.mode() & 0o002 != 0 && above.mode() & libc::S_ISVTX == 0 {
         return Err(Error::invalid(format!(
             "{} is writable by everybody, so anybody could replace {shown}; use another place, or run: chmod o-w {}",
@@ -122,7 +130,12 @@ pub(crate) fn check_private(path: &Path, meta: &fs::Metadata, access: Access) ->
     let mode = meta.mode() & 0o777;
     let me = files::effective_user();
     if !(meta.uid() == me || meta.uid() == 0 || access.uid == Some(meta.uid())) {
-        return Err(Error::invalid(format!("{} belongs to user {}; run: chown {me} {}", path.display(), meta.uid(), path.display())));
+        return Err(Error::invalid(format!(
+            "{} belongs to user {}; run: chown {me} {}",
+            path.display(),
+            meta.uid(),
+            path.display()
+        )));
     }
     if mode & 0o777 & !access.mode & !0o400 != 0 {
         return Err(Error::invalid(format!(

@@ -42,12 +42,12 @@ impl Keys {
         }
         match fs::symlink_metadata(&place.key) {
             Ok(_) => Keys::load(place).map(|_| ()),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => write_new_key(&place.key, place.access, |from, to| {
-                match fs::hard_link(from, to) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                write_new_key(&place.key, place.access, |from, to| match fs::hard_link(from, to) {
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                     other => other,
-                }
-            }),
+                })
+            }
             Err(e) => Err(Error::system(format_args!("cannot look at {}", place.key.display()), &e)),
         }
     }
@@ -60,7 +60,8 @@ impl Keys {
     /// Reads the file.
     pub(crate) fn load(place: &Place) -> Result<Arc<Keys>> {
         let path = &place.key;
-        let failed = |e: &io::Error| Error::system(format_args!("cannot read the sealing keys in {}", path.display()), e);
+        let failed =
+            |e: &io::Error| Error::system(format_args!("cannot read the sealing keys in {}", path.display()), e);
         let mut file = fs::OpenOptions::new();
         let mut file = {
             use std::os::unix::fs::OpenOptionsExt;
@@ -72,7 +73,11 @@ impl Keys {
         if !meta.is_file() || len == 0 || len % KEY != 0 || len > KEYS_MAX * KEY {
             return Err(Error::new(
                 Status::Invalid,
-                format!("{} must hold 1 to {KEYS_MAX} keys of {KEY} bytes; make one with: openssl rand -out {} {KEY}", path.display(), path.display()),
+                format!(
+                    "{} must hold 1 to {KEYS_MAX} keys of {KEY} bytes; make one with: openssl rand -out {} {KEY}",
+                    path.display(),
+                    path.display()
+                ),
             ));
         }
         let mut secrets = vec![0_u8; len];
@@ -81,7 +86,10 @@ impl Keys {
             .chunks_exact(KEY)
             .map(|secret| {
                 let digest = crypto::sha256(secret);
-                Key { secret: secret.try_into().expect("KEY bytes"), number: u16::from_be_bytes([digest[0], digest[1]]) }
+                Key {
+                    secret: secret.try_into().expect("KEY bytes"),
+                    number: u16::from_be_bytes([digest[0], digest[1]]),
+                }
             })
             .collect();
         crypto::cleanse(&mut secrets);
@@ -148,7 +156,13 @@ impl Sealer {
     }
 
     /// Writes the whole record to `out`. `place` is where it will lie: key and namespace.
-    pub(crate) fn seal(&mut self, mut header: Header, place: (&[u8], u64), plain: &[u8], out: &mut Vec<u8>) -> Option<()> {
+    pub(crate) fn seal(
+        &mut self,
+        mut header: Header,
+        place: (&[u8], u64),
+        plain: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
         let key = self.keys.keys.first()?;
         if self.sealing.is_none() {
             self.sealing = Cipher::sealing(&key.secret);

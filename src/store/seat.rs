@@ -35,7 +35,7 @@ impl Desk {
         if self.reader.is_none() {
             let env = &self.generation.env;
             let reader = match Reader::new(env) {
-                Err(Fault::ReadersFull) if env.check_readers() > 0 => Reader::new(env),
+                Err(Fault::ReadersFull) if self.generation.free_dead_readers() => Reader::new(env),
                 other => other,
             };
             self.reader = Some(reader?);
@@ -92,9 +92,16 @@ impl Seat {
         let opened = store.obtain()?;
         if opened.now.number != self.now.generation.number || !Arc::ptr_eq(&opened.now, &self.now.generation) {
             let old = std::mem::replace(&mut self.now, Desk::new(&opened.now));
-            self.before = opened.before.as_ref().map(|before| {
-                if Arc::ptr_eq(before, &old.generation) { old } else { Desk::new(before) }
-            });
+            self.before =
+                opened.before.as_ref().map(
+                    |before| {
+                        if Arc::ptr_eq(before, &old.generation) {
+                            old
+                        } else {
+                            Desk::new(before)
+                        }
+                    },
+                );
         } else if opened.before.is_none() {
             self.before = None;
         }

@@ -25,7 +25,10 @@ impl Store {
     pub(super) fn upkeep(self: &Arc<Self>) {
         let now = clock::ticks();
         let due = self.upkeep_at.load(Ordering::Relaxed);
-        if now >= due && self.upkeep_at.compare_exchange(due, now + ROUND, Ordering::Relaxed, Ordering::Relaxed).is_ok() && due != 0 {
+        if now >= due
+            && self.upkeep_at.compare_exchange(due, now + ROUND, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && due != 0
+        {
             self.round();
         }
     }

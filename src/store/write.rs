@@ -32,7 +32,13 @@ const STARVED: u64 = 2_000;
 
 impl Store {
     /// Stores a session under its id.
-    pub(crate) fn put(self: &Arc<Self>, id: &[u8], namespace: Namespace<'_>, header: Header, plain: &[u8]) -> Result<()> {
+    pub(crate) fn put(
+        self: &Arc<Self>,
+        id: &[u8],
+        namespace: Namespace<'_>,
+        header: Header,
+        plain: &[u8],
+    ) -> Result<()> {
         self.put_at(namespace, header, plain, |seat| {
             let now = clock::coarse_micros();
             match seat.opened.mask.decode(id, now, Store::latest(now)) {
@@ -43,7 +49,13 @@ impl Store {
     }
 
     /// Stores an application's own record.
-    pub(crate) fn put_opaque(self: &Arc<Self>, id: &[u8], namespace: Namespace<'_>, mut header: Header, plain: &[u8]) -> Result<()> {
+    pub(crate) fn put_opaque(
+        self: &Arc<Self>,
+        id: &[u8],
+        namespace: Namespace<'_>,
+        mut header: Header,
+        plain: &[u8],
+    ) -> Result<()> {
         header.flags |= flags::OPAQUE;
         self.put_at(namespace, header, plain, |seat| {
             let now = clock::coarse_micros();
@@ -62,7 +74,10 @@ impl Store {
         place: impl FnOnce(&Seat) -> Option<Key>,
     ) -> Result<()> {
         if plain.len() > PLAIN_MAX {
-            return Err(Error::new(Status::Full, format!("a record holds at most {PLAIN_MAX} bytes, not {}", plain.len())));
+            return Err(Error::new(
+                Status::Full,
+                format!("a record holds at most {PLAIN_MAX} bytes, not {}", plain.len()),
+            ));
         }
         self.upkeep();
         seat::with(self, |seat| {
@@ -97,7 +112,11 @@ impl Store {
     ) -> std::result::Result<(), (Counter, Error)> {
         let generation = &seat.now.generation;
         let inside = self.enter(generation).map_err(|error| {
-            if error.status == Status::Busy { (Counter::PutsBusy, error) } else { (Counter::PutsFailed, error) }
+            if error.status == Status::Busy {
+                (Counter::PutsBusy, error)
+            } else {
+                (Counter::PutsFailed, error)
+            }
         })?;
         let done = self.put_inside(generation, &inside, key, header, record);
         drop(inside);
@@ -158,7 +177,7 @@ impl Store {
         let swept = match env.write(inside, put) {
             // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
             Err(Fault::Full) => {
-                env.check_readers();
+                generation.free_dead_readers();
                 let freed = env.write(inside, |write| {
                     let limit = write.txn().used_pages()?.saturating_sub(pieces + 8);
                     evict::make_room(write, limit, key, gate.has_foreign())
@@ -288,7 +307,11 @@ impl Store {
             None => reserved,
         };
         // A quarter of a step is more than any one transaction allocates: 64 KiB, the path to it, and the free list.
-        if extent + RESERVE_STEP / 4 <= reserved { Ok(()) } else { Err(Fault::Full) }
+        if extent + RESERVE_STEP / 4 <= reserved {
+            Ok(())
+        } else {
+            Err(Fault::Full)
+        }
     }
 
     fn starve(self: &Arc<Self>, seat: &Seat) {

@@ -75,13 +75,20 @@ impl Cipher {
     }
 
     /// Encrypts `plain` into `out` (same length) and returns the tag over `aad` and the ciphertext.
-    pub(crate) fn seal(&mut self, nonce: &[u8; NONCE], aad: [&[u8]; 3], plain: &[u8], out: &mut [u8]) -> Option<[u8; TAG]> {
+    pub(crate) fn seal(
+        &mut self,
+        nonce: &[u8; NONCE],
+        aad: [&[u8]; 3],
+        plain: &[u8],
+        out: &mut [u8],
+    ) -> Option<[u8; TAG]> {
         assert_eq!(plain.len(), out.len());
         let mut len = 0;
         let mut tag = [0_u8; TAG];
         // SAFETY: the context has its key; the nonce has GCM's default 12 bytes; NULLs mean "keep".
         let mut ok =
-            unsafe { ffi::EVP_EncryptInit_ex(self.ctx, ptr::null(), ptr::null_mut(), ptr::null(), nonce.as_ptr()) } == 1;
+            unsafe { ffi::EVP_EncryptInit_ex(self.ctx, ptr::null(), ptr::null_mut(), ptr::null(), nonce.as_ptr()) }
+                == 1;
         for part in aad.iter().filter(|part| !part.is_empty()) {
             // SAFETY: a NULL output marks associated data; `len` bytes are read.
             ok &= unsafe {
@@ -102,13 +109,21 @@ impl Cipher {
     }
 
     /// Decrypts `sealed` into `out` (same length). False, with `out` wiped, unless the tag proves every byte.
-    pub(crate) fn open(&mut self, nonce: &[u8; NONCE], aad: [&[u8]; 3], sealed: &[u8], tag: &[u8; TAG], out: &mut [u8]) -> bool {
+    pub(crate) fn open(
+        &mut self,
+        nonce: &[u8; NONCE],
+        aad: [&[u8]; 3],
+        sealed: &[u8],
+        tag: &[u8; TAG],
+        out: &mut [u8],
+    ) -> bool {
         assert_eq!(sealed.len(), out.len());
         let mut len = 0;
         let mut tag = *tag;
         // SAFETY: as in `seal`.
         let mut ok =
-            unsafe { ffi::EVP_DecryptInit_ex(self.ctx, ptr::null(), ptr::null_mut(), ptr::null(), nonce.as_ptr()) } == 1;
+            unsafe { ffi::EVP_DecryptInit_ex(self.ctx, ptr::null(), ptr::null_mut(), ptr::null(), nonce.as_ptr()) }
+                == 1;
         for part in aad.iter().filter(|part| !part.is_empty()) {
             // SAFETY: as in `seal`.
             ok &= unsafe {
@@ -155,7 +170,10 @@ mod tests {
         let mut out = [0; 9];
         assert!(cipher.open(&nonce, [b"a", b"", b"c"], &sealed, &tag, &mut out));
         assert_eq!(&out, plain);
-        assert!(!cipher.open(&nonce, [b"b", b"", b"c"], &sealed, &tag, &mut out), "other associated data must not open");
+        assert!(
+            !cipher.open(&nonce, [b"b", b"", b"c"], &sealed, &tag, &mut out),
+            "other associated data must not open"
+        );
         assert_eq!(out, [0; 9], "what did not open is wiped");
         sealed[3] ^= 1;
         assert!(!cipher.open(&nonce, [b"a", b"", b"c"], &sealed, &tag, &mut out), "a flipped bit must not open");

@@ -12,10 +12,17 @@ pub(crate) type RemoveCb = unsafe extern "C" fn(*mut SSL_CTX, *mut SSL_SESSION);
 /// See SSL_CTX_set_generate_session_id(3).
 pub(crate) type GenerateCb = unsafe extern "C" fn(*mut SSL, *mut c_uchar, *mut c_uint) -> c_int;
 /// See CRYPTO_get_ex_new_index(3).
-pub(crate) type ExFree = unsafe extern "C" fn(*mut c_void, *mut c_void, *mut CRYPTO_EX_DATA, c_int, c_long, *mut c_void);
+pub(crate) type ExFree =
+    unsafe extern "C" fn(*mut c_void, *mut c_void, *mut CRYPTO_EX_DATA, c_int, c_long, *mut c_void);
 /// See CRYPTO_get_ex_new_index(3).
-pub(crate) type ExDup =
-    unsafe extern "C" fn(*mut CRYPTO_EX_DATA, *const CRYPTO_EX_DATA, *mut *mut c_void, c_int, c_long, *mut c_void) -> c_int;
+pub(crate) type ExDup = unsafe extern "C" fn(
+    *mut CRYPTO_EX_DATA,
+    *const CRYPTO_EX_DATA,
+    *mut *mut c_void,
+    c_int,
+    c_long,
+    *mut c_void,
+) -> c_int;
 
 /// ssl.h.
 pub(crate) const SSL_OP_NO_ANTI_REPLAY: u64 = 0x0100_0000;

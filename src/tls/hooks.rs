@@ -294,8 +294,9 @@ pub(super) unsafe fn generate(binding: &Binding, ssl: *mut ffi::SSL, out: &mut [
     let (version, _) = unsafe { protocol(ssl) };
     // SAFETY: by contract; in TLS 1.3 this is the ticket's own session, a copy made a moment ago.
     let session = unsafe { ffi::SSL_get_session(ssl) };
-    // SAFETY: by contract.
-    if let (TLS13, false, Some(note)) = (version, session.is_null(), (!session.is_null()).then(|| unsafe { session::note(session) }).flatten()) {
+    let ticket = version == TLS13 && !session.is_null();
+    // SAFETY: the connection holds the session, which is not NULL.
+    if let Some(note) = ticket.then(|| unsafe { session::note(session) }).flatten() {
         // What is left of the life that began with the last full handshake; the hint to the client says the same.
         let age = clock::seconds().saturating_sub(u64::from(note.full_handshake));
         life = life.saturating_sub(age).max(LEAST_LIFE);
@@ -318,7 +319,9 @@ mod tests {
     #[test]
     fn the_host_name_is_found_and_anything_malformed_is_none() {
         assert_eq!(host_name(b"\x00\x0c\x00\x00\x09localhost"), Some(&b"localhost"[..]));
-        for bad in [&b""[..], b"\x00", b"\x00\x0c\x01\x00\x09localhost", b"\x00\x0c\x00\x00\x0alocalhost", b"\x00\x01\x00"] {
+        for bad in
+            [&b""[..], b"\x00", b"\x00\x0c\x01\x00\x09localhost", b"\x00\x0c\x00\x00\x0alocalhost", b"\x00\x01\x00"]
+        {
             assert_eq!(host_name(bad), None, "{bad:?}");
         }
     }

@@ -11,6 +11,8 @@ use libc::{c_int, c_uchar, c_uint};
 
 use super::{ffi, hooks, Binding};
 use crate::log::{self, Kind};
+use crate::sys::cancel::Uncancelled;
+use crate::sys::errno;
 
 /// Caches that can be open at once.
 pub(crate) const SLOTS: usize = 64;
@@ -37,9 +39,9 @@ pub(super) fn slot_of(new: ffi::NewCb) -> Option<usize> {
 
 /// Takes a free slot for a binding; `None` when all are taken.
 pub(super) fn claim(binding: *mut Binding) -> Option<usize> {
-    BINDINGS.iter().position(|slot| {
-        slot.compare_exchange(ptr::null_mut(), binding, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    })
+    BINDINGS
+        .iter()
+        .position(|slot| slot.compare_exchange(ptr::null_mut(), binding, Ordering::AcqRel, Ordering::Relaxed).is_ok())
 }
 
 /// Gives the slot back.
@@ -62,10 +64,8 @@ pub(super) unsafe fn binding<'a>(n: usize) -> Option<&'a Binding> {
 fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
     // SAFETY: OpenSSL calls with an SSL or SSL_CTX that was attached; its ex_data keeps the binding.
     let Some(binding) = (unsafe { binding(n) }) else { return otherwise };
-    // SAFETY: errno of this thread has a fixed address.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
-    let before = unsafe { *errno };
+    let before = errno::get();
+    let uncancelled = Uncancelled::begin();
     // SAFETY: no preconditions. On an empty queue no mark is set, and popping "to the mark" empties the queue again.
     unsafe { ffi::ERR_set_mark() };
     let result = catch_unwind(AssertUnwindSafe(|| f(binding))).unwrap_or_else(|_| {
@@ -74,8 +74,8 @@ fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
     });
     // SAFETY: no preconditions.
     unsafe { ffi::ERR_pop_to_mark() };
-    // SAFETY: as above.
-    unsafe { *errno = before };
+    drop(uncancelled);
+    errno::set(before);
     result
 }
 
@@ -114,8 +114,10 @@ unsafe extern "C" fn remove<const N: usize>(_ctx: *mut ffi::SSL_CTX, session: *m
 }
 
 unsafe extern "C" fn generate<const N: usize>(ssl: *mut ffi::SSL, id: *mut c_uchar, len: *mut c_uint) -> c_int {
-    // SAFETY: OpenSSL passes a valid length, and a buffer of as many bytes.
-    let out = unsafe { std::slice::from_raw_parts_mut(id, *len as usize) };
+    // SAFETY: OpenSSL passes a valid length.
+    let len = unsafe { *len } as usize;
+    // SAFETY: OpenSSL passes a buffer of as many bytes.
+    let out = unsafe { std::slice::from_raw_parts_mut(id, len) };
     let made = guarded(N, false, |binding| {
         // SAFETY: OpenSSL passes a live connection.
         unsafe { hooks::generate(binding, ssl, out) }

@@ -13,6 +13,7 @@ pub struct Compile<'a> {
     pub sources: &'a [&'a Path],
     /// Besides the flags of pkg-config.
     pub flags: &'a [&'a str],
+    pub libraries: &'a [&'a str],
     pub output: &'a Path,
 }
 
@@ -27,14 +28,19 @@ fn pkg_config(which: &str) -> Vec<String> {
 /// Compiles and links; returns what the compiler said.
 pub fn compile_check(what: &Compile) -> Finished {
     let mut cc = Command::new("cc");
-    cc.args(what.flags).args(pkg_config("--cflags")).args(what.sources).arg("-o").arg(what.output).args(pkg_config("--libs"));
+    cc.args(what.flags)
+        .args(pkg_config("--cflags"))
+        .args(what.sources)
+        .arg("-o")
+        .arg(what.output)
+        .args(pkg_config("--libs"));
+    cc.args(what.libraries);
     run(&mut cc, DEADLINE, "")
 }
 
 /// Compiles a program as strictly as it gets and panics with the compiler's words when that fails.
 pub fn compile(sources: &[&Path], output: &Path) {
     let flags = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"];
-    let libraries = ["-Wl,--no-as-needed", "-lpthread", "-ldl"];
-    let flags: Vec<&str> = flags.into_iter().chain(libraries).collect();
-    compile_check(&Compile { sources, flags: &flags, output }).expect_success("a C program of the tests does not compile");
+    compile_check(&Compile { sources, flags: &flags, libraries: &["-lpthread", "-ldl"], output })
+        .expect_success("a C program of the tests does not compile");
 }

@@ -1,7 +1,7 @@
 //! TLS clients that come back: our own, OpenSSL's, GnuTLS's and Python's. Each tells whether it was resumed.
 
-use super::{root, run, staged};
-use std::process::Command;
+use super::{root, run, spawn_in_group, staged};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -37,7 +37,9 @@ impl Visit {
     fn parse(line: &str) -> Option<Visit> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
-            ["worker", worker, "resumed", resumed] => Some(Visit { worker: worker.to_owned(), resumed: resumed == "1" }),
+            ["worker", worker, "resumed", resumed] => {
+                Some(Visit { worker: worker.to_owned(), resumed: resumed == "1" })
+            }
             _ => None,
         }
     }
@@ -72,6 +74,30 @@ pub fn measure(port: u16, connections: u32, tls: Tls) -> Tally {
     })
 }
 
+/// Clients that keep a server busy until the value is dropped, and whatever comes of it.
+pub struct Traffic(Vec<Child>);
+
+impl Traffic {
+    /// Three of them.
+    pub fn start(port: u16, tls: Tls) -> Traffic {
+        let client = || {
+            let mut command = staged("resume_client");
+            command.args(["-q", "-n", "1000000", if tls == Tls::V12 { "-2" } else { "-3" }, "-p", &port.to_string()]);
+            spawn_in_group(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))
+        };
+        Traffic((0..3).map(|_| client()).collect())
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        for client in &mut self.0 {
+            let _ = client.kill();
+            let _ = client.wait();
+        }
+    }
+}
+
 /// The stock `openssl s_client`: a first visit, then `returns` more, each with the session saved by the one before.
 /// The line it sends makes the server say goodbye, and waiting for that lets the tickets of TLS 1.3 arrive.
 pub fn s_client(port: u16, tls: Tls, session: &str, returns: u32) -> Vec<Visit> {
@@ -87,7 +113,10 @@ pub fn s_client(port: u16, tls: Tls, session: &str, returns: u32) -> Vec<Visit> 
             panic!("openssl s_client does not get the server's line\n{done}");
         };
         let reused = done.stdout.lines().any(|line| line.starts_with("Reused, TLS"));
-        assert_eq!(reused, visit.resumed, "server and openssl s_client disagree on whether the session resumed\n{done}");
+        assert_eq!(
+            reused, visit.resumed,
+            "server and openssl s_client disagree on whether the session resumed\n{done}"
+        );
         visit
     };
     visit(false);

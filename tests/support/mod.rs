@@ -8,8 +8,8 @@ mod process;
 mod server;
 
 pub use c::{compile, compile_check, Compile};
-pub use clients::{gnutls_resumes, measure, python_visits, resume_client, s_client, Tally, Tls, Visit, BOTH};
-pub use process::{run, spawn_in_group, Finished};
+pub use clients::{gnutls_resumes, measure, python_visits, resume_client, s_client, Tally, Tls, Traffic, Visit, BOTH};
+pub use process::{run, signal, spawn_in_group, Finished};
 pub use server::{certificate, Server};
 
 use std::fs;
@@ -36,7 +36,8 @@ pub fn stage() -> &'static Path {
         let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("the build directory");
         let mut make = Command::new("make");
         make.current_dir(root()).args(["--no-print-directory", "stage"]).env("CARGO_TARGET_DIR", target);
-        run(&mut make, Duration::from_secs(900), "").expect_success("`make stage` fails, so there is no library to test");
+        run(&mut make, Duration::from_secs(900), "")
+            .expect_success("`make stage` fails, so there is no library to test");
         target.join("stage")
     })
 }

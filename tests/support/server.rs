@@ -26,7 +26,10 @@ pub fn certificate() -> &'static (PathBuf, PathBuf) {
             let unfinished = directory.join("cert.pem.new");
             let mut openssl = Command::new("openssl");
             openssl
-                .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=localhost".split(' '))
+                .args(
+                    "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 3650 -subj /CN=localhost"
+                        .split(' '),
+                )
                 .args(["-keyout", text(&key), "-out", text(&unfinished)]);
             run(&mut openssl, DEADLINE, "").expect_success("openssl makes no certificate for the test servers");
             fs::rename(&unfinished, &cert).expect("rename the certificate");

@@ -1,0 +1,59 @@
+//! The C programs of tests/c: what a server written in C meets. Each is compiled as a user would, and run.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+use support::{compile, root, run, stage, Scratch};
+
+/// The programs take less than a second each in the main; all of them have deadlines of their own inside.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+fn passes(name: &str) {
+    let scratch = Scratch::new(name);
+    let sources = root().join("tests/c");
+    let (program, tls) = (sources.join(format!("{name}.c")), sources.join("tls.c"));
+    let binary = scratch.path().join(name);
+    compile(&[&program, &tls], &binary);
+    let mut command = Command::new(&binary);
+    command.current_dir(scratch.path()).env("LD_LIBRARY_PATH", stage().join("lib")).env("TMPDIR", scratch.path());
+    let complaint = format!("tests/c/{name}.c fails; once more with gdb or strace: build it as `cc` was called here");
+    run(&mut command, DEADLINE, "").expect_success(&complaint);
+}
+
+macro_rules! c_programs {
+    ($($name:ident)*) => {
+        const PROGRAMS: &[&str] = &[$(stringify!($name)),*];
+        $(#[test] fn $name() { passes(stringify!($name)); })*
+    };
+}
+
+c_programs! {
+    early_data
+    fork_and_threads
+    host_state_untouched
+    lifecycle
+    null_arguments
+    opaque_records
+    server_names
+    store_holds_nothing_useless
+    store_is_not_emptied
+    tls13_chain_ends
+}
+
+#[test]
+fn every_program_has_a_test() {
+    let is_program = |path: &Path| {
+        path.extension().is_some_and(|e| e == "c")
+            && fs::read_to_string(path).expect("a C source").contains("\nint main(")
+    };
+    let entries = fs::read_dir(root().join("tests/c")).expect("tests/c").map(|entry| entry.expect("an entry").path());
+    let mut found: Vec<String> = entries
+        .filter(|path| is_program(path))
+        .map(|path| path.file_stem().expect("a file name").to_string_lossy().into_owned())
+        .collect();
+    found.sort();
+    assert_eq!(found, PROGRAMS, "tests/c and the list in tests/c_programs.rs differ: a program would never run");
+}
