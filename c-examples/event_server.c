@@ -20,7 +20,6 @@
 #include <unistd.h>
 
 enum { TIMEOUT = 5 };                       /* seconds that a connection may last */
-
 static TAILQ_HEAD(, connection) connections = TAILQ_HEAD_INITIALIZER(connections);  /* oldest first */
 struct connection {
     TAILQ_ENTRY(connection) entry;
@@ -30,10 +29,10 @@ struct connection {
     time_t deadline;
     char line[64];
 };
-
 static const char *cert = "cert.pem", *key = "key.pem", *store, *store_options;
 static int port = 4433, workers = 4, ctx_per_worker, epoll, lifeline[2];
 static SSL_CTX *ctx;
+static volatile sig_atomic_t stopped_by;
 
 static int make_listener(void)
 {
@@ -49,17 +48,14 @@ static int make_listener(void)
     return fd;
 }
 
-/* The session id context is the same in all programs that share sessions. */
 static void make_ctx(void)
 {
     ctx = SSL_CTX_new(TLS_server_method());
     if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1
         || SSL_CTX_use_certificate_chain_file(ctx, cert) != 1
         || SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1
-        || SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"examples", 8) != 1) {
-        ERR_print_errors_fp(stderr);
-        exit(1);
-    }
+        || SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"examples", 8) != 1)  /* in all that share */
+        errx(1, "%s, %s: %s", cert, key, ERR_error_string(ERR_peek_error(), NULL));
     if (store == NULL || sesscache_enable(ctx, store, store_options) != SESSCACHE_OK) {
         if (store != NULL)
             warnx("no shared sessions: %s", sesscache_errmsg());
@@ -70,8 +66,7 @@ static void make_ctx(void)
 
 static int watch(int operation, int fd, uint32_t events, void *data)
 {
-    struct epoll_event event = { .events = events, .data.ptr = data };
-    return epoll_ctl(epoll, operation, fd, &event);
+    return epoll_ctl(epoll, operation, fd, &(struct epoll_event){ .events = events, .data.ptr = data });
 }
 
 /* Goes on until it has to wait for the client. Returns the events to wait for, 0 when the connection is over. */
@@ -79,7 +74,6 @@ static uint32_t advance(struct connection *c)
 {
     static char received[SSL3_RT_MAX_PLAIN_LENGTH];     /* a whole record: nothing stays behind, unseen by epoll */
     int n = -1;
-    ERR_clear_error();
     if (c->step == HANDSHAKE && (n = SSL_accept(c->ssl)) == 1) {
         c->length = snprintf(c->line, sizeof c->line, "worker %d resumed %d\n", getpid(), SSL_session_reused(c->ssl));
         c->step = GREET;
@@ -92,21 +86,21 @@ static uint32_t advance(struct connection *c)
     int error = SSL_get_error(c->ssl, n);
     if (error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE)
         return error == SSL_ERROR_WANT_READ ? EPOLLIN : EPOLLOUT;
-    if (error != SSL_ERROR_SSL && error != SSL_ERROR_SYSCALL) {
+    if (error != SSL_ERROR_SSL && error != SSL_ERROR_SYSCALL)   /* after these, nothing more may be sent */
         SSL_shutdown(c->ssl);
-    } else if (c->step == HANDSHAKE) {
-        const char *reason = ERR_reason_error_string(ERR_peek_error());
-        warnx("handshake failed: %s", reason != NULL ? reason : "connection lost");
-    }
     return 0;
 }
 
 static void end(struct connection *c)
 {
+    const char *reason = ERR_reason_error_string(ERR_peek_error());
+    if (c->step == HANDSHAKE)
+        warnx("handshake failed: %s", reason != NULL ? reason : "connection lost or timed out");
     TAILQ_REMOVE(&connections, c, entry);
     SSL_free(c->ssl);
     close(c->fd);
     free(c);
+    ERR_clear_error();                      /* the error queue is the thread's: leave none for the next connection */
 }
 
 static void welcome(int listener)
@@ -161,7 +155,7 @@ static _Noreturn void work(int listener)
 /* The lifeline ends at this signal, or when the master dies in whatever way; every worker sees it. */
 static void on_stop(int signal_number)
 {
-    (void)signal_number;
+    stopped_by = signal_number;
     shutdown(lifeline[1], SHUT_WR);
 }
 
@@ -201,5 +195,5 @@ int main(int argc, char **argv)
     while (wait(NULL) > 0)
         continue;                           /* prefork_server.c shows how to restart one that died */
     SSL_CTX_free(ctx);
-    return 0;
+    return stopped_by != 0 ? 0 : 1;         /* 1: no worker is left, and nobody asked for that */
 }

@@ -1,6 +1,6 @@
 /* Fork-per-connection TLS server: every client gets a process of its own, which ends with the connection.
  * Build:  cc -std=c11 -o fork_server fork_server.c $(pkg-config --cflags --libs sesscache)
- * Expect: with -s DIRECTORY clients resume; without it never, since each session is lost with the child that made it. */
+ * Expect: with -s DIRECTORY clients resume; without it never: each session is lost with the child that made it. */
 #define _GNU_SOURCE
 #include <err.h>
 #include <errno.h>
@@ -25,6 +25,7 @@ static SSL_CTX *ctx;
 static sesscache *cache;
 static volatile sig_atomic_t stop;
 
+/* Not blocking: a client may be gone again between ppoll() and accept(). */
 static void make_listener(void)
 {
     struct sockaddr_in address = { .sin_family = AF_INET, .sin_port = htons((uint16_t)port),

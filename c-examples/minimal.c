@@ -1,8 +1,7 @@
 /* The smallest complete TLS server that keeps its sessions in a shared store: one call, sesscache_enable(), does it.
  * Build:  cc -std=c11 -o minimal minimal.c $(pkg-config --cflags --libs sesscache)
- * Expect: a client resumes its session, also after this program was restarted, and in any other one on the same store. */
+ * Expect: a client resumes its session, also after a restart of this program, and in any other on the same store. */
 #define _DEFAULT_SOURCE
-#include <arpa/inet.h>
 #include <err.h>
 #include <netinet/in.h>
 #include <openssl/err.h>

@@ -2,9 +2,7 @@
  * Build:  cc -std=c11 -o resume_client resume_client.c $(pkg-config --cflags --libs libssl libcrypto)
  * Expect: resume_client -p 4433 -n 9   prints a line per connection, then "resumed 8 of 8, 6 in another worker". */
 #define _DEFAULT_SOURCE
-#include <arpa/inet.h>
 #include <err.h>
-#include <errno.h>
 #include <netinet/in.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -25,16 +23,6 @@ static int session_is_new;
 
 static int port = 4433, quiet, no_close_notify;
 static const char *server_name;
-
-static int number(const char *text, int low, int high)
-{
-    char *end;
-    errno = 0;
-    long value = strtol(text, &end, 10);
-    if (errno != 0 || end == text || *end != '\0' || value < low || value > high)
-        errx(1, "%s: a number from %d to %d is needed", text, low, high);
-    return (int)value;
-}
 
 /* TLS 1.2 calls this at the end of a full handshake. TLS 1.3 calls it for every ticket, which arrive after the
  * handshake, among the first data: SSL_get1_session() right after SSL_connect() would be too early. */
@@ -158,8 +146,8 @@ int main(int argc, char **argv)
     const char *input = NULL, *output = NULL;
     while ((option = getopt(argc, argv, "p:n:23qxu:i:o:")) != -1) {
         switch (option) {
-        case 'p': port = number(optarg, 1, 65535); break;
-        case 'n': connections = number(optarg, 1, 1000000000); break;
+        case 'p': port = atoi(optarg); break;
+        case 'n': connections = atoi(optarg); break;
         case '2': version = TLS1_2_VERSION; break;
         case '3': version = TLS1_3_VERSION; break;
         case 'q': quiet = 1; break;
@@ -167,10 +155,12 @@ int main(int argc, char **argv)
         case 'u': server_name = optarg; break;
         case 'i': input = optarg; break;
         case 'o': output = optarg; break;
-        default: errx(1, "usage: resume_client [-p port] [-n connections] [-2|-3] [-q] [-x] [-u servername]"
-                         " [-i session.pem] [-o session.pem]");
+        default: connections = 0;
         }
     }
+    if (port < 1 || port > 65535 || connections < 1 || optind != argc)
+        errx(1, "usage: %s [-p port] [-n connections] [-2|-3] [-q] [-x] [-u servername] [-i session.pem]"
+                " [-o session.pem]", argv[0]);
     signal(SIGPIPE, SIG_IGN);
     SSL_CTX *ctx = make_ctx(version);
     if (input != NULL)

@@ -9,8 +9,8 @@ mod support;
 use std::thread;
 use std::time::Duration;
 use support::{
-    gnutls_resumes, measure, python_visits, resume_client, s_client, wait_until, Scratch, Server, Tally, Tls, Visit,
-    BOTH,
+    gnutls_resumes, measure, python_visits, resume_client, s_client, wait_until, Scratch, Server, Tally, Tls, Traffic,
+    Visit, BOTH,
 };
 
 /// Every client that comes back is resumed, and not only by the worker that it met before.
