@@ -5,6 +5,7 @@
 #include <err.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sesscache.h>
@@ -41,6 +42,7 @@ static int make_listener(void)
     socklen_t size = sizeof address;
     int on = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof on) != 0
+        || setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0   /* accepted sockets inherit it */
         || bind(fd, (struct sockaddr *)&address, size) != 0 || listen(fd, SOMAXCONN) != 0
         || getsockname(fd, (struct sockaddr *)&address, &size) != 0)
         err(1, "127.0.0.1:%d", port);
@@ -50,8 +52,7 @@ static int make_listener(void)
 
 static void make_ctx(void)
 {
-    ctx = SSL_CTX_new(TLS_server_method());
-    if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1
+    if ((ctx = SSL_CTX_new(TLS_server_method())) == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1
         || SSL_CTX_use_certificate_chain_file(ctx, cert) != 1
         || SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1
         || SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"examples", 8) != 1)  /* in all that share */
@@ -128,8 +129,7 @@ static _Noreturn void work(int listener)
     close(lifeline[1]);
     if (ctx_per_worker)
         make_ctx();
-    epoll = epoll_create1(0);
-    if (epoll < 0 || watch(EPOLL_CTL_ADD, listener, EPOLLIN, &listener) != 0
+    if ((epoll = epoll_create1(0)) < 0 || watch(EPOLL_CTL_ADD, listener, EPOLLIN, &listener) != 0
         || watch(EPOLL_CTL_ADD, lifeline[0], EPOLLIN | EPOLLONESHOT, lifeline) != 0)
         err(1, "epoll");
     while (listener >= 0 || !TAILQ_EMPTY(&connections)) {

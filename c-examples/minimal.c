@@ -4,6 +4,7 @@
 #define _DEFAULT_SOURCE
 #include <err.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <sesscache.h>
@@ -30,10 +31,8 @@ static SSL_CTX *make_ctx(const char *cert, const char *key, const char *path)
         || SSL_CTX_use_certificate_chain_file(ctx, cert) != 1
         || SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1
         /* The same in all programs that share sessions with each other. */
-        || SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"examples", 8) != 1) {
-        ERR_print_errors_fp(stderr);
-        exit(1);
-    }
+        || SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"examples", 8) != 1)
+        errx(1, "%s, %s: %s", cert, key, ERR_error_string(ERR_peek_error(), NULL));
     if (sesscache_enable(ctx, path, NULL) != SESSCACHE_OK)
         warnx("no shared sessions: %s", sesscache_errmsg());
     return ctx;
@@ -47,6 +46,7 @@ static void make_listener(const char *port)
     int on = 1;
     listener = socket(AF_INET, SOCK_STREAM, 0);
     if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0
+        || setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0   /* accepted sockets inherit it */
         || bind(listener, (struct sockaddr *)&address, size) != 0 || listen(listener, SOMAXCONN) != 0
         || getsockname(listener, (struct sockaddr *)&address, &size) != 0)
         err(1, "127.0.0.1:%s", port);

@@ -5,6 +5,7 @@
 #include <err.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <poll.h>
@@ -36,6 +37,7 @@ static void make_listener(void)
     int on = 1;
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on) != 0
+        || setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0   /* accepted sockets inherit it */
         || bind(listener, (struct sockaddr *)&address, size) != 0 || listen(listener, SOMAXCONN) != 0
         || getsockname(listener, (struct sockaddr *)&address, &size) != 0)
         err(1, "127.0.0.1:%d", port);
@@ -51,10 +53,8 @@ static void make_ctx(void)
     if (ctx == NULL || SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) != 1
         || SSL_CTX_use_certificate_chain_file(ctx, cert) != 1
         || SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) != 1
-        || SSL_CTX_set_session_id_context(ctx, context, sizeof context - 1) != 1) {
-        ERR_print_errors_fp(stderr);
-        exit(1);
-    }
+        || SSL_CTX_set_session_id_context(ctx, context, sizeof context - 1) != 1)
+        errx(1, "%s, %s: %s", cert, key, ERR_error_string(ERR_peek_error(), NULL));
     if (store == NULL || sesscache_open(store, store_options, &cache) != SESSCACHE_OK
         || sesscache_attach(cache, ctx) != SESSCACHE_OK) {
         if (store != NULL)

@@ -101,7 +101,7 @@ typedef struct {
      */
     uint64_t sessions;
     /**
-     * pages in use, in bytes
+     * bytes of pages in use
      */
     uint64_t used_bytes;
     /**
@@ -386,3 +386,49 @@ sesscache_status sesscache_each(sesscache *cache,
 #endif  // __cplusplus
 
 #endif  /* SESSCACHE_H */
+
+/*
+ * The options: name=value pairs separated by spaces. A value with spaces stands in single quotes.
+ *
+ * capacity, by default 64MiB: a size from 1MiB to 64GiB, as 256MiB.
+ *     Hard limit of the store. When it is full, the sessions that expire first make room.
+ *
+ * ttl, by default the SSL_CTX's timeout: a time from 1s to 366d, as 90s, 15m, 2h or 1d.
+ *     Life of a session, counted from its last full handshake through any number of resumptions.
+ *
+ * mode, by default 0600: an octal file mode that gives others nothing and lets the owner read and write: 0600, 0640 or 0660.
+ *     Mode of the files; the directory gets the matching search bits.
+ *
+ * owner, by default the user who opens first: a user name or number that exists, as www-data.
+ *     User whose files these are: lets root open for workers that run as somebody else.
+ *
+ * group, by default the owner's: a group name or number that exists, as tls.
+ *     Group of the files, of use with mode=0660.
+ *
+ * namespace, by default empty: up to 255 bytes of text.
+ *     Sessions made in one namespace never resume in another.
+ *
+ * sni, by default strict: strict or off.
+ *     strict: a session resumes only under the server name it was made for (RFC 6066).
+ *
+ * single_use, by default early_data: early_data, always or off.
+ *     Which TLS 1.3 tickets resume once only: those offered with early data, all, or none.
+ *
+ * remove, by default failures: failures, openssl or never.
+ *     Which of OpenSSL's removals are obeyed: those after a TLS error, all, or none.
+ *
+ * deadline, by default 5ms: a time from 0ms to 10s, as 5ms.
+ *     Longest wait for another writer; past it the session is not stored and the handshake goes on.
+ *
+ * decoded, by default 1024: a number from 0 to 1000000.
+ *     Decoded sessions kept per process, so that a returning client's certificate is not parsed again; 0: none.
+ *
+ * guard, by default off: on or off.
+ *     on: the store is mapped read-only, so that a stray write of the host cannot reach it; slower writes.
+ *
+ * key, by default PATH/key: an absolute path.
+ *     File of the sealing keys: 32 bytes each, the first seals, all open.
+ *
+ * readers, by default 2048: a number from 16 to 65536.
+ *     Threads of all processes that can look up at the same time without waiting.
+ */

@@ -55,7 +55,7 @@ pub struct sesscache {
 pub struct sesscache_stats {
     /// records in the store
     pub sessions: u64,
-    /// pages in use, in bytes
+    /// bytes of pages in use
     pub used_bytes: u64,
     /// hard limit of the store, in bytes
     pub capacity: u64,

@@ -80,8 +80,8 @@ pub const GAUGES: usize = 4;
 /// Every field of `sesscache_stats`, append-only.
 pub const TABLE: &[Row] = &[
     Row { name: "sessions", unit: Unit::Now, meaning: "records in the store" },
-    Row { name: "used_bytes", unit: Unit::Bytes, meaning: "pages in use" },
-    Row { name: "capacity", unit: Unit::Bytes, meaning: "hard limit of the store" },
+    Row { name: "used_bytes", unit: Unit::Bytes, meaning: "bytes of pages in use" },
+    Row { name: "capacity", unit: Unit::Bytes, meaning: "hard limit of the store, in bytes" },
     Row { name: "generation", unit: Unit::Now, meaning: "number of the current generation" },
     count("hits", "lookups that found a session"),
     count("misses_absent", "lookups of an id the store does not have"),

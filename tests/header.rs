@@ -13,11 +13,46 @@ use support::{compile_check, root, run, text, Compile, Scratch};
 const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 
 fn generated() -> String {
-    let config = cbindgen::Config::from_file(root().join("cbindgen.toml")).expect("cbindgen.toml");
-    let bindings = cbindgen::Builder::new().with_crate(root()).with_config(config).generate();
+    let mut config = cbindgen::Config::from_file(root().join("cbindgen.toml")).expect("cbindgen.toml");
+    config.trailer = Some(options());
+    let bindings = cbindgen::Builder::new().with_src(root().join("src/capi.rs")).with_config(config).generate();
     let mut header = Vec::new();
     bindings.expect("the C API is beyond cbindgen").write(&mut header);
     String::from_utf8(header).expect("a header in UTF-8")
+}
+
+/// The table of options as the comment that ends the header.
+fn options() -> String {
+    let mut text =
+        "/*\n * The options: name=value pairs separated by spaces. A value with spaces stands in single quotes.\n"
+            .to_owned();
+    for option in sesscache::OPTIONS {
+        text += &format!(
+            " *\n * {}, by default {}: {}.\n *     {}\n",
+            option.name, option.default, option.accepts, option.meaning
+        );
+    }
+    text + " */"
+}
+
+#[test]
+fn the_struct_of_counters_is_the_table_of_counters() {
+    let header = committed();
+    let body = header.split("typedef struct {").nth(1).expect("the struct");
+    let body = body.split('}').next().expect("the struct ends");
+    let fields: Vec<(String, String)> = body
+        .split("uint64_t ")
+        .skip(1)
+        .map(|rest| rest.split(';').next().expect("a field ends").to_owned())
+        .zip(
+            body.split("     * ")
+                .skip(1)
+                .map(|rest| rest.split("\n     */").next().expect("a comment ends").to_owned()),
+        )
+        .collect();
+    let table: Vec<(String, String)> =
+        sesscache::COUNTERS.iter().map(|row| (row.name.to_owned(), row.meaning.to_owned())).collect();
+    assert_eq!(fields, table, "a C program reads one counter and gets another");
 }
 
 fn committed() -> String {

@@ -8,7 +8,7 @@ mod process;
 mod server;
 
 pub use c::{compile, compile_check, Compile};
-pub use clients::{gnutls_resumes, measure, python_visits, resume_client, s_client, Tally, Tls, Traffic, Visit, BOTH};
+pub use clients::{gnutls, measure, python_visits, resume_client, s_client, Tally, Tls, Traffic, Visit, BOTH};
 pub use process::{run, signal, spawn_in_group, Finished};
 pub use server::{certificate, Server};
 
