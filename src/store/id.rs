@@ -23,7 +23,8 @@ const FOREIGN: u8 = 1;
 const OPAQUE: u8 = 2;
 /// Bytes before the id in such a key: the two, the kind, the namespace, the length of the id.
 const PREFIX: usize = 8;
-const KEY_MAX: usize = PREFIX + FOREIGN_MAX + 1;
+/// Longest key in the tree; LMDB takes 511.
+pub const KEY_MAX: usize = PREFIX + FOREIGN_MAX + 1;
 
 /// The first key of a tree, there from the beginning: shows where the map lies.
 pub const SENTINEL: &[u8] = &[0, 0, 0];

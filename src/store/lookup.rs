@@ -228,17 +228,20 @@ impl Store {
     fn take_away(&self, desk: &Desk, key: &Key, seen: &[u8]) -> std::result::Result<(), Miss> {
         let generation = &desk.generation;
         let inside = self.enter(generation).map_err(|_| Miss::Unavailable)?;
-        let mut current = Vec::with_capacity(seen.len());
-        let taken = self.with_room(generation).map_err(|_| Miss::Unavailable).and_then(|()| {
-            let done = generation.env.write(&inside, |write| {
-                let same = copy_record(write.txn(), key, &mut current)? && current == seen;
-                Ok(same && super::evict::delete(write, key)?)
-            });
-            drop(inside);
-            done.map_err(|fault| {
-                self.note_fault(generation, fault);
-                Miss::Unavailable
-            })
+        self.with_room(generation).map_err(|_| Miss::Unavailable)?;
+        let taken = generation.env.write(&inside, |write| {
+            if !Header::read(seen).is_some_and(|header| header.has(flags::CONTINUED)) {
+                let same = write.txn().get(key.bytes())? == Some(seen);
+                return Ok(same && write.delete(key.bytes())?);
+            }
+            let mut current = Vec::with_capacity(seen.len());
+            let same = copy_record(write.txn(), key, &mut current)? && current == seen;
+            Ok(same && super::evict::delete(write, key)?)
+        });
+        drop(inside);
+        let taken = taken.map_err(|fault| {
+            self.note_fault(generation, fault);
+            Miss::Unavailable
         })?;
         if taken {
             Ok(())

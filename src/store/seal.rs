@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::id::KEY_MAX;
 use super::place::{check_private, Place};
 use super::record::{Header, Record, HEADER, OVERHEAD};
 use crate::status::{Error, Result, Status};
@@ -121,6 +122,28 @@ fn write_new_key(path: &Path, access: Access, place: impl Fn(&Path, &Path) -> io
     placed.map_err(|e| Error::system(format_args!("cannot write a sealing key to {}", path.display()), &e))
 }
 
+/// What a seal proves besides the plaintext: header, key in the tree, namespace. One piece, because every call into
+/// OpenSSL costs as much as a hundred bytes.
+struct Aad {
+    bytes: [u8; HEADER + KEY_MAX + 8],
+    len: usize,
+}
+
+impl Aad {
+    fn new(header: &[u8; HEADER], (key, namespace): (&[u8], u64)) -> Option<Aad> {
+        let mut aad = Aad { bytes: [0; HEADER + KEY_MAX + 8], len: HEADER + key.len() + 8 };
+        let (head, rest) = aad.bytes.split_first_chunk_mut::<HEADER>()?;
+        *head = *header;
+        rest.get_mut(..key.len())?.copy_from_slice(key);
+        rest.get_mut(key.len()..key.len() + 8)?.copy_from_slice(&namespace.to_be_bytes());
+        Some(aad)
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 /// Seals and opens for one thread: kept cipher contexts, and a nonce that never repeats.
 pub(crate) struct Sealer {
     keys: Arc<Keys>,
@@ -177,7 +200,7 @@ impl Sealer {
         let (sealed, tag_out) = rest.split_last_chunk_mut::<TAG>()?;
         header.write(head);
         *nonce_out = nonce;
-        *tag_out = self.sealing.as_mut()?.seal(&nonce, [head, place.0, &place.1.to_be_bytes()], plain, sealed)?;
+        *tag_out = self.sealing.as_mut()?.seal(&nonce, Aad::new(head, place)?.bytes(), plain, sealed)?;
         Some(())
     }
 
@@ -185,8 +208,9 @@ impl Sealer {
     pub(crate) fn open(&mut self, record: &Record<'_>, place: (&[u8], u64), out: &mut Vec<u8>) -> bool {
         out.clear();
         out.resize(record.sealed.len(), 0);
-        let namespace = place.1.to_be_bytes();
-        let aad = [record.header_bytes, place.0, &namespace];
+        let Some(aad) = record.header_bytes.first_chunk().and_then(|header| Aad::new(header, place)) else {
+            return false;
+        };
         for (key, slot) in self.keys.keys.iter().zip(&mut self.opening) {
             if key.number != record.header.key_number {
                 continue;
@@ -194,7 +218,10 @@ impl Sealer {
             if slot.is_none() {
                 *slot = Cipher::opening(&key.secret);
             }
-            if slot.as_mut().is_some_and(|cipher| cipher.open(record.nonce, aad, record.sealed, record.tag, out)) {
+            if slot
+                .as_mut()
+                .is_some_and(|cipher| cipher.open(record.nonce, aad.bytes(), record.sealed, record.tag, out))
+            {
                 return true;
             }
         }

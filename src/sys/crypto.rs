@@ -75,13 +75,7 @@ impl Cipher {
     }
 
     /// Encrypts `plain` into `out` (same length) and returns the tag over `aad` and the ciphertext.
-    pub(crate) fn seal(
-        &mut self,
-        nonce: &[u8; NONCE],
-        aad: [&[u8]; 3],
-        plain: &[u8],
-        out: &mut [u8],
-    ) -> Option<[u8; TAG]> {
+    pub(crate) fn seal(&mut self, nonce: &[u8; NONCE], aad: &[u8], plain: &[u8], out: &mut [u8]) -> Option<[u8; TAG]> {
         assert_eq!(plain.len(), out.len());
         let mut len = 0;
         let mut tag = [0_u8; TAG];
@@ -89,12 +83,10 @@ impl Cipher {
         let mut ok =
             unsafe { ffi::EVP_EncryptInit_ex(self.ctx, ptr::null(), ptr::null_mut(), ptr::null(), nonce.as_ptr()) }
                 == 1;
-        for part in aad.iter().filter(|part| !part.is_empty()) {
-            // SAFETY: a NULL output marks associated data; `len` bytes are read.
-            ok &= unsafe {
-                ffi::EVP_EncryptUpdate(self.ctx, ptr::null_mut(), &mut len, part.as_ptr(), part.len() as libc::c_int)
-            } == 1;
-        }
+        // SAFETY: a NULL output marks associated data; `len` bytes are read.
+        ok &= unsafe {
+            ffi::EVP_EncryptUpdate(self.ctx, ptr::null_mut(), &mut len, aad.as_ptr(), aad.len() as libc::c_int)
+        } == 1;
         // SAFETY: GCM is a stream mode: exactly as many bytes come out as go in, and `out` has them.
         ok &= unsafe {
             ffi::EVP_EncryptUpdate(self.ctx, out.as_mut_ptr(), &mut len, plain.as_ptr(), plain.len() as libc::c_int)
@@ -112,7 +104,7 @@ impl Cipher {
     pub(crate) fn open(
         &mut self,
         nonce: &[u8; NONCE],
-        aad: [&[u8]; 3],
+        aad: &[u8],
         sealed: &[u8],
         tag: &[u8; TAG],
         out: &mut [u8],
@@ -124,12 +116,10 @@ impl Cipher {
         let mut ok =
             unsafe { ffi::EVP_DecryptInit_ex(self.ctx, ptr::null(), ptr::null_mut(), ptr::null(), nonce.as_ptr()) }
                 == 1;
-        for part in aad.iter().filter(|part| !part.is_empty()) {
-            // SAFETY: as in `seal`.
-            ok &= unsafe {
-                ffi::EVP_DecryptUpdate(self.ctx, ptr::null_mut(), &mut len, part.as_ptr(), part.len() as libc::c_int)
-            } == 1;
-        }
+        // SAFETY: as in `seal`.
+        ok &= unsafe {
+            ffi::EVP_DecryptUpdate(self.ctx, ptr::null_mut(), &mut len, aad.as_ptr(), aad.len() as libc::c_int)
+        } == 1;
         // SAFETY: as in `seal`.
         ok &= unsafe {
             ffi::EVP_DecryptUpdate(self.ctx, out.as_mut_ptr(), &mut len, sealed.as_ptr(), sealed.len() as libc::c_int)
@@ -165,17 +155,14 @@ mod tests {
         let nonce = [9; NONCE];
         let plain = b"a session";
         let mut sealed = [0; 9];
-        let tag = Cipher::sealing(&key).unwrap().seal(&nonce, [b"a", b"", b"c"], plain, &mut sealed).unwrap();
+        let tag = Cipher::sealing(&key).unwrap().seal(&nonce, b"ac", plain, &mut sealed).unwrap();
         let mut cipher = Cipher::opening(&key).unwrap();
         let mut out = [0; 9];
-        assert!(cipher.open(&nonce, [b"a", b"", b"c"], &sealed, &tag, &mut out));
+        assert!(cipher.open(&nonce, b"ac", &sealed, &tag, &mut out));
         assert_eq!(&out, plain);
-        assert!(
-            !cipher.open(&nonce, [b"b", b"", b"c"], &sealed, &tag, &mut out),
-            "other associated data must not open"
-        );
+        assert!(!cipher.open(&nonce, b"bc", &sealed, &tag, &mut out), "other associated data must not open");
         assert_eq!(out, [0; 9], "what did not open is wiped");
         sealed[3] ^= 1;
-        assert!(!cipher.open(&nonce, [b"a", b"", b"c"], &sealed, &tag, &mut out), "a flipped bit must not open");
+        assert!(!cipher.open(&nonce, b"ac", &sealed, &tag, &mut out), "a flipped bit must not open");
     }
 }

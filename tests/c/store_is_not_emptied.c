@@ -239,6 +239,17 @@ static void forgetting_a_tls13_connection_ends_all_its_tickets(const char *scrat
     SSL_CTX_free(here);
 }
 
+static void forgetting_a_resumed_tls13_connection_ends_the_ticket_it_came_with(const char *scratch)
+{
+    char *store = store_in(scratch);
+    struct outcome first = tls_elsewhere(store, NULL, (struct visit){.version = TLS1_3_VERSION}), again;
+
+    again = tls_elsewhere(store, NULL, (struct visit){.version = TLS1_3_VERSION, .offer = &first.newest, .finished = forget});
+    CHECK(again.resumed, "the session does not resume to begin with");
+    CHECK(!resumes(store, &first, TLS1_3_VERSION), "the ticket that a forgotten connection came with resumes again");
+    CHECK(!resumes(store, &again, TLS1_3_VERSION), "the ticket that a forgotten connection was given resumes");
+}
+
 static void a_ticket_issued_after_forgetting_its_connection_does_not_resume(const char *scratch)
 {
     char *store = store_in(scratch);
@@ -322,6 +333,7 @@ int main(int argc, char **argv)
         TEST(a_fatal_alert_deletes_the_session_it_resumed),
         TEST(a_forgotten_tls12_session_resumes_nowhere),
         TEST(forgetting_a_tls13_connection_ends_all_its_tickets),
+        TEST(forgetting_a_resumed_tls13_connection_ends_the_ticket_it_came_with),
         TEST(a_ticket_issued_after_forgetting_its_connection_does_not_resume),
         TEST(forgetting_one_connection_leaves_the_others),
         TEST(remove_openssl_obeys_every_removal),
