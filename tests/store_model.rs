@@ -111,6 +111,8 @@ impl Model {
         // Of all lengths, that of an issued id among them, and some the beginning of others.
         let own = |n: usize| [1, 2, 16, 31, 32, 33, 255, 254][n % 8];
         let mut ids: Vec<Vec<u8>> = (0..NAMES).map(|n| random.id(if n < ISSUED { 0 } else { own(n) })).collect();
+        // Two of one random byte each may well be the same.
+        (0..NAMES).filter(|n| own(*n) == 1).for_each(|n| ids[n].fill(n as u8));
         ids[NAMES - 1] = [&ids[ISSUED][..], b"+"].concat();
         ids[NAMES - 2] = [&ids[ISSUED + 4][..], b"\x01"].concat();
         Model { ids, ends: vec![i64::MAX; NAMES], records: HashMap::new(), now: BEGIN, generation: 0, lost: 0 }

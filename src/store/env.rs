@@ -102,7 +102,7 @@ impl Env {
         if !shape.guard {
             files::reserve(&directory.join("data.mdb"), 0, reserve).map_err(system)?;
         }
-        env.write_alone(|write| write.put(SENTINEL, b"sesscache", false))
+        env.write_alone(|write| write.put(SENTINEL, b"sesscache"))
     }
 
     /// Opens the generation in `directory`. Damage that shows from outside is found here.
@@ -396,20 +396,23 @@ impl Write<'_> {
         self.txn
     }
 
-    /// Puts; `append` when the key is likely the last.
-    pub(crate) fn put(&mut self, key: &[u8], value: &[u8], append: bool) -> Result<(), Fault> {
+    /// Puts in whatever place.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
         let mut key = as_val(key);
         let mut value = as_val(value);
-        if append {
-            // SAFETY: a live write transaction; LMDB reads key and value.
-            match unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, ffi::MDB_APPEND) } {
-                // Another process was faster, and its key is greater.
-                ffi::MDB_KEYEXIST => {}
-                code => return check(code),
-            }
-        }
-        // SAFETY: as above.
+        // SAFETY: a live write transaction; LMDB reads key and value.
         check(unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, 0) })
+    }
+
+    /// Puts behind the last key; false, with nothing put, when the key is not greater.
+    pub(crate) fn append(&mut self, key: &[u8], value: &[u8]) -> Result<bool, Fault> {
+        let mut key = as_val(key);
+        let mut value = as_val(value);
+        // SAFETY: a live write transaction; LMDB reads key and value.
+        match unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, ffi::MDB_APPEND) } {
+            ffi::MDB_KEYEXIST => Ok(false),
+            code => check(code).map(|()| true),
+        }
     }
 
     /// Deletes; false when it was not there.

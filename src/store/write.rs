@@ -10,7 +10,7 @@ use super::generation::{Generation, RESERVE_STEP};
 use super::id::{Decoded, Key, OUTSIDERS};
 use super::lookup::namespace_hash;
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
-use super::seat::{self, Seat};
+use super::seat::{self, Desk, Seat};
 use super::{Namespace, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
@@ -87,6 +87,12 @@ impl Store {
             if OVERHEAD + plain.len() > piece(seat.now.generation.env.page) {
                 header.flags |= flags::CONTINUED;
             }
+            // A session's id is made once; an application may put again what lies in the generation before.
+            if header.has(flags::OPAQUE) || key.expiry().is_none() {
+                if let Some(before) = seat.before.as_mut() {
+                    self.replace_in(before, &key)?;
+                }
+            }
             let mut record = std::mem::take(&mut seat.record);
             let sealed = seat.sealer.seal(header, (key.bytes(), wide), plain, &mut record);
             let done = match sealed {
@@ -101,6 +107,18 @@ impl Store {
             seat.opened.control.count(seat.shard, counter, 1);
             done.map_err(|(_, error)| error)
         })?
+    }
+
+    /// Deletes an older record of the same key, so that it does not come back when the new one goes.
+    fn replace_in(&self, before: &mut Desk, key: &Key) -> Result<()> {
+        let failed = |fault: Fault| Error::new(Status::System, fault.text());
+        if !before.read(|txn| txn.get(key.bytes()).map(|found| found.is_some())).map_err(failed)?.map_err(failed)? {
+            return Ok(());
+        }
+        let generation = &before.generation;
+        let inside = self.enter(generation)?;
+        self.with_room(generation).map_err(failed)?;
+        generation.env.write(&inside, |write| evict::delete(write, key)).map_err(failed).map(|_| ())
     }
 
     fn write_record(
@@ -162,15 +180,17 @@ impl Store {
             }
             if key.expiry().is_none() {
                 swept.expired += evict::expire_outside(write, key.bytes(), now, EXPIRE_PER_PUT, EXPIRE_PER_PUT)?.0;
-                // A shorter record over a longer one must leave no continuation behind.
-                evict::delete(write, key)?;
             }
             swept.evicted += evict::make_room(write, limit, key, gate.has_foreign())?.evicted;
-            for (n, bytes) in record.chunks(piece(env.page)).enumerate() {
-                match n {
-                    0 => write.put(key.bytes(), bytes, key.expiry().is_some())?,
-                    n => write.put(key.continuation(n as u8).bytes(), bytes, true)?,
-                }
+            let (first, rest) = record.split_at(record.len().min(piece(env.page)));
+            // A new id is the last key, unless another process was faster or the record replaces one: a shorter one
+            // must leave no continuation behind.
+            if key.expiry().is_none() || !write.append(key.bytes(), first)? {
+                evict::delete(write, key)?;
+                write.put(key.bytes(), first)?;
+            }
+            for (n, bytes) in rest.chunks(piece(env.page)).enumerate() {
+                write.put(key.continuation(n as u8 + 1).bytes(), bytes)?;
             }
             Ok(swept)
         };
