@@ -29,12 +29,17 @@ pub(crate) fn expire(write: &mut Write<'_>, now: u64, most: usize) -> Result<Swe
     let mut entries = 0;
     write.sweep(TIMES, |key, _| {
         let expiry = expiry_of(key).unwrap_or(0);
+        // A record goes whole: what follows its head is never looked at on its own.
+        if !is_head(key) {
+            entries += 1;
+            return Front::Delete;
+        }
         if expiry > now || swept.expired >= most || entries >= 2 * MOST {
             swept.oldest = expiry;
             return Front::Stop;
         }
         entries += 1;
-        swept.expired += usize::from(is_head(key));
+        swept.expired += 1;
         Front::Delete
     })?;
     Ok(swept)
@@ -49,19 +54,26 @@ pub(crate) fn expire_outside(
     looks: usize,
 ) -> Result<(usize, bool), Fault> {
     let (mut gone, mut looked, mut any) = (0, 0, false);
+    let mut head_gone = false;
     write.sweep(from, |key, value| {
+        // A record goes whole, and stays whole.
+        if !is_head(key) && key < TIMES {
+            return if head_gone { Front::Delete } else { Front::Skip };
+        }
         if key >= TIMES || gone >= most || looked >= looks {
             any |= key < TIMES;
             return Front::Stop;
         }
         looked += 1;
         match Header::read(value) {
-            Some(header) if is_head(key) && u64::from(header.expires) * 1_000_000 <= now => {
+            Some(header) if u64::from(header.expires) * 1_000_000 <= now => {
                 gone += 1;
+                head_gone = true;
                 Front::Delete
             }
             _ => {
                 any = true;
+                head_gone = false;
                 Front::Skip
             }
         }
@@ -79,12 +91,13 @@ pub(crate) fn make_room(write: &mut Write<'_>, limit: usize, near: &Key, outside
         let bound = outside.as_ref().map_or(u64::MAX, |(_, expiry)| *expiry);
         let mut batch = 0;
         write.sweep(TIMES, |key, _| {
+            let head = is_head(key);
             let first = expiry_of(key).is_some_and(|expiry| expiry <= bound);
-            if !first || batch == BATCH {
+            if head && (!first || batch >= BATCH) {
                 return Front::Stop;
             }
             batch += 1;
-            swept.evicted += usize::from(is_head(key));
+            swept.evicted += usize::from(head);
             Front::Delete
         })?;
         entries += batch;
