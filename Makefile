@@ -3,6 +3,7 @@
 #   make            build the library and lay out $(STAGE): header, library, pkg-config file, compiled examples
 #   make demo       show in a table what the cache does for a server of four processes
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
+#   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h anew from src/
 #   make install    into $(DESTDIR)$(PREFIX), after `make`; `make uninstall` takes it away
@@ -40,7 +41,9 @@ NEED_DEMO  := $(NEED_BUILD) openssl:openssl
 NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls-bin python3:python3 \
               nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount
 
-.PHONY: all stage demo test check header install uninstall clean need-build need-demo need-test FORCE
+NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
+
+.PHONY: all stage demo test bench check header install uninstall clean need-build need-demo need-test need-bench FORCE
 .DELETE_ON_ERROR:
 
 all: need-build stage
@@ -48,6 +51,7 @@ all: need-build stage
 need-build: ; @scripts/need $(NEED_BUILD)
 need-demo:  ; @scripts/need $(NEED_DEMO)
 need-test:  ; @scripts/need $(NEED_TEST)
+need-bench: ; @scripts/need $(NEED_BENCH)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
@@ -85,7 +89,12 @@ demo:
 	@scripts/demo
 
 test: need-test stage
-	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast
+
+bench: need-bench
+	$(CARGO) bench --bench store
+	$(CARGO) bench --bench handshake
+	$(CARGO) bench --bench report
 
 check: need-build
 	$(CARGO) fmt --check

@@ -135,7 +135,11 @@ impl Row {
             median: value.get("median")?.as_f64()?,
             p99: value.get("p99")?.as_f64(),
             more: map("more")?,
-            baseline: baseline.get("name").and_then(Value::as_str).map(str::to_owned).zip(baseline.get("median").and_then(Value::as_f64)),
+            baseline: baseline
+                .get("name")
+                .and_then(Value::as_str)
+                .map(str::to_owned)
+                .zip(baseline.get("median").and_then(Value::as_f64)),
             ratio: value.get("ratio")?.as_f64(),
             target: text("target"),
             met: value.get("met")?.as_bool(),
@@ -183,7 +187,8 @@ impl Book {
 
 /// All rows found in `target/bench`, file by file in the order of their names.
 pub fn read_all() -> io::Result<Vec<Row>> {
-    let mut paths: Vec<PathBuf> = fs::read_dir(directory())?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(directory())?.map(|entry| Ok(entry?.path())).collect::<io::Result<_>>()?;
     paths.retain(|path| path.extension().is_some_and(|extension| extension == "json"));
     paths.sort();
     let mut rows = Vec::new();
