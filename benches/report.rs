@@ -60,16 +60,17 @@ fn plain(value: &Value) -> String {
 
 fn charts(rows: &[Row], docs: &Path) -> Result<(), Box<dyn Error>> {
     let file = |name: &str| -> PathBuf { docs.join(name) };
-    let operations: Vec<Group> = ["get hit", "get miss, absent", "put", "put, full", "take"]
-        .iter()
-        .filter_map(|case| {
-            let row = rows
-                .iter()
-                .find(|row| row.bench == "store" && row.case == *case && row.number("size") == Some(140.0))?;
-            let raw = row.baseline.as_ref().map(|(_, value)| *value);
-            Some(Group { label: (*case).to_owned(), values: vec![Some(row.median), raw] })
-        })
-        .collect();
+    let operations: Vec<Group> =
+        ["get miss, forged id", "get miss, absent id", "get hit", "put", "put, evicting", "take"]
+            .iter()
+            .filter_map(|case| {
+                let row = rows
+                    .iter()
+                    .find(|row| row.bench == "store" && row.case == *case && row.number("size") == Some(140.0))?;
+                let raw = row.baseline.as_ref().map(|(_, value)| *value);
+                Some(Group { label: (*case).to_owned(), values: vec![Some(row.median), raw] })
+            })
+            .collect();
     if !operations.is_empty() {
         let title = "Store: CPU time per operation, 140 bytes, 100,000 sessions";
         bars(&file("store.svg"), title, "µs", &["sesscache", "raw LMDB, same bytes"], &operations)?;

@@ -66,7 +66,7 @@ pub fn bars(path: &Path, title: &str, unit: &str, series: &[&str], groups: &[Gro
         .configure_series_labels()
         .background_style(WHITE.mix(0.85))
         .border_style(RGBColor(0xcc, 0xcc, 0xcc))
-        .position(SeriesLabelPosition::UpperRight)
+        .position(SeriesLabelPosition::UpperLeft)
         .label_font(("sans-serif", 14))
         .draw()?;
     root.present()?;
