@@ -31,6 +31,7 @@ macro_rules! c_programs {
 }
 
 c_programs! {
+    attach_and_detach
     early_data
     fork_and_threads
     host_state_untouched

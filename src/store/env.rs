@@ -8,7 +8,6 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
-use std::sync::Arc;
 use std::{fs, io};
 
 use lmdb::EnvironmentFlags;
@@ -19,6 +18,10 @@ use super::gate::Inside;
 use super::id::SENTINEL;
 use crate::sys::files::{self, Access};
 use crate::sys::process;
+
+mod reader;
+
+pub(crate) use self::reader::Reader;
 
 /// LMDB's number for the one unnamed tree (MAIN_DBI in mdb.c).
 const TREE: ffi::MDB_dbi = 1;
@@ -449,53 +452,6 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         if let Some(txn) = self.0.take() {
             txn.abort();
-        }
-    }
-}
-
-/// A reader slot of this thread: a read transaction that is kept reset between lookups.
-pub(crate) struct Reader {
-    txn: Option<Txn>,
-    process: u64,
-    /// Kept so that the environment closes only after its readers.
-    _env: Arc<Env>,
-}
-
-impl Reader {
-    /// Takes a slot.
-    pub(crate) fn new(env: &Arc<Env>) -> Result<Reader, Fault> {
-        let txn = env.begin(ffi::MDB_RDONLY)?;
-        // SAFETY: a live read transaction.
-        unsafe { ffi::mdb_txn_reset(txn.raw) };
-        Ok(Reader { txn: Some(txn), process: env.process, _env: Arc::clone(env) })
-    }
-
-    /// Runs `f` on a snapshot of this moment. No lock, no system call.
-    #[inline]
-    pub(crate) fn read<T>(&mut self, f: impl FnOnce(&mut Txn) -> T) -> Result<T, Fault> {
-        let Some(txn) = &mut self.txn else { return Err(Fault::System(libc::EINVAL)) };
-        // SAFETY: a reset read transaction of this process.
-        check(unsafe { ffi::mdb_txn_renew(txn.raw) })?;
-        let scope = ResetOnDrop(txn);
-        Ok(f(scope.0))
-    }
-}
-
-struct ResetOnDrop<'t>(&'t mut Txn);
-
-impl Drop for ResetOnDrop<'_> {
-    fn drop(&mut self) {
-        // SAFETY: a renewed read transaction of this process.
-        unsafe { ffi::mdb_txn_reset(self.0.raw) };
-    }
-}
-
-impl Drop for Reader {
-    fn drop(&mut self) {
-        if self.process == process::incarnation() {
-            if let Some(txn) = self.txn.take() {
-                txn.abort();
-            }
         }
     }
 }
