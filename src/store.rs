@@ -9,6 +9,7 @@ mod evict;
 mod gate;
 mod generation;
 pub(crate) mod id;
+mod ledger;
 mod lookup;
 mod place;
 pub(crate) mod record;

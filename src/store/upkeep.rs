@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::control::Current;
 use super::env::Fault;
+use super::evict::Sweep;
 use super::generation::{self, Generation};
 use super::{seat, Store};
 use crate::log::{self, Kind};
@@ -67,9 +68,9 @@ impl Store {
         let inside = generation.gate.enter(std::time::Duration::ZERO).ok()?;
         self.with_room(generation).ok()?;
         let now = clock::coarse_micros();
-        let swept = generation.env.write(&inside, |write| super::evict::expire(write, now, SWEEP)).ok()?;
-        generation.gate.set_oldest(swept.oldest);
-        Some(swept.expired)
+        let mut sweep = Sweep::begin(&inside, now);
+        generation.env.write(&inside, |write| sweep.expire(write, SWEEP)).ok()?;
+        Some(sweep.committed().expired)
     }
 
     /// Damage begins a new generation; anything else is said once.
