@@ -266,6 +266,16 @@ impl Store {
         })?
     }
 
+    /// The counters as they were about a minute ago, the gauges as they are.
+    pub(crate) fn recent(self: &Arc<Self>) -> Result<Option<(Duration, Stats)>> {
+        let mut all = self.stats()?;
+        let before = seat::with(self, |seat| seat.opened.control.a_minute_ago())?;
+        Ok(before.map(|(age, counters)| {
+            all.0[GAUGES..].copy_from_slice(&counters);
+            (Duration::from_millis(age), all)
+        }))
+    }
+
     /// Ids that expire later than this, in microseconds, were not made here.
     fn latest(now: u64) -> u64 {
         now + MAX_TTL.as_micros() as u64 + 1_000_000
