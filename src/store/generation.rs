@@ -32,7 +32,7 @@ const ABANDONED: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) struct Generation {
     pub(crate) number: u64,
     pub(crate) env: Arc<Env>,
-    pub(crate) gate: Gate,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) data: PathBuf,
     /// No look for dead readers before this tick.
     readers_at: AtomicU64,
@@ -51,20 +51,21 @@ pub(crate) enum Broken {
 }
 
 impl Generation {
-    /// Opens generation `number`.
-    pub(crate) fn open(place: &Place, number: u64) -> std::result::Result<Generation, Broken> {
+    /// Opens generation `number`. A gate that is mapped already, by a parent, is taken over.
+    pub(crate) fn open(place: &Place, number: u64, gate: Option<Arc<Gate>>) -> std::result::Result<Generation, Broken> {
         let directory = place.generation(number);
         let refused =
             |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
-        let gate = match Gate::open(&directory) {
-            Ok(Some(gate)) => gate,
-            Ok(None) => return Err(Broken::Damaged("its gate is damaged".to_owned())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => {
-                return Err(Broken::Damaged("its gate is no file".to_owned()))
-            }
-            Err(e) => return Err(refused(&e)),
-        };
+        let gate =
+            match gate.map_or_else(|| Gate::open(&directory).map(|gate| gate.map(Arc::new)), |gate| Ok(Some(gate))) {
+                Ok(Some(gate)) => gate,
+                Ok(None) => return Err(Broken::Damaged("its gate is damaged".to_owned())),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
+                Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => {
+                    return Err(Broken::Damaged("its gate is no file".to_owned()))
+                }
+                Err(e) => return Err(refused(&e)),
+            };
         // LMDB would create what is missing, and a new lock file for an old data file means two domains of locks.
         for name in ["data.mdb", "lock.mdb"] {
             match fs::symlink_metadata(directory.join(name)) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::ffi;
 use super::session::Session;
-use crate::sys::process::PerProcess;
+use crate::sys::process::{Found, PerProcess};
 
 /// A busy table is passed by: decoding again is slower, not wrong.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -37,7 +37,13 @@ impl Decoded {
     }
 
     fn table(&self) -> Option<Arc<Mutex<Table>>> {
-        let table = self.table.update(PATIENCE, |now| Ok::<_, Infallible>(now.map_or_else(Arc::default, Arc::clone)));
+        let table = self.table.update(PATIENCE, |found| {
+            Ok::<_, Infallible>(match found {
+                Found::Mine(table) => Arc::clone(table),
+                // Another thread of the parent may have been changing it at the fork.
+                Found::Nothing | Found::Inherited(_) => Arc::default(),
+            })
+        });
         table?.ok()
     }
 
