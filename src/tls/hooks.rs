@@ -294,14 +294,27 @@ pub(super) unsafe fn generate(binding: &Binding, ssl: *mut ffi::SSL, out: &mut [
     let (version, _) = unsafe { protocol(ssl) };
     // SAFETY: by contract; in TLS 1.3 this is the ticket's own session, a copy made a moment ago.
     let session = unsafe { ffi::SSL_get_session(ssl) };
-    let ticket = version == TLS13 && !session.is_null();
-    // SAFETY: the connection holds the session, which is not NULL.
-    if let Some(note) = ticket.then(|| unsafe { session::note(session) }).flatten() {
+    if version == TLS13 && !session.is_null() {
+        // SAFETY: the connection holds the session, which is not NULL.
+        if let Some(note) = unsafe { session::note(session) } {
+            let age = clock::seconds().saturating_sub(u64::from(note.full_handshake));
+            life = life.saturating_sub(age).max(LEAST_LIFE);
+        }
+        // SAFETY: as above.
+        let timeout = unsafe { ffi::SSL_SESSION_get_timeout(session) }.max(0) as u64;
         // What is left of the life that began with the last full handshake; the hint to the client says the same.
-        let age = clock::seconds().saturating_sub(u64::from(note.full_handshake));
-        life = life.saturating_sub(age).max(LEAST_LIFE);
+        life = life.min(timeout.max(LEAST_LIFE));
+        if life != timeout {
+            // SAFETY: as above.
+            unsafe { ffi::SSL_SESSION_set_timeout(session, life as libc::c_long) };
+        }
         // SAFETY: by contract.
-        unsafe { ffi::SSL_SESSION_set_timeout(session, life as libc::c_long) };
+        if binding.policy.single_use != SingleUse::Off && !unsafe { tickets_are_stateful(ssl) } {
+            // The application has turned stateless tickets on again. They never come by here, and OpenSSL's own
+            // protection is off: no early data with them.
+            // SAFETY: by contract.
+            unsafe { ffi::SSL_set_max_early_data(ssl, 0) };
+        }
     }
     match binding.store.issue_id(Duration::from_secs(life)) {
         Some(id) if id.len() == out.len() => {

@@ -86,6 +86,15 @@ void tls_pretend_fresh(struct saved *saved)
     SSL_SESSION_free(session);
 }
 
+void tls_pretend_early(struct saved *saved)
+{
+    SSL_SESSION *session = load(saved);
+
+    CHECK(SSL_SESSION_set_max_early_data(session, 16384) == 1, "SSL_SESSION_set_max_early_data");
+    save(saved, session);
+    SSL_SESSION_free(session);
+}
+
 /* In TLS 1.3 the id travels as the ticket, and only the bytes of the DER form can be changed. */
 void tls_change_id(struct saved *saved)
 {

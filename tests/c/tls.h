@@ -85,6 +85,9 @@ void tls_drop(struct pair *pair);
 /* Dates the session now, so that the client offers it however old it is. */
 void tls_pretend_fresh(struct saved *session);
 
+/* Lets the client send early data with the session, whatever the server allowed. */
+void tls_pretend_early(struct saved *session);
+
 /* A session of the same kind under an id that no server has ever issued. */
 void tls_change_id(struct saved *session);
 
