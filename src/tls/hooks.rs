@@ -49,6 +49,18 @@ unsafe fn demands_client_auth(ssl: *const ffi::SSL) -> bool {
     unsafe { ffi::SSL_get_verify_mode(ssl) & ffi::SSL_VERIFY_PEER != 0 }
 }
 
+/// Whether the handshake under way has answered a ClientHello before: with a HelloRetryRequest, then. The server's random
+/// number is all zero until the first answer, also on an SSL that is used again after SSL_clear.
+///
+/// # Safety
+/// `ssl` is live and processing a ClientHello of TLS 1.3.
+unsafe fn has_answered(ssl: *const ffi::SSL) -> bool {
+    let mut random = [0_u8; 32];
+    // SAFETY: by contract; at most 32 bytes are written.
+    unsafe { ffi::SSL_get_server_random(ssl, random.as_mut_ptr(), random.len()) };
+    random != [0; 32]
+}
+
 /// The body of an extension of the ClientHello in progress.
 ///
 /// # Safety
@@ -164,8 +176,11 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
     let (version, kind) = unsafe { protocol(ssl) };
     let tls13 = version == TLS13;
     if tls13 {
+        // SAFETY: by contract.
+        let retried = unsafe { has_answered(ssl) };
         // SAFETY: by contract; used up at once.
-        if let Some(session) = unsafe { connection::find(ssl) }.and_then(|connection| connection.taken(id)) {
+        let known = unsafe { connection::find(ssl) };
+        if let Some(session) = known.and_then(|connection| connection.taken(id, retried)) {
             return session.into_raw();
         }
     }

@@ -221,6 +221,30 @@ static void a_recorded_flight_played_again_is_not_executed(const char *scratch)
     SSL_CTX_free(two);
 }
 
+/* Servers may use an SSL again after SSL_clear. What was taken for one connection is not good for the next. */
+static void an_ssl_used_again_does_not_resume_a_ticket_twice(const char *scratch)
+{
+    SSL_CTX *server = tls_attached(store_in(scratch), "single_use=always");
+    struct outcome first = first_visit(server);
+    struct pair *once = tls_pair(server, plain(&first.newest)), *twice;
+
+    tls_talk(once);
+    CHECK(once->out.resumed, "the ticket does not resume at all");
+    /* SSL_clear would delete the session of a connection that is not shut down. */
+    SSL_set_shutdown(once->server, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    CHECK(SSL_clear(once->server) == 1, "SSL_clear");
+    twice = tls_pair(server, plain(&first.newest));
+    SSL_free(twice->server);
+    twice->server = once->server;
+    once->server = NULL;
+    CHECK(SSL_set_fd(twice->server, twice->server_fd) == 1, "SSL_set_fd");
+    tls_talk(twice);
+    CHECK(!twice->out.resumed, "the next connection on the same SSL resumes the ticket again");
+    tls_end(twice);
+    tls_drop(once);
+    SSL_CTX_free(server);
+}
+
 /* A host that turns stateless tickets on again after attach: nobody could tell a replay. */
 static void stateless_tickets_carry_no_early_data(const char *scratch)
 {
@@ -290,6 +314,7 @@ int main(int argc, char **argv)
         TEST(single_use_off_accepts_early_data_every_time),
         TEST(a_hello_retry_request_still_resumes),
         TEST(a_recorded_flight_played_again_is_not_executed),
+        TEST(an_ssl_used_again_does_not_resume_a_ticket_twice),
         TEST(stateless_tickets_carry_no_early_data),
         TEST(of_many_processes_at_once_one_accepts_the_early_data),
     };
