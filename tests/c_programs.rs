@@ -12,7 +12,7 @@ use support::{compile, root, run, stage, Scratch};
 const DEADLINE: Duration = Duration::from_secs(120);
 
 /// What all programs are compiled with.
-const SHARED: &[&str] = &["credentials", "saved", "tls"];
+const SHARED: &[&str] = &["credentials", "saved", "tls", "workers"];
 
 fn passes(name: &str) {
     let scratch = Scratch::new(name);
@@ -37,6 +37,8 @@ c_programs! {
     attach_and_detach
     client_auth
     early_data
+    early_data_replayed
+    early_data_unprotected
     fork_and_threads
     host_state_untouched
     isolation
