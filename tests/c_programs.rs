@@ -44,6 +44,7 @@ c_programs! {
     isolation
     lifecycle
     null_arguments
+    one_ticket_at_once
     opaque_records
     server_names
     store_holds_nothing_useless
