@@ -46,6 +46,8 @@ c_programs! {
     null_arguments
     one_ticket_at_once
     opaque_records
+    renegotiation
+    same_as_openssl
     server_names
     store_holds_nothing_useless
     store_is_not_emptied
