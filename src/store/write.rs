@@ -15,6 +15,7 @@ use super::{Namespace, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
+use crate::sys::crypto::TAG;
 use crate::sys::{clock, files};
 
 /// Largest value in one piece: with its page header it fills one overflow page. Larger records are continued under the
@@ -31,14 +32,14 @@ const STUCK: u64 = 1_000;
 const STARVED: u64 = 2_000;
 
 impl Store {
-    /// Stores a session under its id.
+    /// Stores a session under its id; completes the header as the record has it, and says the record's tag.
     pub(crate) fn put(
         self: &Arc<Self>,
         id: &[u8],
         namespace: Namespace<'_>,
-        header: Header,
+        header: &mut Header,
         plain: &[u8],
-    ) -> Result<()> {
+    ) -> Result<[u8; TAG]> {
         self.put_at(namespace, header, plain, |seat| {
             let now = clock::coarse_micros();
             match seat.opened.mask.decode(id, now, Store::latest(now)) {
@@ -57,22 +58,23 @@ impl Store {
         plain: &[u8],
     ) -> Result<()> {
         header.flags |= flags::OPAQUE;
-        self.put_at(namespace, header, plain, |seat| {
+        let placed = self.put_at(namespace, &mut header, plain, |seat| {
             let now = clock::coarse_micros();
             match seat.opened.mask.decode(id, now, Store::latest(now)) {
                 Decoded::Ours(key) => Some(key),
                 _ => Key::opaque(namespace_hash(&seat.opened, namespace).1, id),
             }
-        })
+        });
+        placed.map(|_| ())
     }
 
     fn put_at(
         self: &Arc<Self>,
         namespace: Namespace<'_>,
-        mut header: Header,
+        header: &mut Header,
         plain: &[u8],
         place: impl FnOnce(&Seat) -> Option<Key>,
-    ) -> Result<()> {
+    ) -> Result<[u8; TAG]> {
         if plain.len() > PLAIN_MAX {
             return Err(Error::new(
                 Status::Full,
@@ -96,12 +98,12 @@ impl Store {
             let mut record = std::mem::take(&mut seat.record);
             let sealed = seat.sealer.seal(header, (key.bytes(), wide), plain, &mut record);
             let done = match sealed {
-                Some(()) => self.write_record(seat, &key, &header, &record),
+                Some(tag) => self.write_record(seat, &key, header, &record).map(|()| tag),
                 None => Err((Counter::PutsFailed, Error::new(Status::OpenSsl, "AES-256-GCM failed"))),
             };
             seat.record = record;
             let counter = match &done {
-                Ok(()) => Counter::Puts,
+                Ok(_) => Counter::Puts,
                 Err((counter, _)) => *counter,
             };
             seat.opened.control.count(seat.shard, counter, 1);
