@@ -107,6 +107,7 @@ bench: need-bench
 
 check: need-build
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path tests/clients/rustls/Cargo.toml
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 

@@ -132,7 +132,7 @@ pub fn java_client() -> PathBuf {
     let _lock = lock("client-java");
     let classes = built("java");
     let mut javac = Command::new("javac");
-    javac.args(["-Xlint:all", "-Werror", "-d", text(&classes)]).arg(source("java/Client.java"));
+    javac.args(["-d", text(&classes)]).arg(source("java/Client.java"));
     build(javac, "the client in Java");
     classes
 }

@@ -1,6 +1,6 @@
 //! The clients: what each is, how it keeps its sessions, what it cannot do and why.
 
-use crate::kit::{pkg_config, Kit};
+use crate::kit::{pkg_config, source, Kit};
 use crate::scene::Scene;
 use crate::support::{run, Tls, BOTH};
 use crate::visit::{Errand, Visit};
@@ -8,13 +8,13 @@ use crate::{programs, tools};
 use std::process::Command;
 use std::time::Duration;
 
-/// What the client expects of a server.
+/// Who serves the client where nothing special is asked of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaks {
+pub enum ServedBy {
     /// It reads whatever comes: the example servers will do.
-    Lines,
-    /// An answer to a request.
-    Http,
+    Examples,
+    /// It wants an answer in HTTP, or more time than the five seconds that the examples give to a connection.
+    TestServer,
 }
 
 /// A client that does not resume in a version of TLS, and why.
@@ -32,7 +32,7 @@ pub struct Client {
     pub versions: &'static [Tls],
     /// Its tools are large: it runs on request only.
     pub large: bool,
-    pub speaks: Speaks,
+    pub served_by: ServedBy,
     /// The first visit is among those that it tells of.
     pub tells_first: bool,
     /// It can be given a certificate.
@@ -50,7 +50,7 @@ impl Client {
     /// Whether it makes sense to let the client meet this server.
     pub fn suits(&self, scene: Scene, tls: Tls) -> bool {
         match scene {
-            Scene::Prefork => self.speaks == Speaks::Lines,
+            Scene::Prefork => self.served_by == ServedBy::Examples,
             Scene::Certificate | Scene::CertificateNoContext => self.certificate,
             Scene::Early => self.early && tls == Tls::V13,
             _ => true,
@@ -92,7 +92,7 @@ fn openssl_version() -> String {
 
 /// The locked version, which is the one that is built.
 fn rustls_version() -> String {
-    let lock = include_str!("rustls/Cargo.lock");
+    let lock = std::fs::read_to_string(source("rustls/Cargo.lock")).expect("Cargo.lock of the client with rustls");
     let package = lock.split("[[package]]").find(|package| package.contains("name = \"rustls\"\n"));
     let version = package.and_then(|package| package.split("version = \"").nth(1)?.split('"').next());
     version.expect("rustls is in its client's Cargo.lock").to_owned()
@@ -100,13 +100,13 @@ fn rustls_version() -> String {
 
 const PYTHON_VERSION: &str = "import platform, ssl; print(platform.python_version(), 'with', ssl.OPENSSL_VERSION)";
 
-/// Runs on request, speaks HTTP, and takes a certificate: to be refined.
+/// What most of them have in common.
 const BASE: Client = Client {
     id: "",
     name: "",
     versions: &BOTH,
     large: false,
-    speaks: Speaks::Lines,
+    served_by: ServedBy::Examples,
     tells_first: true,
     certificate: true,
     early: false,
@@ -152,7 +152,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         id: "curl",
         name: "curl",
-        speaks: Speaks::Http,
+        served_by: ServedBy::TestServer,
         how: "`curl -H 'Connection: close' URL URL ...`: the sessions live as long as the process",
         version: || {
             let line = ask("curl", &["--version"]);
@@ -165,7 +165,7 @@ pub const CLIENTS: &[Client] = &[
     Client {
         id: "libcurl",
         name: "libcurl",
-        speaks: Speaks::Http,
+        served_by: ServedBy::TestServer,
         how: "`libcurl/client.c`: new handles that have a share object with `CURL_LOCK_DATA_SSL_SESSION`",
         version: || module_version("libcurl"),
         visit: programs::libcurl,
@@ -222,7 +222,7 @@ pub const CLIENTS: &[Client] = &[
         id: "node_https",
         name: "Node.js `https`",
         large: true,
-        speaks: Speaks::Http,
+        served_by: ServedBy::TestServer,
         how: "`node/client.js https`: an `https.Agent` without keep-alive keeps the sessions",
         version: node_version,
         visit: programs::node_https,
@@ -232,6 +232,7 @@ pub const CLIENTS: &[Client] = &[
         id: "java_sslsocket",
         name: "Java `SSLSocket`",
         large: true,
+        served_by: ServedBy::TestServer, // the first handshake of a process may take long
         how: "`java/Client.java socket`: the `SSLContext` keeps the sessions, by host and port",
         version: java_version,
         visit: programs::java_socket,
@@ -241,7 +242,7 @@ pub const CLIENTS: &[Client] = &[
         id: "java_https",
         name: "Java `HttpsURLConnection`",
         large: true,
-        speaks: Speaks::Http,
+        served_by: ServedBy::TestServer,
         how: "`java/Client.java https`: the same, behind the URL classes",
         version: java_version,
         visit: programs::java_https,
@@ -277,7 +278,7 @@ pub const CLIENTS: &[Client] = &[
         id: "chromium",
         name: "Chromium, headless",
         large: true,
-        speaks: Speaks::Http,
+        served_by: ServedBy::TestServer,
         certificate: false,
         early: true,
         how: "`chromium/page.html`: a page that fetches eight times from a server that closes after every answer",

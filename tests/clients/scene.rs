@@ -1,7 +1,7 @@
 //! The servers that a client comes back to.
 
 use crate::kit::{self, Kit};
-use crate::roster::{Client, Speaks};
+use crate::roster::{Client, ServedBy};
 use crate::support::{collect, spawn_in_group, staged, Scratch, Server, Tls};
 use crate::visit::{Errand, Visit};
 use std::io::{BufRead, BufReader};
@@ -97,8 +97,8 @@ impl Scene {
         };
         let sharing: &[&str] = if self == Scene::Alone { &[] } else { &shared };
         let arguments = [&pair[..], sharing, own].concat();
-        match (self, client.speaks) {
-            (Scene::Shared | Scene::Alone, Speaks::Lines) => Server::start("fork_server", &arguments),
+        match (self, client.served_by) {
+            (Scene::Shared | Scene::Alone, ServedBy::Examples) => Server::start("fork_server", &arguments),
             (Scene::Prefork, _) => Server::start("prefork_server", &arguments),
             _ => Server::start_command(staged(kit::server()), &arguments),
         }

@@ -21,7 +21,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { TIMEOUT = 20 };                      /* seconds that a connection may last: browsers open some ahead of need */
+enum { TIMEOUT = 60 };                      /* seconds that a connection may last: some clients are slow to start */
 
 static const char *cert = "cert.pem", *key = "key.pem", *store, *store_options, *client_ca;
 static int port, listener, no_context;

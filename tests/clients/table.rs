@@ -19,7 +19,10 @@ this page says. Every client comes back several times over TLS 1.2 and TLS 1.3 t
 process of its own, so whatever resumes was made by another process. The word that counts is the server's; where the
 client has one, too, they agree. Clients trust the CA of the server's certificate and check its name.
 
-A cell is the number of connections that resumed, of those that could.
+A cell is the number of connections that resumed, of those that could. `gnutls-cli --resume` and `s_client -reconnect`
+come back in TLS 1.2 without having waited for an answer. OpenSSL hands a TLS 1.2 session to the cache after it has sent
+the last message of the handshake, so a client in such a hurry may overtake its session on a busy machine. It starts over
+then, which is no fault of either side, and the two try again.
 ";
 
 const ABOUT_CONTROL: &str = "\
@@ -29,7 +32,8 @@ TLS 1.2, then TLS 1.3 in each cell; - stands for a version or a feature that the
 
 - *own cache*: the same server without sesscache: each session is lost with the process that made it. This is what shows
   that the figures above can be otherwise.
-- *prefork*: `prefork_server`, four workers that share sessions; not for clients that speak HTTP only.
+- *prefork*: `prefork_server`, four workers that share sessions. Clients that want HTTP, or are slow to start, meet only
+  the server of the first table, which for them is `tests/clients/server.c` and for the others `fork_server`.
 - *s_server*: one process of `openssl s_server` as it comes, which gives out tickets that hold the session. What does not
   resume here would not resume anywhere.
 - *s_server, ids*: the same with `-no_ticket`: session ids, as with sesscache. What resumes here has to resume with sesscache.

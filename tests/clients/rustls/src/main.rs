@@ -28,10 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[wanted])?;
     let builder = builder.with_webpki_verifier(verifier);
     let mut config = match &args[4..] {
-        [cert, key, ..] => builder.with_client_auth_cert(
-            vec![CertificateDer::from_pem_file(cert)?],
-            PrivateKeyDer::from_pem_file(key)?,
-        )?,
+        [cert, key, ..] => builder
+            .with_client_auth_cert(vec![CertificateDer::from_pem_file(cert)?], PrivateKeyDer::from_pem_file(key)?)?,
         _ => builder.with_no_client_auth(),
     };
     config.enable_early_data = early;
