@@ -28,14 +28,14 @@ then, which is no fault of either side, and the two try again.
 const ABOUT_CONTROL: &str = "\
 ## The same clients with other servers
 
-TLS 1.2, then TLS 1.3 in each cell; - stands for a version or a feature that the client lacks.
+TLS 1.2, then TLS 1.3 in each cell; - stands for what the client lacks or was not tried.
 
 - *own cache*: the same server without sesscache: each session is lost with the process that made it. This is what shows
   that the figures above can be otherwise.
 - *prefork*: `prefork_server`, four workers that share sessions. Clients that want HTTP, or are slow to start, meet only
   the server of the first table, which for them is `tests/clients/server.c` and for the others `fork_server`.
-- *s_server*: one process of `openssl s_server` as it comes, which gives out tickets that hold the session. What does not
-  resume here would not resume anywhere.
+- *s_server*: one process of `openssl s_server` as it comes, which gives out tickets that hold the session. A client that
+  starts over here does so for reasons of its own.
 - *s_server, ids*: the same with `-no_ticket`: session ids, as with sesscache. What resumes here has to resume with sesscache.
 ";
 
@@ -48,9 +48,9 @@ Cells as above. The server is the one of the first table with one thing changed.
 - *certificate*: a client certificate is demanded, and a session id context is set. The certificate is known to the server in
   resumed connections, too.
 - *certificate, no context*: OpenSSL stores no session then: every connection is a full handshake, and succeeds.
-- *early data*: the request goes out as early data (TLS 1.3 only); the connections that resumed and whose early data was accepted.
-  OpenSSL, GnuTLS, NSS, rustls and Chromium (with `--enable-features=EnableTLS13EarlyData`) can send it; the others here offer
-  no way to.
+- *early data*: the request goes out as early data (TLS 1.3 only); counted are the connections that resumed and whose early
+  data was accepted. Chromium sends it with `--enable-features=EnableTLS13EarlyData`. Those with a - offer no way to send it
+  as they are built here.
 ";
 
 impl Table {
