@@ -101,8 +101,8 @@ pub fn mbedtls(kit: &Kit, errand: &Errand) -> Vec<Visit> {
     play(Command::new(mbedtls_program()), kit, errand)
 }
 
-/// A profile and a home of its own: new, empty, and with a CA to trust, so that it checks the certificate as it would for
-/// its user.
+/// A profile and a home of its own: new, empty, and with a CA to trust, so that it checks the certificate as it would
+/// for its user.
 pub fn chromium(kit: &Kit, errand: &Errand) -> Vec<Visit> {
     let scratch = Scratch::new("chromium");
     let certificates = scratch.join("home/.pki/nssdb");

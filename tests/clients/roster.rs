@@ -132,10 +132,10 @@ pub const CLIENTS: &[Client] = &[
         exception: Some(Exception {
             tls: Tls::V13,
             with_tickets: false,
-            reason: "It drops the connection right after the handshake, before it has read the tickets, which in TLS 1.3 \
-                     come after the handshake: with `-msg` the last connection only shows a NewSessionTicket. So it has no \
-                     session to offer, and starts over with every server. With `-sess_out` and `-sess_in` the same program \
-                     resumes.",
+            reason: "It drops the connection right after the handshake, before it has read the tickets, which in TLS \
+                     1.3 come after the handshake: with `-msg` only the last connection shows a NewSessionTicket. So \
+                     it has no session to offer, and starts over with every server. With `-sess_out` and `-sess_in` \
+                     the same program resumes.",
         }),
         how: "`openssl s_client -reconnect`: one process that connects six times",
         visit: tools::s_client_reconnect,
@@ -258,9 +258,9 @@ pub const CLIENTS: &[Client] = &[
             tls: Tls::V12,
             with_tickets: true,
             reason: "Its TLS 1.2 client resumes from tickets only: `crypto/tls/handshake_client.go` sends 32 random \
-                     bytes as session id, and `ClientSessionState` keeps no id of a server. Tickets that hold the session \
-                     are what sesscache replaces. A Go client resumes with TLS 1.3, which it negotiates by default since \
-                     Go 1.13.",
+                     bytes as session id, and `ClientSessionState` keeps no id of a server. Tickets that hold the \
+                     session are what sesscache replaces. A Go client resumes with TLS 1.3, which it negotiates by \
+                     default since Go 1.13.",
         }),
         how: "`go/client.go`: `Config.ClientSessionCache` keeps the sessions",
         version: || words(&ask("go", &["version"]), &[2]).replace("go", ""),

@@ -1,7 +1,7 @@
 //! docs/clients.md, made from what a run has found.
 
 use crate::roster::{Client, CLIENTS};
-use crate::scene::{Scene, Share, VISITS};
+use crate::scene::{Scene, Share};
 use crate::support::{root, Tls, BOTH};
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -14,15 +14,16 @@ pub struct Table(Mutex<BTreeMap<(&'static str, bool, Scene), Share>>);
 const ABOUT: &str = "\
 # Which clients resume
 
-Written by `make clients`, which installs the clients, runs them, and fails when one of them does anything else than what
-this page says. Every client comes back several times over TLS 1.2 and TLS 1.3 to a server that gives every connection a
-process of its own, so whatever resumes was made by another process. The word that counts is the server's; where the
-client has one, too, they agree. Clients trust the CA of the server's certificate and check its name.
+Written by `make clients`, which installs the clients, runs them, and fails when one of them does anything else than
+what this page says. Every client comes back several times over TLS 1.2 and TLS 1.3 to a server that gives every
+connection a process of its own, so whatever resumes was made by another process. The word that counts is the
+server's; where the client has one, too, they agree. Clients trust the CA of the server's certificate and check its
+name.
 
 A cell is the number of connections that resumed, of those that could. `gnutls-cli --resume` and `s_client -reconnect`
-come back in TLS 1.2 without having waited for an answer. OpenSSL hands a TLS 1.2 session to the cache after it has sent
-the last message of the handshake, so a client in such a hurry may overtake its session on a busy machine. It starts over
-then, which is no fault of either side, and the two try again.
+come back in TLS 1.2 without having waited for an answer. OpenSSL hands a TLS 1.2 session to the cache after it has
+sent the last message of the handshake, so a client in such a hurry may overtake its session on a busy machine. It
+starts over then, which is no fault of either side, and the two try again.
 ";
 
 const ABOUT_CONTROL: &str = "\
@@ -30,13 +31,14 @@ const ABOUT_CONTROL: &str = "\
 
 TLS 1.2, then TLS 1.3 in each cell; - stands for what the client lacks or was not tried.
 
-- *own cache*: the same server without sesscache: each session is lost with the process that made it. This is what shows
-  that the figures above can be otherwise.
-- *prefork*: `prefork_server`, four workers that share sessions. Clients that want HTTP, or are slow to start, meet only
-  the server of the first table, which for them is `tests/clients/server.c` and for the others `fork_server`.
-- *s_server*: one process of `openssl s_server` as it comes, which gives out tickets that hold the session. A client that
-  starts over here does so for reasons of its own.
-- *s_server, ids*: the same with `-no_ticket`: session ids, as with sesscache. What resumes here has to resume with sesscache.
+- *own cache*: the same server without sesscache: each session is lost with the process that made it. This is what
+  shows that the figures above can be otherwise.
+- *prefork*: `prefork_server`, four workers that share sessions. Clients that want HTTP, or are slow to start, meet
+  only the server of the first table, which for them is `tests/clients/server.c` and for the others `fork_server`.
+- *s_server*: one process of `openssl s_server` as it comes, which gives out tickets that hold the session. A client
+  that starts over here does so for reasons of its own.
+- *s_server, ids*: the same with `-no_ticket`: session ids, as with sesscache. What resumes here has to resume with
+  sesscache.
 ";
 
 const ABOUT_SETTINGS: &str = "\
@@ -45,12 +47,12 @@ const ABOUT_SETTINGS: &str = "\
 Cells as above. The server is the one of the first table with one thing changed.
 
 - *no context*: without a session id context. OpenSSL resumes, as long as no client certificate is asked for.
-- *certificate*: a client certificate is demanded, and a session id context is set. The certificate is known to the server in
-  resumed connections, too.
+- *certificate*: a client certificate is demanded, and a session id context is set. The certificate is known to the
+  server in resumed connections, too.
 - *certificate, no context*: OpenSSL stores no session then: every connection is a full handshake, and succeeds.
-- *early data*: the request goes out as early data (TLS 1.3 only); counted are the connections that resumed and whose early
-  data was accepted. Chromium sends it with `--enable-features=EnableTLS13EarlyData`. Those with a - offer no way to send it
-  as they are built here.
+- *early data*: the request goes out as early data (TLS 1.3 only); counted are the connections that resumed and whose
+  early data was accepted. Chromium sends it with `--enable-features=EnableTLS13EarlyData`. Those with a - offer no
+  way to send it as they are built here.
 ";
 
 impl Table {
@@ -102,11 +104,11 @@ impl Table {
             let [old, new] = BOTH.map(|tls| self.cell(client, tls, Scene::Shared));
             line(format!("| {} | {} | {old} | {new} | {} |", client.name, (client.version)(), client.how));
         }
-        let returns = VISITS - 1;
-        line(format!(
-            "\nPaths are below `tests/clients/`. `cargo test --test clients -- --include-ignored NAME` runs one of them, {returns} \
-             returns each; `--list` shows the names. `make test` runs those whose tools are small."
-        ));
+        line(
+            "\nPaths are below `tests/clients/`. `cargo test --test clients -- --include-ignored NAME` runs one of them;\n\
+             `--list` shows the names. `make test` runs those whose tools are small."
+                .to_owned(),
+        );
 
         line("\n## Those that do not resume\n".to_owned());
         for (client, exception) in CLIENTS.iter().filter_map(|client| Some((client, client.exception.as_ref()?))) {
