@@ -157,8 +157,9 @@ fn a_killed_worker_leaves_the_others_their_sessions() {
     for tls in BOTH {
         let server = Server::start("prefork_server", &["-s", &store]);
         resume_client(server.port, 1, tls, &["-o", &session]);
+        let all = wait_until(Duration::from_secs(20), || server.workers().len() == 4);
         let killed = server.workers();
-        assert_eq!(killed.len(), 4, "prefork_server does not run its four workers: {killed:?}");
+        assert!(all, "prefork_server does not run its four workers: {killed:?}");
         for pid in &killed {
             assert!(support::signal(*pid, libc::SIGKILL), "worker {pid} was gone before it was killed");
         }
