@@ -22,6 +22,9 @@ use self::tree::{Bytewise, Numbers, Walk};
 /// Deepest tree that LMDB's cursors can follow, less the level that a split of the root adds (mdb.c: CURSOR_STACK).
 const DEEPEST: u16 = 31;
 
+/// Largest page: its bounds have 16 bits (mdb.c: MAX_PAGESIZE).
+pub(crate) const PAGE_MAX: usize = 0x8000;
+
 /// What the file is known to be from elsewhere.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
@@ -71,11 +74,11 @@ fn wrong<T>(page: u64, what: &'static str) -> Checked<T> {
 /// Checks a file. `read` fills a buffer from the start of the page of that number, or says that the file does not reach so
 /// far; the buffer is a page or shorter. Nobody may write to the file meanwhile.
 pub(crate) fn check(expected: Expected, read: impl FnMut(u64, &mut [u8]) -> bool) -> Checked<Found> {
-    // From the smallest page that holds a meta page and two nodes to the largest that 16 bits address (mdb.c: MAX_PAGESIZE).
-    if !expected.page.is_power_of_two() || !(512..=32_768).contains(&expected.page) {
+    if !expected.page.is_power_of_two() || !(512..=PAGE_MAX).contains(&expected.page) {
         return wrong(0, "no page has this size");
     }
-    let mut file = File { page: expected.page, last: 1, read, seen: Vec::new(), buffers: Vec::new(), spans: Vec::new() };
+    let mut file =
+        File { page: expected.page, last: 1, read, seen: Vec::new(), buffers: Vec::new(), spans: Vec::new() };
     let meta = file.newest(expected)?;
     file.last = meta.last_page;
     // A bit for each page, the two meta pages are taken.
@@ -120,7 +123,7 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
         if (self.read)(number, out) {
             Ok(())
         } else {
-            wrong(number, "the file ends before it")
+            wrong(number, "it cannot be read")
         }
     }
 

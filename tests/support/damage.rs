@@ -1,4 +1,5 @@
 //! Stores of every kind that the library makes, and damage of every kind that a file may suffer.
+#![allow(dead_code)] // each test program uses a part
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -23,6 +24,14 @@ pub struct Recipe {
     pub own: u64,
 }
 
+impl Recipe {
+    /// Bytes.
+    pub fn capacity(&self) -> u64 {
+        let mib = self.options.split(['=', 'M']).nth(1).and_then(|n| n.parse::<u64>().ok());
+        mib.expect("a capacity in MiB, first of all") << 20
+    }
+}
+
 pub const RECIPES: &[Recipe] = &[
     Recipe { name: "small", options: "capacity=1MiB", lengths: &[224], puts: 300, gone: 0, own: 0 },
     Recipe { name: "full", options: "capacity=1MiB", lengths: &[224], puts: 5_000, gone: 10, own: 0 },
@@ -33,8 +42,22 @@ pub const RECIPES: &[Recipe] = &[
     Recipe { name: "drained", options: "capacity=4MiB", lengths: &[3_900], puts: 900, gone: 97, own: 0 },
     Recipe { name: "drained, then filled", options: "capacity=8MiB", lengths: &[3_900], puts: 1_900, gone: 97, own: 2 },
     Recipe { name: "guarded", options: "capacity=1MiB guard=on", lengths: &[224], puts: 4_000, gone: 10, own: 10 },
-    Recipe { name: "guarded, mixed", options: "capacity=2MiB guard=on", lengths: &[224, 6_000], puts: 500, gone: 60, own: 30 },
-    Recipe { name: "guarded, drained", options: "capacity=4MiB guard=on", lengths: &[3_900], puts: 800, gone: 99, own: 0 },
+    Recipe {
+        name: "guarded, mixed",
+        options: "capacity=2MiB guard=on",
+        lengths: &[224, 6_000],
+        puts: 500,
+        gone: 60,
+        own: 30,
+    },
+    Recipe {
+        name: "guarded, drained",
+        options: "capacity=4MiB guard=on",
+        lengths: &[3_900],
+        puts: 800,
+        gone: 99,
+        own: 0,
+    },
 ];
 
 /// Makes a store, looking at it from outside again and again. Leaves a list of what it holds in `records`.
@@ -202,7 +225,9 @@ pub fn damage(bytes: &mut Vec<u8>, kind: Kind, random: &mut Random, live: &[u64]
     match kind {
         Kind::MetaBit => flip(bytes, random.below(2) as usize * PAGE + random.below(152) as usize, random),
         Kind::HeaderBit => flip(bytes, page + random.below(16) as usize, random),
-        Kind::PointerBit => flip(bytes, (page + 16 + 2 * entry + random.below(2) as usize).min(page + PAGE - 1), random),
+        Kind::PointerBit => {
+            flip(bytes, (page + 16 + 2 * entry + random.below(2) as usize).min(page + PAGE - 1), random)
+        }
         Kind::NodeBit => {
             let node = u16_at(bytes, (page + 16 + 2 * entry).min(page + PAGE - 2)).min(PAGE - 9);
             flip(bytes, page + node + random.below(8) as usize, random);

@@ -151,11 +151,7 @@ pub(super) struct Nodes<'p> {
 impl<'p> Nodes<'p> {
     /// Checks that the nodes lie as LMDB lays them: from the end of the page without a gap, in any order. It moves them by
     /// that rule. `spans` is room to work in.
-    pub(super) fn read(
-        page: &'p [u8],
-        leaf: bool,
-        spans: &mut Vec<(usize, usize)>,
-    ) -> Result<Nodes<'p>, &'static str> {
+    pub(super) fn read(page: &'p [u8], leaf: bool, spans: &mut Vec<(usize, usize)>) -> Result<Nodes<'p>, &'static str> {
         let (Some(lower), Some(upper)) = (u16_at(page, 12), u16_at(page, 14)) else {
             return Err("it is too short");
         };
