@@ -20,6 +20,7 @@ store::workers!(work);
 fn work(role: &str, arguments: &[String]) {
     match role {
         "churn" => churn(Path::new(&arguments[0]), arguments[1].parse().expect("a seed")),
+        "storm" => storm(Path::new(&arguments[0]), arguments[1].parse().expect("a time")),
         _ => store::serve(),
     }
 }
@@ -40,6 +41,21 @@ fn churn(path: &Path, seed: u64) {
             let _ = cache.take(&ids.swap_remove(at), |_| ());
         }
     }
+}
+
+/// Opens at an instant that the others were told as well, and writes at once.
+fn storm(path: &Path, at: u64) {
+    let id = Random(at).id(32);
+    while store::monotonic() < at {
+        std::hint::spin_loop();
+    }
+    let cache = store::open(path, "deadline=1s");
+    for n in 0..200 {
+        let data = Data { len: 3_000, seed: n };
+        let id = cache.issue_id(Duration::from_secs(9_000)).map_or(id.clone(), |id| id.to_vec());
+        cache.put(&id, &data.bytes(), store::now() + 9_000).expect("a put");
+    }
+    println!("{}", store::row(&cache.stats().expect("statistics"), "generation"));
 }
 
 #[test]
@@ -141,26 +157,19 @@ fn a_server_that_starts_all_its_workers_at_once_loses_its_sessions() {
     let generation = worker.stat("generation");
     worker.finish();
     for round in 0..20 {
-        let mut workers: Vec<Worker> = (0..6).map(|_| Worker::start("serve", &[])).collect();
+        // Started programs first, then all at an instant, one a little later than the other.
+        let start = store::monotonic() + 100_000_000;
+        let mut delay = |n: u64| (start + n * random.below(3_000_000)).to_string();
+        let late: Vec<String> = (0..4).map(&mut delay).collect();
+        let path = path.to_str().expect("UTF-8");
+        let mut workers: Vec<Worker> = late.iter().map(|at| Worker::start("storm", &[path, at])).collect();
         for worker in &mut workers {
-            worker.ask("umask 77").expect("a worker that listens");
-        }
-        let start = store::monotonic() + 20_000_000;
-        for (n, worker) in workers.iter_mut().enumerate() {
-            // The first is early enough to write while the others look.
-            let at = start + [0, 1, 2, 4, 6, 8][n] * 500_000;
-            let (id, expires) = (store::hex(&random.id(32)), store::now() + 9_000);
-            worker.say(&format!("race {at} {} {id} {n} {expires} deadline=1s", path.display()));
-        }
-        for worker in &mut workers {
-            let answer = worker.hear();
-            assert!(
-                answer.starts_with("ok"),
-                "round {round}: a worker that starts with others stores nothing: {answer}"
+            let now: u64 = worker.hear().parse().expect("a number");
+            assert_eq!(
+                now, generation,
+                "round {round}: workers that start at once take a whole store for a damaged one"
             );
         }
-        let now = workers[0].stat("generation");
-        assert_eq!(now, generation, "round {round}: workers that start at once take a whole store for a damaged one");
         workers.into_iter().for_each(Worker::finish);
     }
 }

@@ -29,8 +29,8 @@ pub(crate) const RESERVE_STEP: u64 = 1 << 20;
 const PAUSE: u64 = 1_000;
 /// Unfinished directories older than this were left by a dead maker.
 const ABANDONED: Duration = Duration::from_secs(60);
-/// Longest wait for a writer to leave, so that the file can be checked while nothing moves in it.
-const SETTLING: Duration = Duration::from_millis(50);
+/// Longest wait for writers to leave, so that the file can be checked while nothing moves in it, in milliseconds.
+const SETTLING: u32 = 50;
 
 /// One generation, open in this process.
 pub(crate) struct Generation {
@@ -174,11 +174,16 @@ fn inspect_unused(directory: &Path, gate: &Gate) -> std::result::Result<(), Stri
     if inspect(&data, gate.shape()).is_ok() {
         return Ok(());
     }
-    // Somebody may have opened it since then and moved pages under the eyes of the check.
-    match gate.enter(SETTLING) {
-        Ok(_inside) => inspect(&data, gate.shape()).map_err(|damage| damage.to_string()),
-        Err(_) => Ok(()),
+    // Somebody may have opened it since then and moved pages under the eyes of the check: look again with writers held off.
+    // Only trying, since a wait in vain would make the puts to come impatient.
+    for _ in 0..SETTLING {
+        if let Ok(_inside) = gate.enter(Duration::ZERO) {
+            return inspect(&data, gate.shape()).map_err(|damage| damage.to_string());
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
+    // It is in use after all.
+    Ok(())
 }
 
 /// Reads the whole data file, never through a map: a page that is not there is an error and no signal.
