@@ -294,11 +294,29 @@ fn generation_number(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Options;
 
     #[test]
     fn a_generation_is_known_by_its_name() {
         assert_eq!(generation_number(&generation_name("0badcafe", 0x1234_5678_9abc)), Some(0x1234_5678_9abc));
         assert_eq!(generation_number("control"), None);
         assert_eq!(generation_number("key-1"), None);
+    }
+
+    #[test]
+    fn a_damaged_generation_is_called_whole() {
+        let path = std::env::temp_dir().join(format!("sesscache-verify-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        let store = super::super::Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
+        let opened = store.obtain().unwrap();
+        let generation = &opened.now;
+        let inside = generation.gate.enter(Duration::from_secs(1)).unwrap();
+        assert!(generation.verify(&inside), "a new generation is called damaged");
+        // The flags of the first page behind the meta pages, which is the root.
+        let file = files::open(&generation.data).unwrap();
+        file.write_all_at(&[0xff], 2 * generation.env.page as u64 + 10).unwrap();
+        assert!(!generation.verify(&inside), "a root of no kind is called whole");
+        drop(inside);
+        fs::remove_dir_all(&path).unwrap();
     }
 }
