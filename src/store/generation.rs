@@ -10,7 +10,7 @@ use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::check::{self, Damage, Expected};
 use super::control::{platform, Control, Current, Shape};
@@ -29,6 +29,9 @@ pub(crate) const RESERVE_STEP: u64 = 1 << 20;
 const PAUSE: u64 = 1_000;
 /// Unfinished directories older than this were left by a dead maker.
 const ABANDONED: Duration = Duration::from_secs(60);
+/// A file is not checked again before so many times the check has passed. A server with a process per connection has
+/// nobody who keeps its store open, and each process would check it: this way they spend a 400th of the time on it.
+const RARELY: u64 = 400;
 /// Longest wait for writers to leave, so that the file can be checked while nothing moves in it, in milliseconds.
 const SETTLING: u32 = 50;
 
@@ -83,7 +86,7 @@ impl Generation {
         if files::exceeds_file_limit(gate.shape().capacity) {
             return Err(Broken::Refused(limit_too_low()));
         }
-        if !is_in_use(&directory) {
+        if gate.trusted_until() <= clock::ticks() && !is_in_use(&directory) {
             inspect_unused(&directory, &gate).map_err(Broken::Damaged)?;
         }
         match Env::open(&directory, gate.shape()) {
@@ -171,7 +174,9 @@ fn is_in_use(directory: &Path) -> bool {
 /// Checks a data file that nobody had open a moment ago. Who has it open has checked it, or relies on who did.
 fn inspect_unused(directory: &Path, gate: &Gate) -> std::result::Result<(), String> {
     let data = directory.join("data.mdb");
+    let begin = Instant::now();
     if inspect(&data, gate.shape()).is_ok() {
+        gate.trust_until(clock::ticks() + begin.elapsed().as_millis() as u64 * RARELY);
         return Ok(());
     }
     // Somebody may have opened it since then and moved pages under the eyes of the check: look again with writers held off.
