@@ -3,6 +3,7 @@
 //! It knows ids, times, headers and bytes, and nothing of TLS. Every fault inside is a miss or a skipped put with its
 //! own counter; nothing here waits longer than the deadline.
 
+mod check;
 mod control;
 mod env;
 mod evict;

@@ -60,6 +60,8 @@ struct Page {
     shares: [Share; SHARES],
     /// When the gate was last passed, in ticks; tells a slow holder from a stuck one.
     since: AtomicU64,
+    /// Until this tick the file need not be checked again.
+    trusted: AtomicU64,
     mutex: Mutex,
 }
 
@@ -213,6 +215,16 @@ impl Gate {
     /// Bytes of the data file that may be written through the map.
     pub(crate) fn reserved(&self) -> u64 {
         self.page.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Until this tick the data file counts as checked.
+    pub(crate) fn trusted_until(&self) -> u64 {
+        self.page.trusted.load(Ordering::Relaxed)
+    }
+
+    /// Notes until when that is so.
+    pub(crate) fn trust_until(&self, tick: u64) {
+        self.page.trusted.store(tick, Ordering::Relaxed);
     }
 
     /// Notes how far the data file is reserved.
