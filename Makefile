@@ -60,7 +60,7 @@ stage: $(STAGE)/lib/libsesscache.so $(STAGE)/include/sesscache.h $(STAGE)/lib/pk
 
 # Cargo knows best whether anything changed; when nothing did, the file keeps its time and nothing below is remade.
 $(RELEASE)/libsesscache.so: FORCE
-	$(CARGO) build --release --quiet
+	$(CARGO) build --release --quiet --features cli
 
 $(STAGE)/lib/libsesscache.so.$(ABI): $(RELEASE)/libsesscache.so
 	install -D -m 755 $< $@

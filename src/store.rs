@@ -15,6 +15,7 @@ pub(crate) mod record;
 mod seal;
 pub(crate) mod seat;
 mod upkeep;
+pub(crate) mod view;
 mod write;
 
 use std::path::Path;
@@ -293,11 +294,15 @@ impl Store {
 
 /// Never 0, which stands for no name.
 fn name_hash(opened: &Opened, kind: &str, name: &[u8]) -> u64 {
+    hash_name(&opened.control.names, kind, name)
+}
+
+fn hash_name(secret: &[u8; 16], kind: &str, name: &[u8]) -> u64 {
     let mut text = Vec::with_capacity(kind.len() + 1 + name.len());
     text.extend_from_slice(kind.as_bytes());
     text.push(0);
     text.extend(name.iter().map(u8::to_ascii_lowercase));
-    id::name_hash(&opened.control.names, &text).max(1)
+    id::name_hash(secret, &text).max(1)
 }
 
 impl Drop for Store {

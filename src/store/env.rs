@@ -19,8 +19,10 @@ use super::id::SENTINEL;
 use crate::sys::files::{self, Access};
 use crate::sys::process;
 
+mod look;
 mod reader;
 
+pub(crate) use self::look::Slot;
 pub(crate) use self::reader::Reader;
 
 /// LMDB's number for the one unnamed tree (MAIN_DBI in mdb.c).
@@ -101,7 +103,7 @@ impl Env {
         files::create(&directory.join("data.mdb"), access).map_err(system)?;
         let lock = LOCK_HEAD + u64::from(shape.readers - 1) * READER_SLOT;
         files::create_zeroed(&directory.join("lock.mdb"), lock as usize, access).map_err(system)?;
-        let env = Env::open_raw(directory, shape, shape.capacity as usize)?;
+        let env = Env::open_raw(directory, shape, shape.capacity as usize, Env::flags(shape))?;
         if !shape.guard {
             files::reserve(&directory.join("data.mdb"), 0, reserve).map_err(system)?;
         }
@@ -110,7 +112,17 @@ impl Env {
 
     /// Opens the generation in `directory`. Damage that shows from outside is found here.
     pub(crate) fn open(directory: &Path, shape: Shape) -> Result<Env, Fault> {
-        let env = Env::open_raw(directory, shape, 0)?;
+        Env::open_as(directory, shape, Env::flags(shape))
+    }
+
+    /// The same for reading alone: the map is read-only, and only a reader slot is ever written.
+    pub(crate) fn view(directory: &Path, shape: Shape) -> Result<Env, Fault> {
+        let flags = Env::flags(shape) - EnvironmentFlags::WRITE_MAP | EnvironmentFlags::READ_ONLY;
+        Env::open_as(directory, shape, flags)
+    }
+
+    fn open_as(directory: &Path, shape: Shape, flags: EnvironmentFlags) -> Result<Env, Fault> {
+        let env = Env::open_raw(directory, shape, 0, flags)?;
         let info = env.info();
         let file = fs::metadata(directory.join("data.mdb")).map_or(0, |meta| meta.len());
         let needed = if shape.guard { (info.me_last_pgno as u64 + 1) * env.page as u64 } else { shape.capacity };
@@ -121,12 +133,14 @@ impl Env {
         Ok(env)
     }
 
-    fn open_raw(directory: &Path, shape: Shape, map_size: usize) -> Result<Env, Fault> {
-        let path = CString::new(directory.as_os_str().as_bytes()).map_err(|_| Fault::System(libc::EINVAL))?;
+    fn flags(shape: Shape) -> EnvironmentFlags {
         let mut flags = EnvironmentFlags::NO_SYNC | EnvironmentFlags::NO_TLS | EnvironmentFlags::NO_READAHEAD;
-        if !shape.guard {
-            flags |= EnvironmentFlags::WRITE_MAP;
-        }
+        flags.set(EnvironmentFlags::WRITE_MAP, !shape.guard);
+        flags
+    }
+
+    fn open_raw(directory: &Path, shape: Shape, map_size: usize, flags: EnvironmentFlags) -> Result<Env, Fault> {
+        let path = CString::new(directory.as_os_str().as_bytes()).map_err(|_| Fault::System(libc::EINVAL))?;
         loop {
             let mut raw = ptr::null_mut();
             // SAFETY: writes the new environment through a valid pointer.

@@ -7,7 +7,7 @@ use std::mem::{offset_of, size_of};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use std::{io, ptr};
+use std::{fs, io, ptr};
 
 use super::control::Shape;
 use super::id::siphash;
@@ -124,11 +124,19 @@ impl Gate {
 
     /// Maps the gate of a generation; `None` when it is damaged.
     pub(crate) fn open(directory: &Path) -> io::Result<Option<Gate>> {
-        let file = files::open(&directory.join("gate"))?;
+        Gate::map(files::open(&directory.join("gate"))?, files::map_shared)
+    }
+
+    /// The same for looking only: passing it, or noting anything in it, is a fault.
+    pub(crate) fn view(directory: &Path) -> io::Result<Option<Gate>> {
+        Gate::map(files::open_to_read(&directory.join("gate"))?, files::map_to_read)
+    }
+
+    fn map(file: fs::File, map: fn(&fs::File, usize) -> io::Result<Mapping>) -> io::Result<Option<Gate>> {
         if file.metadata()?.len() != SIZE as u64 {
             return Ok(None);
         }
-        let mapping = files::map_shared(&file, SIZE)?;
+        let mapping = map(&file, SIZE)?;
         // SAFETY: page-aligned, SIZE bytes, any bit pattern is valid (integers, and a mutex that only pthread looks into);
         // unmapped in Drop alone.
         let page: &'static Page = unsafe { &*mapping.start.cast::<Page>() };

@@ -53,10 +53,24 @@ pub(crate) enum Broken {
 impl Generation {
     /// Opens generation `number`.
     pub(crate) fn open(place: &Place, number: u64) -> std::result::Result<Generation, Broken> {
+        Generation::open_as(place, number, Gate::open, Env::open)
+    }
+
+    /// Opens generation `number` for reading alone.
+    pub(crate) fn view(place: &Place, number: u64) -> std::result::Result<Generation, Broken> {
+        Generation::open_as(place, number, Gate::view, Env::view)
+    }
+
+    fn open_as(
+        place: &Place,
+        number: u64,
+        gate: fn(&Path) -> io::Result<Option<Gate>>,
+        env: fn(&Path, Shape) -> std::result::Result<Env, Fault>,
+    ) -> std::result::Result<Generation, Broken> {
         let directory = place.generation(number);
         let refused =
             |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
-        let gate = match Gate::open(&directory) {
+        let gate = match gate(&directory) {
             Ok(Some(gate)) => gate,
             Ok(None) => return Err(Broken::Damaged("its gate is damaged".to_owned())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
@@ -79,7 +93,7 @@ impl Generation {
         if files::exceeds_file_limit(gate.shape().capacity) {
             return Err(Broken::Refused(limit_too_low()));
         }
-        match Env::open(&directory, gate.shape()) {
+        match env(&directory, gate.shape()) {
             Ok(env) => Ok(Generation {
                 number,
                 env: Arc::new(env),

@@ -171,6 +171,11 @@ impl Sealer {
         Arc::ptr_eq(&self.keys, keys)
     }
 
+    /// Whether a key of that number is among the keys.
+    pub(crate) fn has_key(&self, number: u16) -> bool {
+        self.keys.keys.iter().any(|key| key.number == number)
+    }
+
     /// Goes on with other keys.
     pub(crate) fn change(&mut self, keys: Arc<Keys>) {
         self.sealing = None;

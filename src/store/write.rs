@@ -247,6 +247,26 @@ impl Store {
         })?
     }
 
+    /// Deletes the record that lies under `key`, whichever namespace it is in; false when there was none.
+    pub(crate) fn remove_at(self: &Arc<Self>, key: &Key) -> Result<bool> {
+        seat::with(self, |seat| {
+            let mut removed = false;
+            for desk in [Some(&seat.now), seat.before.as_ref()].into_iter().flatten() {
+                let generation = &desk.generation;
+                let inside = self.enter(generation)?;
+                self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
+                removed |= generation
+                    .env
+                    .write(&inside, |write| evict::delete(write, key))
+                    .map_err(|fault| Error::new(Status::System, fault.text()))?;
+            }
+            if removed {
+                seat.opened.control.count(seat.shard, Counter::Removes, 1);
+            }
+            Ok(removed)
+        })?
+    }
+
     /// Deletes at most `most` expired records; how many it were.
     pub(crate) fn sweep(self: &Arc<Self>, most: usize) -> Result<usize> {
         seat::with(self, |seat| {
