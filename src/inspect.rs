@@ -20,7 +20,7 @@ use crate::tls::text;
 
 mod health;
 
-pub use self::health::{examine, Finding};
+pub use self::health::{examine, Finding, Verdict};
 
 /// Longest wait for another writer when a tool changes something: nobody's handshake depends on it.
 const DEADLINE: Duration = Duration::from_secs(2);

@@ -22,7 +22,7 @@ use crate::sys::process;
 mod look;
 mod reader;
 
-pub(crate) use self::look::Slot;
+pub(crate) use self::look::{lmdb_version, Slot};
 pub(crate) use self::reader::Reader;
 
 /// LMDB's number for the one unnamed tree (MAIN_DBI in mdb.c).

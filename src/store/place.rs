@@ -85,6 +85,15 @@ impl Place {
         })
     }
 
+    /// Why the directory would be refused by whoever opens it with owner and modes as they are.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let meta = fs::symlink_metadata(&self.path);
+        match meta.map_err(|e| Error::system(format_args!("cannot look at {}", self.path.display()), &e)) {
+            Ok(meta) => check_directory(&self.path, &meta, self.access).err(),
+            Err(error) => Some(error),
+        }
+    }
+
     /// The directory of a generation.
     pub(crate) fn generation(&self, number: u64) -> PathBuf {
         self.path.join(generation_name(&self.boot, number))

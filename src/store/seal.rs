@@ -98,6 +98,11 @@ impl Keys {
         Ok(Arc::new(Keys { keys, stamp: stamp(&meta) }))
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Whether the file is no longer the one that was read.
     pub(crate) fn changed(&self, path: &Path) -> bool {
         fs::metadata(path).is_ok_and(|meta| stamp(&meta) != self.stamp)

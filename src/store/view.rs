@@ -315,6 +315,14 @@ fn head(key: &[u8], value: &[u8], generation: u64) -> Option<Found> {
     Some(Found { key, generation, header, bytes: value.len() })
 }
 
+pub(crate) use super::env::lmdb_version;
+
+/// What `doctor` looks at besides a view.
+pub(crate) mod parts {
+    pub(crate) use super::super::place::Place;
+    pub(crate) use super::super::seal::Keys;
+}
+
 /// Whether a header is that of an application's own record.
 pub(crate) fn is_opaque(header: &Header) -> bool {
     header.has(flags::OPAQUE)

@@ -27,6 +27,14 @@ pub(crate) fn cleanse(secret: &mut [u8]) {
     unsafe { OPENSSL_cleanse(secret.as_mut_ptr().cast(), secret.len()) }
 }
 
+/// The version of the libcrypto in use, as 3.0.19.
+pub(crate) fn openssl_version() -> String {
+    // SAFETY: has no preconditions.
+    let number = unsafe { ffi::OpenSSL_version_num() };
+    // OPENSSL_VERSION_NUMBER(3): 0xMNN00PP0.
+    format!("{}.{}.{}", number >> 28, number >> 20 & 0xFF, number >> 4 & 0xFF)
+}
+
 /// SHA-256, to name a key without showing it.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut out = [0_u8; 32];

@@ -29,10 +29,6 @@ impl Output {
         self.styled("32", text)
     }
 
-    pub fn dim(&self, text: &str) -> String {
-        self.styled("2", text)
-    }
-
     fn styled(&self, code: &str, text: &str) -> String {
         if self.style {
             format!("\x1b[{code}m{text}\x1b[0m")
