@@ -161,9 +161,9 @@ pub struct Show {
 /// How a session is printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SessionFormat {
-    /// As `openssl sess_id -text` does
+    /// as `openssl sess_id -text` does
     Text,
-    /// For `openssl s_client -sess_in`
+    /// for `openssl s_client -sess_in`
     Pem,
 }
 
@@ -244,12 +244,12 @@ pub struct Bench {
 /// Arguments of `demo`.
 #[derive(Args)]
 pub struct Demo {
-    /// Connections behind each figure
-    #[arg(long, value_name = "N", default_value = "2000", value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
-    pub connections: u32,
-    /// The server's key: rsa:BITS or ec
-    #[arg(long, value_name = "KIND", default_value = "rsa:2048")]
-    pub key: String,
+    /// Connections behind each figure; 2000 unless the environment has CONNECTIONS
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
+    pub connections: Option<u32>,
+    /// The server's key, rsa:BITS or ec; rsa:2048 unless the environment has KEY
+    #[arg(long, value_name = "KIND")]
+    pub key: Option<String>,
 }
 
 /// Arguments of `completions`.

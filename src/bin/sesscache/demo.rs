@@ -1,6 +1,7 @@
 //! `demo`: finds and runs the script that `make demo` runs.
 
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -10,9 +11,13 @@ use crate::failure::{Failure, Outcome};
 pub fn run(arguments: &Demo) -> Result<Outcome, Failure> {
     let script = script()?;
     let mut command = Command::new(&script);
-    command.env("CONNECTIONS", arguments.connections.to_string()).env("KEY", &arguments.key);
+    if let Some(connections) = arguments.connections {
+        command.env("CONNECTIONS", connections.to_string());
+    }
+    if let Some(key) = &arguments.key {
+        command.env("KEY", key);
+    }
     // In place of this process: signals and the exit status are the script's.
-    use std::os::unix::process::CommandExt;
     Err(Failure::System(format!("cannot run {}", script.display()), command.exec()))
 }
 

@@ -109,7 +109,7 @@ fn option(arg: &Arg) -> String {
         .iter()
         .filter(|value| arg.get_action().takes_values() && !value.is_hide_set())
         .map(|value| {
-            let help = value.get_help().map(|help| format!(" ({})", lower(&help.to_string()))).unwrap_or_default();
+            let help = value.get_help().map(|help| format!(" ({help})")).unwrap_or_default();
             format!("{}{help}", value.get_name())
         })
         .collect();
@@ -156,7 +156,7 @@ fn options() -> String {
             text,
             ".It Li {}=\n{}\nTakes {}; by default {}.",
             row.name,
-            escape(row.meaning),
+            escape(row.meaning).replace(". ", ".\n"),
             escape(row.accepts),
             escape(row.default)
         );
@@ -187,13 +187,5 @@ fn escape(text: &str) -> String {
     match text.starts_with(['.', '\'']) {
         true => format!("\\&{text}"),
         false => text,
-    }
-}
-
-fn lower(text: &str) -> String {
-    let mut chars = text.chars();
-    match (chars.next(), chars.next()) {
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().chain([second]).chain(chars).collect(),
-        _ => text.to_owned(),
     }
 }

@@ -9,7 +9,7 @@ use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
-use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, LineGauge, Paragraph, Row, Table};
+use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, Paragraph, Row, Table};
 use ratatui::{DefaultTerminal, Frame};
 use sesscache::{Unit, COUNTERS};
 
@@ -40,6 +40,10 @@ fn show(
 ) -> Result<(), Failure> {
     let terminal_failed = |cause| Failure::System("cannot draw on this terminal".to_owned(), cause);
     let mut steps = VecDeque::with_capacity(KEPT);
+    // Long enough for the first rates to mean something, short enough not to be noticed.
+    if interrupted.sleep(interval.min(Duration::from_millis(250))) {
+        return Ok(());
+    }
     steps.push_front(watcher.step()?);
     let mut next = Instant::now() + interval;
     loop {
@@ -88,14 +92,17 @@ fn draw(frame: &mut Frame, steps: &VecDeque<Step>, interval: Duration) {
         .enumerate()
         .filter_map(|(at, step)| step.counted.hit_rate().map(|ratio| (-(at as f64), ratio * 100.0)))
         .collect();
-    let title = format!(" hit rate {} ", percent(latest.counted.hit_rate()));
-    chart(frame, hits, &title, &[("", Color::Green, hit_rate)], Some(100.0), interval);
+    let title = Line::from(format!(" hit rate {} ", percent(latest.counted.hit_rate())).green().bold());
+    chart(frame, hits, title, &[(Color::Green, hit_rate)], Some(100.0), interval);
     let of = |f: &dyn Fn(&Step) -> f64| -> Points {
         steps.iter().enumerate().map(|(at, step)| (-(at as f64), f(step))).collect()
     };
-    let title = format!(" lookups {}/s, puts {}/s ", rate(latest.lookups()), rate(latest.rate("puts")));
-    let sets = [("lookups", Color::Cyan, of(&Step::lookups)), ("puts", Color::Yellow, of(&|step| step.rate("puts")))];
-    chart(frame, rates, &title, &sets, None, interval);
+    let title = Line::from(vec![
+        format!(" lookups {}/s ", rate(latest.lookups())).cyan().bold(),
+        format!(" puts {}/s ", rate(latest.rate("puts"))).yellow().bold(),
+    ]);
+    let sets = [(Color::Cyan, of(&Step::lookups)), (Color::Yellow, of(&|step| step.rate("puts")))];
+    chart(frame, rates, title, &sets, None, interval);
     draw_reasons(frame, table, latest);
     let mut lines: Vec<Line> = warnings.iter().take(2).map(|text| Line::from(format!(" {text}").yellow())).collect();
     lines.push(Line::from(" q ends").dim());
@@ -115,43 +122,40 @@ fn draw_head(frame: &mut Frame, area: Rect, step: &Step) {
     ]);
     let [title_area, gauge_area] = Layout::vertical([Constraint::Length(1), Constraint::Length(1)]).areas(area);
     frame.render_widget(Paragraph::new(title), title_area);
-    let share = (used as f64 / capacity as f64).clamp(0.0, 1.0);
-    let gauge = LineGauge::default()
-        .label(format!(" {} of {} ", bytes(used), bytes(capacity)))
-        .filled_style(Style::new().fg(Color::Blue))
-        .unfilled_style(Style::new().fg(Color::DarkGray))
-        .ratio(share);
-    frame.render_widget(gauge, gauge_area);
+    let label = format!(" {} of {} ", bytes(used), bytes(capacity));
+    let width = usize::from(area.width).saturating_sub(label.len() + 1);
+    let full = (used as usize).saturating_mul(width) / capacity as usize;
+    let bar = Line::from(vec![
+        Span::raw(label),
+        Span::styled("█".repeat(full.min(width)), Color::Blue),
+        Span::raw("░".repeat(width.saturating_sub(full))).dim(),
+    ]);
+    frame.render_widget(Paragraph::new(bar), gauge_area);
 }
 
 fn chart(
     frame: &mut Frame,
     area: Rect,
-    title: &str,
-    sets: &[(&str, Color, Points)],
+    title: Line,
+    sets: &[(Color, Points)],
     top: Option<f64>,
     interval: Duration,
 ) {
     // Two points fit side by side into a character of Braille.
     let shown = (f64::from(area.width.saturating_sub(10)) * 2.0).clamp(10.0, KEPT as f64);
-    let highest = sets.iter().flat_map(|set| &set.2).filter(|point| point.0 >= -shown).map(|point| point.1);
+    let highest = sets.iter().flat_map(|set| &set.1).filter(|point| point.0 >= -shown).map(|point| point.1);
     let top = top.unwrap_or_else(|| nice(highest.fold(1.0, f64::max)));
     let datasets = sets
         .iter()
-        .map(|(name, colour, points)| {
+        .map(|(colour, points)| {
             let set = Dataset::default().marker(Marker::Braille).graph_type(GraphType::Line);
-            let set = set.style(Style::new().fg(*colour)).data(points);
-            if name.is_empty() {
-                set
-            } else {
-                set.name(*name)
-            }
+            set.style(Style::new().fg(*colour)).data(points)
         })
         .collect();
     let ago = interval.mul_f64(shown);
     let x = Axis::default().bounds([-shown, 0.0]).labels([format!("{:.0} s ago", ago.as_secs_f64()), "now".to_owned()]);
     let y = Axis::default().bounds([0.0, top]).labels(["0".to_owned(), rate(top / 2.0), rate(top)]);
-    let chart = Chart::new(datasets).block(Block::bordered().title(title.to_owned().bold())).x_axis(x).y_axis(y);
+    let chart = Chart::new(datasets).block(Block::bordered().title(title)).x_axis(x).y_axis(y);
     frame.render_widget(chart, area);
 }
 
