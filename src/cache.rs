@@ -103,6 +103,12 @@ impl Cache {
         self.store().stats()
     }
 
+    /// The counters as they were a minute ago, and how long ago that is exactly: less than a minute in a young store, `None`
+    /// in one that has not counted yet.
+    pub fn recent(&self) -> Result<Option<(Duration, Stats)>> {
+        self.store().recent()
+    }
+
     /// Sets where messages about this directory go; `None` for nowhere.
     pub fn set_log(&self, sink: Option<Sink>) {
         self.store().log.set(sink);

@@ -9,6 +9,7 @@ mod evict;
 mod gate;
 mod generation;
 pub(crate) mod id;
+mod ledger;
 mod lookup;
 mod place;
 pub(crate) mod record;
@@ -264,6 +265,16 @@ impl Store {
             }
             Ok(Stats(all))
         })?
+    }
+
+    /// The counters as they were about a minute ago, the gauges as they are.
+    pub(crate) fn recent(self: &Arc<Self>) -> Result<Option<(Duration, Stats)>> {
+        let mut all = self.stats()?;
+        let before = seat::with(self, |seat| seat.opened.control.a_minute_ago())?;
+        Ok(before.map(|(age, counters)| {
+            all.0[GAUGES..].copy_from_slice(&counters);
+            (Duration::from_millis(age), all)
+        }))
     }
 
     /// Ids that expire later than this, in microseconds, were not made here.

@@ -146,6 +146,65 @@ fn a_wall_clock_set_back_brings_back_what_was_forgotten() {
 }
 
 #[test]
+fn after_a_clock_that_was_years_ahead_a_full_store_forgets_the_new_records() {
+    for options in ["capacity=1MiB", "capacity=1MiB guard=on"] {
+        let (_scratch, clock, mut workers) = store_with("ahead", options);
+        let ahead = BEGIN + YEAR * SECOND;
+        clock.stand(ahead);
+        for seed in 0..5_000 {
+            put(&mut workers[0], ahead, 7_200, None, small(seed));
+        }
+        let held = workers[0].stat("sessions");
+        assert!(workers[0].stat("evicted") > 0, "a store of 1 MiB is never full");
+        clock.stand(BEGIN);
+        let new: Vec<_> =
+            (0..1_000).map(|seed| (put(&mut workers[1], BEGIN, 7_200, None, small(seed)), seed)).collect();
+        let found = new.iter().filter(|(id, seed)| workers[0].get(id, small(*seed))).count();
+        assert_eq!(
+            found, 1_000,
+            "{options}: of 1000 new records only {found} are kept beside {held} of the wrong time"
+        );
+        assert_eq!(workers[0].stat("sessions"), 1_000, "{options}: what was stored under the wrong time stays");
+    }
+}
+
+#[test]
+fn a_record_of_a_clock_that_was_ahead_outlives_its_time() {
+    let (_scratch, clock, mut workers) = store_with("outlives", "");
+    let ahead = BEGIN + 10 * HOUR * SECOND;
+    clock.stand(ahead);
+    let ids = [None, Some(&b"an application's id"[..])].map(|own| put(&mut workers[0], ahead, 600, own, small(1)));
+    for (back, readable) in [(0, true), (HOUR / 2, true), (2 * HOUR, false), (10 * HOUR, false)] {
+        clock.stand(ahead - back * SECOND);
+        for id in &ids {
+            let found = workers[1].get(id, small(1));
+            assert_eq!(
+                found, readable,
+                "the clock was set back by {back} s: a record of 600 s is found or not, wrongly"
+            );
+        }
+    }
+}
+
+#[test]
+fn under_a_clock_of_1970_nothing_is_stored() {
+    let (_scratch, clock, mut workers) = store_with("1970", "capacity=1MiB");
+    // A board without a battery begins in 1970 and learns the time later.
+    for now in [10 * SECOND, HOUR * SECOND, 9 * YEAR * SECOND, BEGIN] {
+        clock.stand(now);
+        let own = Random(now as u64).id(24);
+        for id in [None, Some(&own[..])] {
+            let ids: Vec<_> = (0..5_000).map(|seed| put(&mut workers[0], now, 600, id, small(seed))).collect();
+            assert!(
+                workers[1].get(&ids[4_999], small(4_999)),
+                "{} s after 1970: a new record is not found",
+                now / SECOND
+            );
+        }
+    }
+}
+
+#[test]
 fn expired_records_stay_until_somebody_sweeps() {
     let (_scratch, clock, mut workers) = store_with("leave", "");
     for seed in 0..1_000 {

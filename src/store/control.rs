@@ -21,6 +21,9 @@ const MAGIC: [u8; 8] = *b"sesscach";
 pub(crate) const FORMAT: u32 = 1;
 /// Counter shards: threads spread over them, so that counting is no fight for a cache line.
 const SHARDS: usize = 32;
+/// Readings of the counters that are kept: one in so many milliseconds, for a little over a minute.
+const READINGS: usize = 14;
+const READING_EVERY: u64 = 5_000;
 /// Bytes of the file.
 pub(crate) const SIZE: usize = size_of::<Page>();
 
@@ -46,6 +49,14 @@ struct Fixed {
 #[repr(C, align(64))]
 struct Shard([AtomicU64; COUNTERS]);
 
+/// What the counters were at a moment.
+#[repr(C)]
+struct Reading {
+    /// In ticks; 0 while it is being written.
+    at: AtomicU64,
+    counters: [AtomicU64; COUNTERS],
+}
+
 #[repr(C, align(64))]
 struct Page {
     fixed: Fixed,
@@ -59,9 +70,12 @@ struct Page {
     guard: AtomicU32,
     next_shard: AtomicU32,
     _reserved: u32,
-    /// Tick of the last look for dead readers, by any process.
+    /// Ticks of the last look for dead readers and of the last round of upkeep, by any process.
     reader_check: AtomicU64,
+    round: AtomicU64,
     shards: [Shard; SHARDS],
+    /// A ring by the time of day.
+    readings: [Reading; READINGS],
 }
 
 /// What a store is like; a difference begins a new generation.
@@ -296,13 +310,14 @@ impl Control {
         self.bump();
     }
 
-    /// True for one caller in `pause` milliseconds, of all processes.
+    /// Whether it is time to look for dead readers: true for one caller in `pause` milliseconds, of all processes.
     pub(crate) fn reader_check_is_due(&self, pause: u64) -> bool {
-        let now = clock::ticks();
-        let last = self.page.reader_check.load(Ordering::Relaxed);
-        // A tick from before a reboot lies ahead: count it as long ago.
-        (last > now || now - last >= pause)
-            && self.page.reader_check.compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        is_due(&self.page.reader_check, pause)
+    }
+
+    /// Whether it is time for a round of upkeep, in the same way.
+    pub(crate) fn round_is_due(&self, pause: u64) -> bool {
+        is_due(&self.page.round, pause)
     }
 
     /// A shard for a new thread.
@@ -316,6 +331,42 @@ impl Control {
         self.page.shards[shard % SHARDS].0[counter as usize].fetch_add(n, Ordering::Relaxed);
     }
 
+    /// Keeps a reading of the counters when one is due. Called every second or so while there is traffic; while there is
+    /// none, nothing is counted either.
+    pub(crate) fn keep_reading(&self) {
+        let now = clock::ticks();
+        let reading = &self.page.readings[(now / READING_EVERY) as usize % READINGS];
+        let at = reading.at.load(Ordering::Relaxed);
+        if at / READING_EVERY == now / READING_EVERY
+            || reading.at.compare_exchange(at, 0, Ordering::Acquire, Ordering::Relaxed).is_err()
+        {
+            return;
+        }
+        for (kept, counter) in reading.counters.iter().zip(self.counters()) {
+            kept.store(counter, Ordering::Relaxed);
+        }
+        reading.at.store(now, Ordering::Release);
+    }
+
+    /// The counters as they were a minute ago, or as long ago as is known if that is less: with how long ago, in
+    /// milliseconds. `None` when nothing was counted for long, or not yet.
+    pub(crate) fn a_minute_ago(&self) -> Option<(u64, [u64; COUNTERS])> {
+        const MINUTE: u64 = 60_000;
+        let now = clock::ticks();
+        let read = |reading: &Reading| {
+            let at = reading.at.load(Ordering::Acquire);
+            let counters = std::array::from_fn(|n| reading.counters[n].load(Ordering::Relaxed));
+            // Written meanwhile, or of an earlier boot: of no use.
+            let whole = at != 0 && at <= now && reading.at.load(Ordering::Acquire) == at;
+            whole.then(|| (now - at, counters))
+        };
+        let all: Vec<_> = self.page.readings.iter().filter_map(read).collect();
+        let before = all.iter().filter(|(age, _)| *age >= MINUTE).min_by_key(|(age, _)| *age);
+        // From a reading to the next nothing was counted, so an older one holds for a minute ago as well.
+        let before = before.map(|(_, counters)| (MINUTE, *counters));
+        before.or_else(|| all.iter().max_by_key(|(age, _)| *age).copied())
+    }
+
     /// The sum of all shards.
     pub(crate) fn counters(&self) -> [u64; COUNTERS] {
         let mut sum = [0_u64; COUNTERS];
@@ -326,6 +377,14 @@ impl Control {
         }
         sum
     }
+}
+
+fn is_due(last: &AtomicU64, pause: u64) -> bool {
+    let now = clock::ticks();
+    let then = last.load(Ordering::Relaxed);
+    // A tick from before a reboot lies ahead: count it as long ago.
+    (then > now || now - then >= pause)
+        && last.compare_exchange(then, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Names what processes must have in common to share a store.

@@ -458,6 +458,18 @@ impl Write<'_> {
             }
         }
     }
+
+    /// Goes from the last key backwards, deleting while `f` says so.
+    pub(crate) fn sweep_back(&mut self, mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
+        let mut cursor = Cursor::open(self.txn)?;
+        while let Some((key, value)) = cursor.seek(ffi::MDB_LAST, &[])? {
+            if !f(key, value) {
+                break;
+            }
+            cursor.delete()?;
+        }
+        Ok(())
+    }
 }
 
 struct AbortOnDrop(Option<Txn>);

@@ -1,11 +1,14 @@
 //! Making room: what has expired leaves with later puts, and when the store is full, what expires first makes room.
 //!
 //! Key order is expiry order, so both delete from the front. Records outside the time order are met by looking at a
-//! few of them at a time, from a place that is as random as the ids.
+//! few of them at a time, from a place that is as random as the ids. Where several namespaces share a store, the one
+//! that has most of it makes room: a flood of one costs the others nothing.
 
 use super::env::{Fault, Front, Write};
-use super::id::{expiry_of, Key, OUTSIDERS, TIMES};
-use super::record::Header;
+use super::gate::{Gate, Inside};
+use super::id::{expiry_of, time_key, Key, OUTSIDERS, TIMES};
+use super::ledger::Ledger;
+use super::record::{flags, Header};
 
 /// Most entries deleted in one transaction: bounds the pages it needs and the time others wait.
 pub(crate) const MOST: usize = 128;
@@ -13,147 +16,283 @@ pub(crate) const MOST: usize = 128;
 const HAND: usize = 8;
 /// Entries deleted between two looks at the page count.
 const BATCH: usize = 8;
+/// Records of other namespaces than the largest that are passed over per put: 30 µs at the most.
+const LOOKS: usize = 1_024;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Swept {
     pub(crate) expired: usize,
     pub(crate) evicted: usize,
-    /// Expiry of what is first in time order now, in microseconds; MAX when there is nothing.
-    pub(crate) oldest: u64,
 }
 
-/// Deletes what has expired in the time order, at most `most` records.
-pub(crate) fn expire(write: &mut Write<'_>, now: u64, most: usize) -> Result<Swept, Fault> {
-    let mut swept = Swept { oldest: u64::MAX, ..Swept::default() };
-    let mut entries = 0;
-    write.sweep(TIMES, |key, _| {
-        let expiry = expiry_of(key).unwrap_or(0);
-        // A record goes whole: what follows its head is never looked at on its own.
-        if !is_head(key) {
-            entries += 1;
-            return Front::Delete;
-        }
-        if expiry > now || swept.expired >= most || entries >= 2 * MOST {
-            swept.oldest = expiry;
-            return Front::Stop;
-        }
-        entries += 1;
-        swept.expired += 1;
-        Front::Delete
-    })?;
-    Ok(swept)
-}
-
-/// Deletes what has expired outside the time order, at most `most` records, looking at no more than `looks`.
-pub(crate) fn expire_outside(
-    write: &mut Write<'_>,
-    from: &[u8],
+/// The deletions of one transaction. The gate's hints follow when it has committed.
+pub(crate) struct Sweep<'g> {
+    gate: &'g Gate,
     now: u64,
-    most: usize,
-    looks: usize,
-) -> Result<(usize, bool), Fault> {
-    let (mut gone, mut looked, mut any) = (0, 0, false);
-    let mut head_gone = false;
-    write.sweep(from, |key, value| {
-        // A record goes whole, and stays whole.
-        if !is_head(key) && key < TIMES {
-            return if head_gone { Front::Delete } else { Front::Skip };
-        }
-        if key >= TIMES || gone >= most || looked >= looks {
-            any |= key < TIMES;
-            return Front::Stop;
-        }
-        looked += 1;
-        match Header::read(value) {
-            Some(header) if u64::from(header.expires) * 1_000_000 <= now => {
-                gone += 1;
-                head_gone = true;
-                Front::Delete
-            }
-            _ => {
-                any = true;
-                head_gone = false;
-                Front::Skip
-            }
-        }
-    })?;
-    Ok((gone, any))
+    horizon: u64,
+    swept: Swept,
+    oldest: Option<u64>,
+    newest: Option<u64>,
+    any_outside: Option<bool>,
+    pub(crate) ledger: Ledger,
 }
 
-/// Deletes what expires first until at most `limit` pages are in use, or until [`MOST`] entries are gone.
-pub(crate) fn make_room(write: &mut Write<'_>, limit: usize, near: &Key, outsiders: bool) -> Result<Swept, Fault> {
-    let mut swept = Swept::default();
-    let mut entries = 0;
-    while entries < MOST && write.txn().used_pages()? > limit {
-        let before = entries;
-        let outside = if outsiders { first_outside(write, near)? } else { None };
-        let bound = outside.as_ref().map_or(u64::MAX, |(_, expiry)| *expiry);
-        let mut batch = 0;
-        write.sweep(TIMES, |key, _| {
-            let head = is_head(key);
-            let first = expiry_of(key).is_some_and(|expiry| expiry <= bound);
-            if head && (!first || batch >= BATCH) {
-                return Front::Stop;
+impl<'g> Sweep<'g> {
+    /// Begins one, at the moment `now` (microseconds), behind the gate.
+    pub(crate) fn begin(inside: &Inside<'g>, now: u64) -> Sweep<'g> {
+        let gate = inside.gate();
+        Sweep {
+            gate,
+            now,
+            horizon: gate.horizon(now),
+            swept: Swept::default(),
+            oldest: None,
+            newest: None,
+            any_outside: None,
+            ledger: Ledger::new(),
+        }
+    }
+
+    /// The transaction has committed.
+    pub(crate) fn committed(self) -> Swept {
+        if let Some(micros) = self.oldest {
+            self.gate.set_oldest(micros);
+        }
+        if let Some(micros) = self.newest {
+            self.gate.set_newest(micros / 1_000_000);
+        }
+        if let Some(any) = self.any_outside {
+            self.gate.set_foreign(any);
+        }
+        self.ledger.settle(self.gate);
+        self.swept
+    }
+
+    /// Deletes what has expired in the time order, and what a clock that was ahead has left, up to `most` records in this
+    /// transaction. A look at two hints when there is nothing to do.
+    pub(crate) fn expire(&mut self, write: &mut Write<'_>, most: usize) -> Result<(), Fault> {
+        if self.gate.oldest() <= self.now {
+            self.expire_front(write, most)?;
+        }
+        if self.gate.newest() > self.horizon / 1_000_000 {
+            self.forget_future(write, most)?;
+        }
+        Ok(())
+    }
+
+    fn expire_front(&mut self, write: &mut Write<'_>, most: usize) -> Result<(), Fault> {
+        let mut entries = 0;
+        let (now, mut expired, mut oldest) = (self.now, self.swept.expired, u64::MAX);
+        let ledger = &mut self.ledger;
+        write.sweep(TIMES, |key, value| {
+            let expiry = expiry_of(key).unwrap_or(0);
+            // A record goes whole: what follows its head is never looked at on its own.
+            if is_head(key) {
+                if expiry > now || expired >= most || entries >= 2 * MOST {
+                    oldest = expiry;
+                    return Front::Stop;
+                }
+                expired += 1;
             }
-            batch += 1;
-            swept.evicted += usize::from(head);
+            entries += 1;
+            ledger.gone(self.gate, key, value);
             Front::Delete
         })?;
-        entries += batch;
-        if batch == 0 {
-            if let Some((key, _)) = outside {
-                entries += usize::from(delete(write, &key)?);
-                swept.evicted += 1;
-            }
-        }
-        if entries == before {
-            break;
-        }
+        self.swept.expired = expired;
+        self.oldest = Some(oldest);
+        Ok(())
     }
-    Ok(swept)
-}
 
-/// Of a few records outside the time order, the one that expires first, with its expiry in microseconds.
-fn first_outside(write: &mut Write<'_>, near: &Key) -> Result<Option<(Key, u64)>, Fault> {
-    let start = if near.expiry().is_none() { near.bytes() } else { OUTSIDERS };
-    for from in [start, OUTSIDERS] {
-        let mut first: Option<(Key, u64)> = None;
-        let mut looked = 0;
-        write.txn().walk(from, |key, value| {
-            if key >= TIMES || looked == HAND {
-                return false;
+    /// From the back: what ends beyond the horizon was put while the clock was ahead.
+    fn forget_future(&mut self, write: &mut Write<'_>, most: usize) -> Result<(), Fault> {
+        let (mut gone, mut last) = (self.swept.expired, 0);
+        let ledger = &mut self.ledger;
+        write.sweep_back(|key, value| {
+            last = expiry_of(key).unwrap_or(0);
+            // Backwards a head comes after what follows it, so a record is done with its head.
+            let delete = last > self.horizon && gone < most;
+            if delete {
+                gone += usize::from(is_head(key));
+                ledger.gone(self.gate, key, value);
             }
-            if let (true, Some(key), Some(header)) = (is_head(key), Key::read(key), Header::read(value)) {
-                let expiry = u64::from(header.expires) * 1_000_000;
-                if key.bytes() != near.bytes() && first.as_ref().is_none_or(|(_, least)| expiry < *least) {
-                    first = Some((key, expiry));
-                }
-                looked += 1;
-            }
-            true
+            delete
         })?;
-        if first.is_some() {
-            return Ok(first);
-        }
+        self.swept.expired = gone;
+        self.newest = Some(last.max(self.horizon));
+        Ok(())
     }
-    Ok(None)
-}
 
-/// Deletes a record with its continuations; false when it was not there.
-pub(crate) fn delete(write: &mut Write<'_>, key: &Key) -> Result<bool, Fault> {
-    let continued = match write.txn().get(key.bytes())? {
-        Some(value) => Header::read(value).is_some_and(|header| header.has(super::record::flags::CONTINUED)),
-        None => return Ok(false),
-    };
-    write.delete(key.bytes())?;
-    if continued {
+    /// Deletes what has expired outside the time order, up to `most` records in this transaction, looking at no more than
+    /// `looks`.
+    pub(crate) fn expire_outside(
+        &mut self,
+        write: &mut Write<'_>,
+        from: &[u8],
+        most: usize,
+        looks: usize,
+    ) -> Result<(), Fault> {
+        let (mut gone, mut looked, mut any) = (self.swept.expired, 0, from > OUTSIDERS);
+        let mut head_gone = false;
+        let ledger = &mut self.ledger;
+        write.sweep(from, |key, value| {
+            // A record goes whole, and stays whole.
+            if !is_head(key) && key < TIMES {
+                if head_gone {
+                    ledger.gone(self.gate, key, value);
+                    return Front::Delete;
+                }
+                return Front::Skip;
+            }
+            if key >= TIMES || gone >= most || looked >= looks {
+                any |= key < TIMES;
+                return Front::Stop;
+            }
+            looked += 1;
+            head_gone = Header::read(value).is_some_and(|header| !header.is_alive(self.now, self.horizon));
+            if head_gone {
+                gone += 1;
+                ledger.gone(self.gate, key, value);
+                Front::Delete
+            } else {
+                any = true;
+                Front::Skip
+            }
+        })?;
+        self.any_outside = Some(any);
+        self.swept.expired = gone;
+        Ok(())
+    }
+
+    /// Deletes what expires first until at most `limit` pages are in use, or until [`MOST`] entries are gone. Up to `most`
+    /// pages may stay in use when only records of smaller namespaces were met.
+    pub(crate) fn make_room(
+        &mut self,
+        write: &mut Write<'_>,
+        (limit, most): (usize, usize),
+        near: &Key,
+    ) -> Result<(), Fault> {
+        let mut entries = 0;
+        let mut looks = LOOKS;
+        while entries < MOST {
+            let used = write.txn().used_pages()?;
+            if used <= limit {
+                break;
+            }
+            let of = self.ledger.largest(self.gate).filter(|_| looks > 0);
+            if of.is_none() && looks == 0 && used <= most {
+                break;
+            }
+            let outside = if self.gate.has_foreign() { self.first_outside(write, near, of)? } else { None };
+            let bound = outside.as_ref().map_or(u64::MAX, |(_, expiry)| *expiry);
+            let mut batch = self.evict_from(write, bound, of, &mut looks)?;
+            if batch == 0 {
+                if let Some((key, _)) = outside {
+                    batch = usize::from(self.delete(write, &key)?);
+                    self.swept.evicted += batch;
+                }
+            }
+            if batch == 0 {
+                if of.is_none() {
+                    break;
+                }
+                looks = 0;
+            }
+            entries += batch;
+        }
+        Ok(())
+    }
+
+    /// Deletes a batch of what ends first, and not later than `bound`: of all, or of one share.
+    fn evict_from(
+        &mut self,
+        write: &mut Write<'_>,
+        bound: u64,
+        of: Option<usize>,
+        looks: &mut usize,
+    ) -> Result<usize, Fault> {
+        let start = of.map(|share| time_key(self.ledger.first(self.gate, share)));
+        let (mut batch, mut evicted) = (0, 0);
+        let (mut delete, mut stopped) = (false, u64::MAX);
+        let ledger = &mut self.ledger;
+        write.sweep(start.as_ref().map_or(TIMES, |start| &start[..]), |key, value| {
+            if is_head(key) {
+                let expiry = expiry_of(key).unwrap_or(0);
+                if expiry > bound || batch >= BATCH || (of.is_some() && *looks == 0) {
+                    stopped = expiry;
+                    return Front::Stop;
+                }
+                delete = of.is_none_or(|share| Ledger::is_of(self.gate, share, value));
+                evicted += usize::from(delete);
+                *looks -= usize::from(!delete);
+            }
+            if !delete {
+                return Front::Skip;
+            }
+            batch += 1;
+            ledger.gone(self.gate, key, value);
+            Front::Delete
+        })?;
+        if let Some(share) = of {
+            ledger.set_first(share, stopped);
+        }
+        self.swept.evicted += evicted;
+        Ok(batch)
+    }
+
+    /// Of a few records outside the time order, the one that expires first, with its expiry in microseconds.
+    fn first_outside(
+        &mut self,
+        write: &mut Write<'_>,
+        near: &Key,
+        of: Option<usize>,
+    ) -> Result<Option<(Key, u64)>, Fault> {
+        let start = if near.expiry().is_none() { near.bytes() } else { OUTSIDERS };
+        for from in [start, OUTSIDERS] {
+            let mut first: Option<(Key, u64)> = None;
+            let mut looked = 0;
+            write.txn().walk(from, |key, value| {
+                if key >= TIMES || looked == HAND {
+                    return false;
+                }
+                if let (true, Some(key), Some(header)) = (is_head(key), Key::read(key), Header::read(value)) {
+                    let expiry = if header.is_alive(self.now, self.horizon) { header.end() } else { 0 };
+                    let victim = of.is_none_or(|share| Ledger::is_of(self.gate, share, value));
+                    let sooner = first.as_ref().is_none_or(|(_, least)| expiry < *least);
+                    if victim && sooner && key.bytes() != near.bytes() {
+                        first = Some((key, expiry));
+                    }
+                    looked += 1;
+                }
+                true
+            })?;
+            if first.is_some() {
+                return Ok(first);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Deletes a record with its continuations; false when it was not there.
+    pub(crate) fn delete(&mut self, write: &mut Write<'_>, key: &Key) -> Result<bool, Fault> {
+        let continued = match write.txn().get(key.bytes())? {
+            Some(value) => {
+                self.ledger.gone(self.gate, key.bytes(), value);
+                Header::read(value).is_some_and(|header| header.has(flags::CONTINUED))
+            }
+            None => return Ok(false),
+        };
+        write.delete(key.bytes())?;
         let mut n = 1;
-        while write.delete(key.continuation(n).bytes())? {
+        while continued {
+            let next = key.continuation(n);
+            let Some(value) = write.txn().get(next.bytes())? else { break };
+            self.ledger.gone(self.gate, next.bytes(), value);
+            write.delete(next.bytes())?;
             n += 1;
         }
+        Ok(true)
     }
-    Ok(true)
 }
 
 fn is_head(key: &[u8]) -> bool {

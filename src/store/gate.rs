@@ -24,8 +24,12 @@ extern "C" {
 }
 
 const MAGIC: [u8; 8] = *b"sessgate";
+/// Namespaces that are told apart when room is made; all further ones share the last place.
+pub(crate) const SHARES: usize = 32;
 /// Tries before sleeping: a put holds the gate for about a microsecond, a sleep and a wake-up cost thirty.
 const SPINS: u32 = 200;
+/// A wall clock that is set back by less than so many seconds costs nobody a session.
+const SET_BACK: u64 = 3_600;
 /// How long a thread that ran into the deadline only tries, in milliseconds.
 const PATIENCE_LOST: u64 = 1_000;
 
@@ -46,13 +50,27 @@ struct Page {
     reserved: AtomicU64,
     /// When the last record expires, in seconds: after it, nothing here is worth reading.
     newest: AtomicU64,
+    /// The longest life that a record was ever put with, in seconds.
+    longest: AtomicU64,
     /// When the first one does, in microseconds; a hint that tells when to sweep.
     oldest: AtomicU64,
     /// Records outside the time order.
     foreign: AtomicU64,
+    /// Bytes of each namespace; see `ledger`.
+    shares: [Share; SHARES],
     /// When the gate was last passed, in ticks; tells a slow holder from a stuck one.
     since: AtomicU64,
     mutex: Mutex,
+}
+
+/// What one namespace has.
+#[repr(C)]
+struct Share {
+    /// Hash of the namespace in headers, plus 1; 0: nobody's.
+    namespace: AtomicU64,
+    bytes: AtomicU64,
+    /// No record of it in time order expires before this moment, in microseconds.
+    first: AtomicU64,
 }
 
 #[repr(C, align(64))]
@@ -225,14 +243,65 @@ impl Gate {
         if micros < self.oldest() {
             self.set_oldest(micros);
         }
-        if seconds > self.page.newest.load(Ordering::Relaxed) {
-            self.page.newest.store(seconds, Ordering::Relaxed);
+        if seconds > self.newest() {
+            self.set_newest(seconds);
         }
     }
 
     /// When the last record expires, in seconds.
     pub(crate) fn newest(&self) -> u64 {
         self.page.newest.load(Ordering::Relaxed)
+    }
+
+    /// Notes the expiry of what is last in the tree now, in seconds.
+    pub(crate) fn set_newest(&self, seconds: u64) {
+        self.page.newest.store(seconds, Ordering::Relaxed);
+    }
+
+    /// Notes the life of a record that is about to be put, in seconds.
+    pub(crate) fn note_life(&self, seconds: u64) {
+        if seconds > self.page.longest.load(Ordering::Relaxed) {
+            self.page.longest.store(seconds, Ordering::Relaxed);
+        }
+    }
+
+    /// The latest expiry, in microseconds, that a record can have at the moment `now`. One that ends later was put while
+    /// the clock was ahead of `now`, and would outlive its time by as much.
+    pub(crate) fn horizon(&self, now: u64) -> u64 {
+        now + (self.page.longest.load(Ordering::Relaxed) + SET_BACK) * 1_000_000
+    }
+
+    /// The place of a namespace in the table, taken now if it has none. Behind the gate only.
+    pub(crate) fn share_of(&self, namespace: u32) -> usize {
+        let name = u64::from(namespace) + 1;
+        let shares = &self.page.shares;
+        if let Some(found) = shares.iter().position(|share| share.namespace.load(Ordering::Relaxed) == name) {
+            return found;
+        }
+        let free = shares.iter().position(|share| share.bytes.load(Ordering::Relaxed) == 0).unwrap_or(SHARES - 1);
+        shares[free].namespace.store(name, Ordering::Relaxed);
+        shares[free].first.store(u64::MAX, Ordering::Relaxed);
+        free
+    }
+
+    /// Bytes that a place of the table stands for.
+    pub(crate) fn share_bytes(&self, share: usize) -> u64 {
+        self.page.shares[share].bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sets them, behind the gate only.
+    pub(crate) fn set_share_bytes(&self, share: usize, bytes: u64) {
+        self.page.shares[share].bytes.store(bytes, Ordering::Relaxed);
+    }
+
+    /// No record of this place in time order expires before this moment, in microseconds.
+    pub(crate) fn share_first(&self, share: usize) -> u64 {
+        self.page.shares[share].first.load(Ordering::Relaxed)
+    }
+
+    /// Sets it, behind the gate only.
+    pub(crate) fn set_share_first(&self, share: usize, micros: u64) {
+        self.page.shares[share].first.store(micros, Ordering::Relaxed);
     }
 
     /// Whether any record lies outside the time order.
@@ -243,6 +312,13 @@ impl Gate {
     /// Notes that some do, or that the clock hand found none.
     pub(crate) fn set_foreign(&self, any: bool) {
         self.page.foreign.store(u64::from(any), Ordering::Relaxed);
+    }
+}
+
+impl<'a> Inside<'a> {
+    /// The gate passed.
+    pub(crate) fn gate(&self) -> &'a Gate {
+        self.gate
     }
 }
 

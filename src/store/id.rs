@@ -1,6 +1,6 @@
 //! Session ids that look random on the wire and are in time order in the store. Pure.
 //!
-//! `key = expiry in microseconds (8 bytes, big endian) || 24 random bytes`
+//! `key = moment of expiry (8 bytes, big endian) || 24 random bytes`
 //! `id  = (first 8 bytes of key XOR SipHash-2-4(mask, the 24)) || the 24`
 //!
 //! So inserts append, expiry order is key order, a forged id decodes to an implausible time and never reaches LMDB, and
@@ -14,24 +14,26 @@ pub const RANDOM: usize = 24;
 /// Longest id made elsewhere that can be stored.
 pub const FOREIGN_MAX: usize = 255;
 
-/// What the keys outside the time order begin with: a time in microseconds has this before the year 1979 only. They lie
-/// below every time, so that the newest time is always the last key and inserting it appends.
-const OUTSIDE: [u8; 2] = [0, 0];
-/// The third byte of the key of an id made elsewhere.
+/// What keys add to microseconds since 1970: the first byte of a moment is never 0, not even under a clock that stands at 1970.
+const EPOCH: u64 = 1 << 56;
+/// What the keys outside the time order begin with. They lie below every time, so that the newest time is always the last
+/// key and inserting it appends.
+const OUTSIDE: u8 = 0;
+/// The second byte of the key of an id made elsewhere.
 const FOREIGN: u8 = 1;
-/// The third byte of the key of an opaque record.
+/// The second byte of the key of an opaque record.
 const OPAQUE: u8 = 2;
-/// Bytes before the id in such a key: the two, the kind, the namespace, the length of the id.
-const PREFIX: usize = 8;
+/// Bytes before the id in such a key: the two, the namespace, the length of the id.
+const PREFIX: usize = 7;
 /// Longest key in the tree; LMDB takes 511.
 pub const KEY_MAX: usize = PREFIX + FOREIGN_MAX + 1;
 
 /// The first key of a tree, there from the beginning: shows where the map lies.
-pub const SENTINEL: &[u8] = &[0, 0, 0];
+pub const SENTINEL: &[u8] = &[OUTSIDE];
 /// The keys in time order begin here.
-pub const TIMES: &[u8] = &[0, 1];
+pub const TIMES: &[u8] = &[OUTSIDE + 1];
 /// The keys outside the time order begin here.
-pub const OUTSIDERS: &[u8] = &[0, 0, 1];
+pub const OUTSIDERS: &[u8] = &[OUTSIDE, FOREIGN];
 
 /// Where a record lies in the tree.
 #[derive(Clone, Copy)]
@@ -53,7 +55,7 @@ impl Key {
 
     fn outside(kind: u8, namespace: u32, id: &[u8]) -> Option<Key> {
         let fits = !id.is_empty() && id.len() <= FOREIGN_MAX;
-        fits.then(|| Key::from(&[&OUTSIDE, &[kind], &namespace.to_be_bytes(), &[id.len() as u8], id]))
+        fits.then(|| Key::from(&[&[OUTSIDE, kind], &namespace.to_be_bytes(), &[id.len() as u8], id]))
     }
 
     /// The key of an id made elsewhere, in its namespace; `None` when the id is empty or too long.
@@ -68,7 +70,7 @@ impl Key {
 
     /// Where the opaque records of a namespace begin.
     pub fn opaque_start(namespace: u32) -> Key {
-        Key::from(&[&OUTSIDE, &[OPAQUE], &namespace.to_be_bytes()])
+        Key::from(&[&[OUTSIDE, OPAQUE], &namespace.to_be_bytes()])
     }
 
     /// A key as read from the tree; `None` when it is none of ours.
@@ -85,7 +87,7 @@ impl Key {
     pub fn is_head(&self) -> bool {
         let bytes = self.bytes();
         match bytes.get(PREFIX - 1) {
-            Some(id_len) if bytes.starts_with(&OUTSIDE) => bytes.len() == PREFIX + usize::from(*id_len),
+            Some(id_len) if bytes[0] == OUTSIDE => bytes.len() == PREFIX + usize::from(*id_len),
             _ => bytes.len() == ID,
         }
     }
@@ -109,8 +111,13 @@ impl Key {
 /// When the record under these key bytes expires, if the key is in time order.
 pub fn expiry_of(key: &[u8]) -> Option<u64> {
     let (head, tail) = key.split_first_chunk::<8>()?;
-    let in_order = (tail.len() == RANDOM || tail.len() == RANDOM + 1) && !head.starts_with(&OUTSIDE);
-    in_order.then(|| u64::from_be_bytes(*head))
+    let in_order = tail.len() == RANDOM || tail.len() == RANDOM + 1;
+    u64::from_be_bytes(*head).checked_sub(EPOCH).filter(|_| in_order)
+}
+
+/// Where the keys begin that end at or after this moment (microseconds).
+pub fn time_key(expiry: u64) -> [u8; 8] {
+    expiry.saturating_add(EPOCH).to_be_bytes()
 }
 
 /// The secret of a store under which its ids are made.
@@ -126,7 +133,7 @@ impl Mask {
     /// The id of a session that expires at `expiry` microseconds.
     pub fn issue(&self, expiry: u64, random: &[u8; RANDOM]) -> [u8; ID] {
         let mut id = [0; ID];
-        id[..8].copy_from_slice(&(expiry ^ self.pad(random)).to_be_bytes());
+        id[..8].copy_from_slice(&((expiry + EPOCH) ^ self.pad(random)).to_be_bytes());
         id[8..].copy_from_slice(random);
         id
     }
@@ -137,16 +144,16 @@ impl Mask {
             return Decoded::Foreign;
         };
         let random: &[u8; RANDOM] = id[8..].try_into().expect("32 - 8");
-        let expiry = half(id, 0).swap_bytes() ^ self.pad(random);
-        if expiry > latest {
+        let moment = half(id, 0).swap_bytes() ^ self.pad(random);
+        let Some(expiry) = moment.checked_sub(EPOCH).filter(|expiry| *expiry <= latest) else {
             return Decoded::Foreign;
-        }
+        };
         // An id that expired within the longest life is ours in all likelihood: it is counted as what it is.
         if expiry <= now {
             let longest = latest.saturating_sub(now);
             return if now - expiry <= longest { Decoded::Expired } else { Decoded::Foreign };
         }
-        Decoded::Ours(Key::from(&[&expiry.to_be_bytes(), random]))
+        Decoded::Ours(Key::from(&[&moment.to_be_bytes(), random]))
     }
 
     /// The id under which a record was stored: the inverse of `decode` for keys in time order. `None` for a key that
@@ -286,6 +293,9 @@ mod tests {
         };
         assert!(key(NOW + 1) < key(NOW + 256) && key(NOW + 256) < key(NOW + (1 << 40)));
         assert!(TIMES < &key(NOW + 1)[..]);
+        let mut clock_of_1970 = [9; ID];
+        clock_of_1970[..8].copy_from_slice(&(EPOCH + 1).to_be_bytes());
+        assert!(TIMES < &clock_of_1970[..] && expiry_of(&clock_of_1970) == Some(1));
         let foreign = Key::foreign(u32::MAX, &[0xFF; 32]).unwrap();
         let opaque = Key::opaque(u32::MAX, &[0xFF; FOREIGN_MAX]).unwrap();
         for key in [foreign, opaque] {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::env::{Fault, Txn};
+use super::evict::Sweep;
 use super::id::{Decoded, Key};
 use super::record::{self, flags, Header, Record};
 use super::seat::{self, Desk, Seat};
@@ -154,10 +155,12 @@ impl Store {
             }
             true
         };
+        let desk = if in_before { seat.before.as_ref() } else { Some(&seat.now) };
+        let horizon = desk.map_or(u64::MAX, |desk| desk.generation.gate.horizon(now));
         let bytes = std::mem::take(&mut seat.record);
         let result = (|| {
             let record = record::parse(&bytes).ok_or(Miss::Damaged)?;
-            if u64::from(record.header.expires) * 1_000_000 <= now {
+            if !record.header.is_alive(now, horizon) {
                 return Err(Miss::Expired);
             }
             let (judgement, wanted) = judge(&record.header, record.tag, Names(&seat.opened));
@@ -229,15 +232,19 @@ impl Store {
         let generation = &desk.generation;
         let inside = self.enter(generation).map_err(|_| Miss::Unavailable)?;
         self.with_room(generation).map_err(|_| Miss::Unavailable)?;
+        let mut sweep = Sweep::begin(&inside, clock::coarse_micros());
         let taken = generation.env.write(&inside, |write| {
-            if !Header::read(seen).is_some_and(|header| header.has(flags::CONTINUED)) {
-                let same = write.txn().get(key.bytes())? == Some(seen);
-                return Ok(same && write.delete(key.bytes())?);
-            }
-            let mut current = Vec::with_capacity(seen.len());
-            let same = copy_record(write.txn(), key, &mut current)? && current == seen;
-            Ok(same && super::evict::delete(write, key)?)
+            let same = if Header::read(seen).is_some_and(|header| header.has(flags::CONTINUED)) {
+                let mut current = Vec::with_capacity(seen.len());
+                copy_record(write.txn(), key, &mut current)? && current == seen
+            } else {
+                write.txn().get(key.bytes())? == Some(seen)
+            };
+            Ok(same && sweep.delete(write, key)?)
         });
+        if taken.is_ok() {
+            sweep.committed();
+        }
         drop(inside);
         let taken = taken.map_err(|fault| {
             self.note_fault(generation, fault);

@@ -102,6 +102,16 @@ impl Header {
         })
     }
 
+    /// Whether the record ends after `now`, and not beyond what any record can (microseconds; see `Gate::horizon`).
+    pub fn is_alive(&self, now: u64, horizon: u64) -> bool {
+        now < self.end() && self.end() <= horizon
+    }
+
+    /// When it expires, in microseconds.
+    pub fn end(&self) -> u64 {
+        u64::from(self.expires) * 1_000_000
+    }
+
     /// Whether all of these flags are set.
     pub fn has(&self, flags: u8) -> bool {
         self.flags & flags == flags

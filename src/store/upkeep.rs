@@ -1,11 +1,12 @@
-//! What has to be done now and then, by whichever thread comes along: once a second per process, never on a thread of
-//! our own.
+//! What has to be done now and then, by whichever thread comes along: once a second, never on a thread of our own.
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::control::Current;
 use super::env::Fault;
+use super::evict::Sweep;
+use super::gate::Gate;
 use super::generation::{self, Generation};
 use super::{seat, Store};
 use crate::log::{self, Kind};
@@ -19,35 +20,48 @@ const READERS: u64 = 30_000;
 /// Expired records deleted in a round.
 const SWEEP: usize = 256;
 
+/// Whether the last record behind this gate has expired. What a clock that was ahead has left does not count.
+fn is_over(gate: &Gate) -> bool {
+    let horizon = gate.horizon(clock::coarse_micros()) / 1_000_000;
+    if gate.newest() > horizon {
+        gate.set_newest(horizon);
+    }
+    gate.newest() <= clock::seconds()
+}
+
 impl Store {
     /// Does a round when one is due.
     #[inline]
     pub(super) fn upkeep(self: &Arc<Self>) {
         let now = clock::ticks();
         let due = self.upkeep_at.load(Ordering::Relaxed);
-        if now >= due
-            && self.upkeep_at.compare_exchange(due, now + ROUND, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            && due != 0
+        if now >= due && self.upkeep_at.compare_exchange(due, now + ROUND, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
-            self.round();
+            self.round(due == 0);
         }
     }
 
+    /// What each process has to find out for itself, unless it has just opened everything; and what one does for all, which
+    /// may well be a child that lives for a single connection.
     #[cold]
-    fn round(self: &Arc<Self>) {
+    fn round(self: &Arc<Self>, first: bool) {
         let _ = seat::with(self, |seat| {
             let opened = &seat.opened;
             let control = &opened.control;
-            if opened.keys.changed(&self.place.key) || !control.is_current_file(&self.place.path) {
+            if !first && (opened.keys.changed(&self.place.key) || !control.is_current_file(&self.place.path)) {
                 control.bump();
             }
+            if !control.round_is_due(ROUND) {
+                return None;
+            }
+            control.keep_reading();
             if control.reader_check_is_due(READERS) {
                 let dead = opened.now.env.check_readers();
                 if dead > 0 {
                     self.log.say(Kind::Readers, log::NOTICE, || format!("freed the slots of {dead} readers that died"));
                 }
             }
-            if opened.before.as_ref().is_some_and(|before| before.gate.newest() <= clock::seconds()) {
+            if opened.before.as_ref().is_some_and(|before| is_over(&before.gate)) {
                 let current = control.current();
                 if control.switch(current, Current { number: current.number, keep: false }) {
                     generation::clear(&self.place, control.current());
@@ -67,9 +81,9 @@ impl Store {
         let inside = generation.gate.enter(std::time::Duration::ZERO).ok()?;
         self.with_room(generation).ok()?;
         let now = clock::coarse_micros();
-        let swept = generation.env.write(&inside, |write| super::evict::expire(write, now, SWEEP)).ok()?;
-        generation.gate.set_oldest(swept.oldest);
-        Some(swept.expired)
+        let mut sweep = Sweep::begin(&inside, now);
+        generation.env.write(&inside, |write| sweep.expire(write, SWEEP)).ok()?;
+        Some(sweep.committed().expired)
     }
 
     /// Damage begins a new generation; anything else is said once.

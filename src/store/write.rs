@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use super::env::{Fault, Write};
-use super::evict::{self, Swept};
+use super::env::{Env, Fault, Write};
+use super::evict::{self, Sweep, Swept};
 use super::gate::Inside;
 use super::generation::{Generation, RESERVE_STEP};
 use super::id::{Decoded, Key, OUTSIDERS};
@@ -118,7 +118,7 @@ impl Store {
         let generation = &before.generation;
         let inside = self.enter(generation)?;
         self.with_room(generation).map_err(failed)?;
-        generation.env.write(&inside, |write| evict::delete(write, key)).map_err(failed).map(|_| ())
+        delete(generation, &inside, key).map_err(failed).map(|_| ())
     }
 
     fn write_record(
@@ -170,48 +170,49 @@ impl Store {
         self.with_room(generation)?;
         let (env, gate) = (&generation.env, &generation.gate);
         let now = clock::coarse_micros();
+        let seconds = u64::from(header.expires);
+        gate.note_life(seconds.max(key.expiry().unwrap_or(0) / 1_000_000).saturating_sub(now / 1_000_000));
         let pieces = record.len().div_ceil(piece(env.page));
-        let limit = room(generation).saturating_sub(pieces + 1);
-        let put = |write: &mut Write<'_>| {
-            let mut swept = Swept::default();
-            if gate.oldest() <= now {
-                swept = evict::expire(write, now, EXPIRE_PER_PUT)?;
-                gate.set_oldest(swept.oldest);
+        let room = room(generation, pieces + 1);
+        let outside = key.expiry().is_none();
+        let put = |write: &mut Write<'_>, sweep: &mut Sweep<'_>| {
+            sweep.expire(write, EXPIRE_PER_PUT)?;
+            if outside {
+                sweep.expire_outside(write, key.bytes(), EXPIRE_PER_PUT, EXPIRE_PER_PUT)?;
             }
-            if key.expiry().is_none() {
-                swept.expired += evict::expire_outside(write, key.bytes(), now, EXPIRE_PER_PUT, EXPIRE_PER_PUT)?.0;
-            }
-            swept.evicted += evict::make_room(write, limit, key, gate.has_foreign())?.evicted;
+            sweep.make_room(write, room, key)?;
             let (first, rest) = record.split_at(record.len().min(piece(env.page)));
             // A new id is the last key, unless another process was faster or the record replaces one: a shorter one
             // must leave no continuation behind.
-            if key.expiry().is_none() || !write.append(key.bytes(), first)? {
-                evict::delete(write, key)?;
+            if outside || !write.append(key.bytes(), first)? {
+                sweep.delete(write, key)?;
                 write.put(key.bytes(), first)?;
             }
+            sweep.ledger.put(gate, header.namespace, key.bytes(), first);
             for (n, bytes) in rest.chunks(piece(env.page)).enumerate() {
-                write.put(key.continuation(n as u8 + 1).bytes(), bytes)?;
+                let key = key.continuation(n as u8 + 1);
+                write.put(key.bytes(), bytes)?;
+                sweep.ledger.put(gate, header.namespace, key.bytes(), bytes);
             }
-            Ok(swept)
+            Ok(())
         };
-        let swept = match env.write(inside, put) {
+        let swept = match sweep_in(env, inside, now, put) {
             // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
             Err(Fault::Full) => {
                 generation.free_dead_readers();
-                let freed = env.write(inside, |write| {
-                    let limit = write.txn().used_pages()?.saturating_sub(pieces + 8);
-                    evict::make_room(write, limit, key, gate.has_foreign())
+                let freed = sweep_in(env, inside, now, |write, sweep| {
+                    let less = write.txn().used_pages()?.saturating_sub(pieces + 8);
+                    sweep.make_room(write, (less, less), key)
                 })?;
-                let mut swept = env.write(inside, put)?;
+                let mut swept = sweep_in(env, inside, now, put)?;
                 swept.evicted += freed.evicted;
                 swept
             }
             other => other?,
         };
-        if key.expiry().is_none() {
+        if outside {
             gate.set_foreign(true);
         }
-        let seconds = u64::from(header.expires);
         gate.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
         Ok(swept)
     }
@@ -234,10 +235,8 @@ impl Store {
                     }
                     let inside = self.enter(generation)?;
                     self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
-                    removed |= generation
-                        .env
-                        .write(&inside, |write| evict::delete(write, key))
-                        .map_err(|fault| Error::new(Status::System, fault.text()))?;
+                    removed |=
+                        delete(generation, &inside, key).map_err(|fault| Error::new(Status::System, fault.text()))?;
                 }
             }
             if removed {
@@ -277,21 +276,14 @@ impl Store {
                 let inside = self.enter(generation)?;
                 self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
                 let batch = (most - gone).min(evict::MOST);
-                let (in_order, outside) = generation
-                    .env
-                    .write(&inside, |write| {
-                        let in_order = evict::expire(write, now, batch)?;
-                        let rest = batch - in_order.expired;
-                        let outside = if rest > 0 && generation.gate.has_foreign() {
-                            evict::expire_outside(write, OUTSIDERS, now, rest, usize::MAX)?
-                        } else {
-                            (0, true)
-                        };
-                        Ok((in_order, outside))
-                    })
-                    .map_err(|fault| Error::new(Status::System, fault.text()))?;
-                generation.gate.set_oldest(in_order.oldest);
-                let n = in_order.expired + outside.0;
+                let swept = sweep_in(&generation.env, &inside, now, |write, sweep| {
+                    sweep.expire(write, batch)?;
+                    if generation.gate.has_foreign() {
+                        sweep.expire_outside(write, OUTSIDERS, batch, usize::MAX)?;
+                    }
+                    Ok(())
+                });
+                let n = swept.map_err(|fault| Error::new(Status::System, fault.text()))?.expired;
                 if n == 0 {
                     break;
                 }
@@ -370,13 +362,37 @@ impl Store {
     }
 }
 
-/// Pages that may hold records. The rest is what LMDB needs to change any page, and what readers pin meanwhile.
-fn room(generation: &Generation) -> usize {
+/// Makes the changes of `f` in one transaction.
+fn sweep_in<'g>(
+    env: &Env,
+    inside: &Inside<'g>,
+    now: u64,
+    f: impl FnOnce(&mut Write<'_>, &mut Sweep<'g>) -> std::result::Result<(), Fault>,
+) -> std::result::Result<Swept, Fault> {
+    let mut sweep = Sweep::begin(inside, now);
+    env.write(inside, |write| f(write, &mut sweep))?;
+    Ok(sweep.committed())
+}
+
+/// Deletes a whole record; false when it was not there.
+fn delete(generation: &Generation, inside: &Inside<'_>, key: &Key) -> std::result::Result<bool, Fault> {
+    let mut there = false;
+    sweep_in(&generation.env, inside, clock::coarse_micros(), |write, sweep| {
+        there = sweep.delete(write, key)?;
+        Ok(())
+    })?;
+    Ok(there)
+}
+
+/// Pages that may hold records before one of `pieces` is put, and those that may while records
+/// of the largest namespace are searched for. The rest is what LMDB needs to change any page, and what readers pin meanwhile.
+fn room(generation: &Generation, pieces: usize) -> (usize, usize) {
     let pages = generation.env.pages;
     let usable = if generation.is_pinched() {
         (generation.gate.reserved() / generation.env.page as u64) as usize
     } else {
         pages
     };
-    usable - (usable / 8).max(24).min(usable)
+    let reserve = (usable / 8).max(24).min(usable);
+    (usable.saturating_sub(reserve + pieces), usable.saturating_sub(reserve / 2 + pieces))
 }
