@@ -44,6 +44,8 @@ pub struct Record {
     pub generation: u64,
     /// Bytes that it takes, sealed.
     pub bytes: usize,
+    /// Whether a lookup may return it.
+    pub alive: bool,
     /// `None` when its header is damaged.
     pub header: Option<Summary>,
 }
@@ -177,9 +179,11 @@ impl Inspect {
         self.view.stats()
     }
 
-    /// The counters as they were about a minute ago, and how long ago that is exactly.
-    pub fn recent(&self) -> Option<(Duration, Stats)> {
-        None
+    /// What has been counted over the last minute, and how long that is exactly; the gauges are those of `stats`. `None`
+    /// when it is not known.
+    pub fn recent(&self, stats: &Stats) -> Option<(Duration, Stats)> {
+        let (age, before) = self.view.a_minute_ago()?;
+        Some((Duration::from_millis(age), stats.since(&before)))
     }
 
     /// What the store is like.
@@ -251,6 +255,7 @@ impl Inspect {
             id: self.view.id_of(&found.key).unwrap_or_default(),
             generation: found.generation,
             bytes: found.bytes,
+            alive: found.alive,
             header: found.header.as_ref().map(Summary::new),
             found,
         }

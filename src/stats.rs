@@ -144,13 +144,18 @@ impl Stats {
         (lookups > 0).then(|| self.0[GAUGES + Counter::Hits as usize] as f64 / lookups as f64)
     }
 
-    /// What has been counted since `before`; the gauges are those of `self`.
-    pub fn since(&self, before: &Stats) -> Stats {
+    /// What has been counted since the counters were `before`; the gauges are those of `self`.
+    pub fn since(&self, before: &[u64; COUNTERS]) -> Stats {
         let mut all = self.clone();
-        for (at, n) in all.0.iter_mut().enumerate().skip(GAUGES) {
-            *n = n.saturating_sub(before.0[at]);
+        for (n, before) in all.0[GAUGES..].iter_mut().zip(before) {
+            *n = n.saturating_sub(*before);
         }
         all
+    }
+
+    /// The counters without the gauges.
+    pub fn counters(&self) -> [u64; COUNTERS] {
+        std::array::from_fn(|at| self.0[GAUGES + at])
     }
 
     /// A counter by its row name, for tests and tools.

@@ -56,6 +56,8 @@ pub(crate) struct Found {
     pub(crate) generation: u64,
     /// `None` when there is no header to be read: the record is damaged.
     pub(crate) header: Option<Header>,
+    /// Whether a lookup may return it: it has not expired, and no clock that was ahead made it.
+    pub(crate) alive: bool,
     /// Bytes of the whole record.
     pub(crate) bytes: usize,
 }
@@ -128,6 +130,11 @@ impl View {
         Ok(Stats(all))
     }
 
+    /// The counters about a minute ago, and how long ago that is in milliseconds.
+    pub(crate) fn a_minute_ago(&self) -> Option<(u64, [u64; COUNTERS])> {
+        self.control.a_minute_ago()
+    }
+
     /// What the current generation is like, or the first one is going to be.
     pub(crate) fn shape(&self) -> Shape {
         self.looks
@@ -143,22 +150,20 @@ impl View {
 
     /// The first and the last session in the order of their expiry, of those that have not expired.
     pub(crate) fn ends(&mut self) -> Result<Option<(Found, Found)>> {
-        let now = clock::seconds();
         let mut ends: Option<(Found, Found)> = None;
         for look in &mut self.looks {
-            let generation = look.generation.number;
+            let when = look.when();
             let found = look.read(|txn| {
                 let mut first = None;
                 let mut looked = 0;
                 txn.walk(TIMES, |key, value| {
                     looked += 1;
-                    first = head(key, value, generation)
-                        .filter(|found| found.header.is_some_and(|header| u64::from(header.expires) > now));
+                    first = head(key, value, when).filter(|found| found.alive);
                     first.is_none() && looked < EXPIRED_AT_FRONT
                 })?;
                 let last = txn.last(|key, _| Key::read(key.get(..super::id::ID)?))?.flatten();
                 let last = match last.filter(|key| key.expiry().is_some()) {
-                    Some(key) => txn.get(key.bytes())?.and_then(|value| head(key.bytes(), value, generation)),
+                    Some(key) => txn.get(key.bytes())?.and_then(|value| head(key.bytes(), value, when)),
                     None => None,
                 };
                 Ok(first.zip(last))
@@ -178,7 +183,7 @@ impl View {
     /// The next records after `spot`, at most `most`; none at the end.
     pub(crate) fn batch(&mut self, spot: &mut Spot, most: usize) -> Result<Vec<Found>> {
         while let Some(look) = self.looks.get_mut(spot.look) {
-            let generation = look.generation.number;
+            let when = look.when();
             let after = spot.after;
             let found = look.read(|txn| {
                 let mut found: Vec<Found> = Vec::new();
@@ -187,7 +192,7 @@ impl View {
                     if after.as_ref().is_some_and(|after| after.bytes() == key) {
                         return true;
                     }
-                    match head(key, value, generation) {
+                    match head(key, value, when) {
                         Some(_) if found.len() == most => return false,
                         Some(head) => found.push(head),
                         None => {
@@ -291,6 +296,11 @@ impl Look {
         })
     }
 
+    fn when(&self) -> When {
+        let now = clock::coarse_micros();
+        When { generation: self.generation.number, now, horizon: self.generation.gate.horizon(now) }
+    }
+
     /// The reader slots taken by other processes, each with whether its process lives: the number under which it is
     /// known here, or 0 when it is in another PID namespace.
     pub(crate) fn slots(&self) -> Result<Vec<(Slot, Option<i32>)>> {
@@ -308,11 +318,20 @@ impl Look {
     }
 }
 
+/// A generation at a moment: what tells which of its records are alive.
+#[derive(Clone, Copy)]
+struct When {
+    generation: u64,
+    now: u64,
+    horizon: u64,
+}
+
 /// A record by its first entry; `None` for a continuation.
-fn head(key: &[u8], value: &[u8], generation: u64) -> Option<Found> {
+fn head(key: &[u8], value: &[u8], when: When) -> Option<Found> {
     let key = Key::read(key).filter(Key::is_head)?;
     let header = Header::read(value);
-    Some(Found { key, generation, header, bytes: value.len() })
+    let alive = header.is_none_or(|header| header.is_alive(when.now, when.horizon));
+    Some(Found { key, generation: when.generation, header, alive, bytes: value.len() })
 }
 
 pub(crate) use super::env::lmdb_version;

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
-use sesscache::inspect::{self, Contents, Inspect, Position};
+use sesscache::inspect::{Contents, Inspect, Position};
 use sesscache::Status;
 
 use crate::arguments::Check;
@@ -70,7 +70,7 @@ fn walk(inspect: &mut Inspect, arguments: &Check, tally: &mut Tally) -> Result<(
         bar.inc(records.len() as u64);
         for record in &records {
             // What has expired is returned to nobody, and may go at any moment.
-            if record.header.as_ref().is_some_and(|header| header.expires <= inspect::now()) {
+            if !record.alive {
                 continue;
             }
             match inspect.open_record(record, &mut opener)? {

@@ -29,7 +29,7 @@ pub fn run(arguments: &List, json: bool) -> Result<Outcome, Failure> {
         for record in records {
             let expires = record.header.as_ref().map(|header| header.expires);
             // What has expired and not yet left is returned to nobody.
-            if expires.is_some_and(|at| at <= now || bound.is_some_and(|bound| at > bound)) {
+            if !record.alive || expires.zip(bound).is_some_and(|(at, bound)| at > bound) {
                 continue;
             }
             if json {

@@ -35,7 +35,7 @@ impl Reading {
         let generations = inspect.generations();
         Ok(Reading {
             path: inspect.path().display().to_string(),
-            recent: inspect.recent().map(|(ago, before)| (ago, stats.since(&before))),
+            recent: inspect.recent(&stats),
             ends: inspect.ends()?,
             processes: inspect.processes()?,
             readers_limit: inspect.shape().readers,

@@ -57,7 +57,7 @@ impl Watcher {
     pub fn step(&mut self) -> Result<Step, Failure> {
         self.inspect.refresh()?;
         let reading = Reading::take(&mut self.inspect)?;
-        let counted = reading.stats.since(&self.last);
+        let counted = reading.stats.since(&self.last.counters());
         self.last = reading.stats.clone();
         let time = self.at.elapsed();
         self.at = Instant::now();
