@@ -90,7 +90,7 @@ fn measure(cache: &Cache, arguments: &Bench, interrupted: &Interrupted) -> Resul
     let in_turn = move |at: usize| at * step % n;
 
     let mut ids = Vec::with_capacity(n);
-    for _ in 0..n {
+    while ids.len() < n && !interrupted.is_set() {
         ids.push(cache.issue_id(LIFE)?);
     }
     let time = |name: &'static str, mut f: Box<dyn FnMut(usize) -> sesscache::Result<()> + '_>| {
