@@ -1,10 +1,10 @@
 //! Somebody removes a session, forgets all of them or sweeps, and it comes back, or something else is gone.
 
-mod support;
 #[path = "support/program.rs"]
 mod program;
 #[path = "support/store.rs"]
 mod store;
+mod support;
 
 use program::{exit_status, json, json_lines, number, sesscache, word};
 use sesscache::{Cache, Status};

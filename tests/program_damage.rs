@@ -1,10 +1,10 @@
 //! Something is wrong with a store, and the program that is asked says that all is well; or cries over nothing.
 
-mod support;
 #[path = "support/program.rs"]
 mod program;
 #[path = "support/store.rs"]
 mod store;
+mod support;
 
 use program::{exit_status, json, sesscache, word};
 use std::fs;

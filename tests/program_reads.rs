@@ -1,10 +1,10 @@
 //! Somebody looks at a live store to see how it does, and sees something else than is there, or has changed it by looking.
 
-mod support;
 #[path = "support/program.rs"]
 mod program;
 #[path = "support/store.rs"]
 mod store;
+mod support;
 
 use program::{contents, exit_status, json, json_lines, number, sesscache, word};
 use sesscache::{COUNTERS, READINGS};
@@ -17,8 +17,15 @@ use store::{now, open, Random};
 use support::{resume_client, run, s_client, Scratch, Server, Tls};
 
 /// Every verb that only looks.
-const READING: [&[&str]; 7] =
-    [&["stat"], &["list"], &["check"], &["doctor"], &["metrics"], &["watch", "--count", "1", "--interval", "100ms"], &[]];
+const READING: [&[&str]; 7] = [
+    &["stat"],
+    &["list"],
+    &["check"],
+    &["doctor"],
+    &["metrics"],
+    &["watch", "--count", "1", "--interval", "100ms"],
+    &[],
+];
 
 /// The arguments of a reading verb on a store.
 fn on<'a>(verb: &[&'a str], store: &'a str) -> Vec<&'a str> {

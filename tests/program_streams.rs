@@ -1,11 +1,11 @@
 //! The program in a pipe, on a terminal, under a scraper, on a store of 200,000 records: it hangs, leaves something
 //! behind, takes all memory, or makes a mess of the terminal.
 
-mod support;
 #[path = "support/program.rs"]
 mod program;
 #[path = "support/store.rs"]
 mod store;
+mod support;
 
 use program::{contents, json, number, sesscache};
 use sesscache::{Unit, COUNTERS};
@@ -188,7 +188,10 @@ fn metrics_have_every_counter_with_its_meaning() {
     }
     assert!(prometheus.contains(&format!("sesscache_sessions{{path=\"{path}\"}} 100\n")), "{prometheus}");
     let open = sesscache(&["metrics", &path, "--format", "openmetrics"]).expect_success("metrics fail").stdout;
-    assert!(open.ends_with("# EOF\n") && open.contains("# TYPE sesscache_puts counter\nsesscache_puts_total{"), "{open}");
+    assert!(
+        open.ends_with("# EOF\n") && open.contains("# TYPE sesscache_puts counter\nsesscache_puts_total{"),
+        "{open}"
+    );
 }
 
 #[test]

@@ -109,7 +109,11 @@ fn contents(place: &Place, findings: &mut Findings) {
         let mode = meta.mode() & 0o777;
         let kind = meta.file_type();
         if kind.is_symlink() || kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device() {
-            findings.remedy("files", format!("{} is no file of a store", path.display()), format!("rm {}", path.display()));
+            findings.remedy(
+                "files",
+                format!("{} is no file of a store", path.display()),
+                format!("rm {}", path.display()),
+            );
         } else if Some(meta.uid()) != place.access.uid {
             let owner = place.access.uid.unwrap_or_default();
             findings.remedy(

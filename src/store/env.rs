@@ -117,7 +117,7 @@ impl Env {
 
     /// The same for reading alone: the map is read-only, and only a reader slot is ever written.
     pub(crate) fn view(directory: &Path, shape: Shape) -> Result<Env, Fault> {
-        let flags = Env::flags(shape) - EnvironmentFlags::WRITE_MAP | EnvironmentFlags::READ_ONLY;
+        let flags = (Env::flags(shape) - EnvironmentFlags::WRITE_MAP) | EnvironmentFlags::READ_ONLY;
         Env::open_as(directory, shape, flags)
     }
 

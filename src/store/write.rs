@@ -254,7 +254,8 @@ impl Store {
                 let generation = &desk.generation;
                 let inside = self.enter(generation)?;
                 self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
-                removed |= delete(generation, &inside, key).map_err(|fault| Error::new(Status::System, fault.text()))?;
+                removed |=
+                    delete(generation, &inside, key).map_err(|fault| Error::new(Status::System, fault.text()))?;
             }
             if removed {
                 seat.opened.control.count(seat.shard, Counter::Removes, 1);

@@ -113,9 +113,7 @@ fn map(file: &File, len: usize, protection: libc::c_int) -> io::Result<Mapping> 
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let start = unsafe {
-        libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    };
+    let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
     if start == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

@@ -28,7 +28,8 @@ pub fn json(arguments: &[&str]) -> Value {
 /// The same where each line is a value.
 pub fn json_lines(arguments: &[&str]) -> Vec<Value> {
     let done = sesscache(arguments).expect_success("the program fails on a healthy store");
-    let value = |line: &str| -> Value { serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON: {e}: {line}")) };
+    let value =
+        |line: &str| -> Value { serde_json::from_str(line).unwrap_or_else(|e| panic!("not JSON: {e}: {line}")) };
     done.stdout.lines().map(value).collect()
 }
 

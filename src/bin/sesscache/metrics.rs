@@ -126,9 +126,8 @@ fn escape(text: &str) -> String {
 /// Answers scrapes until a signal comes. A store that cannot be read is a metric, not an error: it may come back.
 fn serve(path: &Path, format: MetricsFormat, address: SocketAddr) -> Result<Outcome, Failure> {
     let interrupted = Interrupted::catch().map_err(Failure::system("cannot watch for signals"))?;
-    let server = Server::http(address).map_err(|cause| {
-        Failure::System(format!("cannot listen at {address}"), io::Error::other(cause.to_string()))
-    })?;
+    let server = Server::http(address)
+        .map_err(|cause| Failure::System(format!("cannot listen at {address}"), io::Error::other(cause.to_string())))?;
     println!("listening on http://{}/metrics", server.server_addr());
     while !interrupted.is_set() {
         let request = server.recv_timeout(Duration::from_millis(200)).map_err(Failure::system("cannot listen"))?;

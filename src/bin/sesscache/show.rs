@@ -107,12 +107,7 @@ fn printed(record: &Record, plain: &Secret, format: SessionFormat) -> Option<(&'
     }
 }
 
-fn print(
-    record: &Record,
-    opened: Option<&Opened>,
-    format: SessionFormat,
-    out: &mut Output,
-) -> Result<(), Failure> {
+fn print(record: &Record, opened: Option<&Opened>, format: SessionFormat, out: &mut Output) -> Result<(), Failure> {
     let now = inspect::now();
     writeln!(out, "{}", out.bold(&record.short_id()))?;
     match &record.header {

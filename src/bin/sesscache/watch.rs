@@ -69,7 +69,8 @@ pub fn run(arguments: &Watch, json: bool) -> Result<Outcome, Failure> {
     let interrupted = Interrupted::catch().map_err(Failure::system("cannot watch for signals"))?;
     let watcher = Watcher::new(&arguments.look.path)?;
     let is_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
-    if is_terminal && !json && arguments.count.is_none() && std::env::var_os("TERM").is_some_and(|term| term != "dumb") {
+    if is_terminal && !json && arguments.count.is_none() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+    {
         screen::run(watcher, arguments.interval, &interrupted)?;
     } else {
         lines(watcher, arguments, json, &interrupted)?;

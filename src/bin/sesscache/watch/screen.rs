@@ -133,14 +133,7 @@ fn draw_head(frame: &mut Frame, area: Rect, step: &Step) {
     frame.render_widget(Paragraph::new(bar), gauge_area);
 }
 
-fn chart(
-    frame: &mut Frame,
-    area: Rect,
-    title: Line,
-    sets: &[(Color, Points)],
-    top: Option<f64>,
-    interval: Duration,
-) {
+fn chart(frame: &mut Frame, area: Rect, title: Line, sets: &[(Color, Points)], top: Option<f64>, interval: Duration) {
     // Two points fit side by side into a character of Braille.
     let shown = (f64::from(area.width.saturating_sub(10)) * 2.0).clamp(10.0, KEPT as f64);
     let highest = sets.iter().flat_map(|set| &set.1).filter(|point| point.0 >= -shown).map(|point| point.1);
