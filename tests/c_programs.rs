@@ -11,12 +11,15 @@ use support::{compile, root, run, stage, Scratch};
 /// The programs take less than a second each in the main; all of them have deadlines of their own inside.
 const DEADLINE: Duration = Duration::from_secs(120);
 
+/// What all programs are compiled with.
+const SHARED: &[&str] = &["credentials", "saved", "tls", "workers"];
+
 fn passes(name: &str) {
     let scratch = Scratch::new(name);
     let sources = root().join("tests/c");
-    let (program, tls) = (sources.join(format!("{name}.c")), sources.join("tls.c"));
+    let parts = [&[name], SHARED].concat().iter().map(|part| sources.join(format!("{part}.c"))).collect::<Vec<_>>();
     let binary = scratch.path().join(name);
-    compile(&[&program, &tls], &binary);
+    compile(&parts.iter().map(|part| part.as_path()).collect::<Vec<_>>(), &binary);
     let mut command = Command::new(&binary);
     command.current_dir(scratch.path()).env("LD_LIBRARY_PATH", stage().join("lib")).env("TMPDIR", scratch.path());
     let complaint = format!("tests/c/{name}.c fails; once more with gdb or strace: build it as `cc` was called here");
@@ -32,12 +35,19 @@ macro_rules! c_programs {
 
 c_programs! {
     attach_and_detach
+    client_auth
     early_data
+    early_data_replayed
+    early_data_unprotected
     fork_and_threads
     host_state_untouched
+    isolation
     lifecycle
     null_arguments
+    one_ticket_at_once
     opaque_records
+    renegotiation
+    same_as_openssl
     server_names
     store_holds_nothing_useless
     store_is_not_emptied

@@ -32,7 +32,7 @@ const ABANDONED: std::time::Duration = std::time::Duration::from_secs(60);
 pub(crate) struct Generation {
     pub(crate) number: u64,
     pub(crate) env: Arc<Env>,
-    pub(crate) gate: Gate,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) data: PathBuf,
     /// No look for dead readers before this tick.
     readers_at: AtomicU64,
@@ -51,26 +51,31 @@ pub(crate) enum Broken {
 }
 
 impl Generation {
-    /// Opens generation `number`.
-    pub(crate) fn open(place: &Place, number: u64) -> std::result::Result<Generation, Broken> {
-        Generation::open_as(place, number, Gate::open, Env::open)
+    /// Opens generation `number`. A gate that is mapped already, by a parent, is taken over.
+    pub(crate) fn open(place: &Place, number: u64, gate: Option<Arc<Gate>>) -> std::result::Result<Generation, Broken> {
+        let map = |directory: &Path| match gate {
+            Some(gate) => Ok(Some(gate)),
+            None => Gate::open(directory).map(|gate| gate.map(Arc::new)),
+        };
+        Generation::open_as(place, number, map, Env::open)
     }
 
     /// Opens generation `number` for reading alone.
     pub(crate) fn view(place: &Place, number: u64) -> std::result::Result<Generation, Broken> {
-        Generation::open_as(place, number, Gate::view, Env::view)
+        let map = |directory: &Path| Gate::view(directory).map(|gate| gate.map(Arc::new));
+        Generation::open_as(place, number, map, Env::view)
     }
 
     fn open_as(
         place: &Place,
         number: u64,
-        gate: fn(&Path) -> io::Result<Option<Gate>>,
+        map: impl FnOnce(&Path) -> io::Result<Option<Arc<Gate>>>,
         env: fn(&Path, Shape) -> std::result::Result<Env, Fault>,
     ) -> std::result::Result<Generation, Broken> {
         let directory = place.generation(number);
         let refused =
             |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
-        let gate = match gate(&directory) {
+        let gate = match map(&directory) {
             Ok(Some(gate)) => gate,
             Ok(None) => return Err(Broken::Damaged("its gate is damaged".to_owned())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),

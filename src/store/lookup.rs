@@ -94,7 +94,7 @@ impl Store {
         id: &[u8],
         namespace: Namespace<'_>,
         judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
-        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> Option<R>,
+        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> std::result::Result<R, Miss>,
     ) -> std::result::Result<R, Miss> {
         self.find(|seat, now| locate(seat, id, namespace, now), namespace, judge, open)
     }
@@ -116,7 +116,7 @@ impl Store {
             let mine = header.has(flags::OPAQUE) && header.namespace == names.namespace(namespace);
             (if mine { Judgement::Open } else { Judgement::Refuse(Miss::Namespace) }, wanted)
         };
-        self.find(place, namespace, judge, |header, _, plain| Some(open(header, plain)))
+        self.find(place, namespace, judge, |header, _, plain| Ok(open(header, plain)))
     }
 
     fn find<R>(
@@ -124,7 +124,7 @@ impl Store {
         place: impl FnOnce(&Seat, u64) -> std::result::Result<Key, Miss>,
         namespace: Namespace<'_>,
         judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
-        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> Option<R>,
+        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> std::result::Result<R, Miss>,
     ) -> std::result::Result<R, Miss> {
         self.upkeep();
         let found = seat::with(self, |seat| {
@@ -144,7 +144,7 @@ impl Store {
         now: u64,
         namespace: Namespace<'_>,
         judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
-        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> Option<R>,
+        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> std::result::Result<R, Miss>,
     ) -> std::result::Result<R, Miss> {
         let in_before = if self.copy_out(&mut seat.now, key, &mut seat.record)? {
             false
@@ -187,17 +187,17 @@ impl Store {
         key: &Key,
         record: &Record<'_>,
         namespace: Namespace<'_>,
-        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> Option<R>,
+        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> std::result::Result<R, Miss>,
     ) -> std::result::Result<R, Miss> {
         let (wide, _) = namespace_hash(&seat.opened, namespace);
         let opened = seat.sealer.open(record, (key.bytes(), wide), &mut seat.plain);
-        let result = if opened { open(&record.header, record.tag, &seat.plain) } else { None };
-        result.ok_or_else(|| {
+        let result = if opened { open(&record.header, record.tag, &seat.plain) } else { Err(Miss::Damaged) };
+        if matches!(result, Err(Miss::Damaged)) {
             self.log.say(Kind::Damage, log::WARNING, || {
                 "a session did not open: it is damaged, or its sealing key is gone".to_owned()
             });
-            Miss::Damaged
-        })
+        }
+        result
     }
 
     /// Copies a whole record out of a snapshot; false when there is none.

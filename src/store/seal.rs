@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::id::KEY_MAX;
+use super::id::{name_hash, KEY_MAX};
 use super::place::{check_private, Place};
 use super::record::{Header, Record, HEADER, OVERHEAD};
 use crate::status::{Error, Result, Status};
@@ -85,13 +85,7 @@ impl Keys {
         let read = file.read_exact(&mut secrets).map_err(|e| failed(&e));
         let keys = secrets
             .chunks_exact(KEY)
-            .map(|secret| {
-                let digest = crypto::sha256(secret);
-                Key {
-                    secret: secret.try_into().expect("KEY bytes"),
-                    number: u16::from_be_bytes([digest[0], digest[1]]),
-                }
-            })
+            .map(|secret| Key { secret: secret.try_into().expect("KEY bytes"), number: number(secret) })
             .collect();
         crypto::cleanse(&mut secrets);
         read?;
@@ -107,6 +101,12 @@ impl Keys {
     pub(crate) fn changed(&self, path: &Path) -> bool {
         fs::metadata(path).is_ok_and(|meta| stamp(&meta) != self.stamp)
     }
+}
+
+/// A hash of one half of the key under the other.
+fn number(secret: &[u8]) -> u16 {
+    let (half, rest) = secret.split_at(KEY / 2);
+    half.first_chunk().map_or(0, |half| name_hash(half, rest)) as u16
 }
 
 fn stamp(meta: &fs::Metadata) -> (u64, u64, i64, i64) {
@@ -155,20 +155,28 @@ pub(crate) struct Sealer {
     sealing: Option<Cipher>,
     opening: Vec<Option<Cipher>>,
     /// A 96-bit counter from a random start, per thread and anew after fork: a hundred million threads that seal a
-    /// million records each meet with a chance of 2^-23 (96 bits less 2 times 27 bits less 20 bits, halved).
-    nonce: u128,
+    /// million records each meet with a chance of 2^-23 (96 bits less 2 times 27 bits less 20 bits, halved). `None` until
+    /// the first record is sealed: a child that only looks up needs no random bytes.
+    nonce: Option<u128>,
 }
 
 impl Sealer {
     /// For a thread that starts.
-    pub(crate) fn new(keys: Arc<Keys>) -> Option<Sealer> {
-        let mut start = [0_u8; 16];
-        crypto::random(&mut start[..NONCE]).then(|| Sealer {
-            opening: keys.keys.iter().map(|_| None).collect(),
-            sealing: None,
-            keys,
-            nonce: u128::from_le_bytes(start),
-        })
+    pub(crate) fn new(keys: Arc<Keys>) -> Sealer {
+        Sealer { opening: keys.keys.iter().map(|_| None).collect(), sealing: None, keys, nonce: None }
+    }
+
+    fn next_nonce(&mut self) -> Option<[u8; NONCE]> {
+        let last = match self.nonce {
+            Some(last) => last,
+            None => {
+                let mut start = [0_u8; 16];
+                crypto::random(&mut start[..NONCE]).then(|| u128::from_le_bytes(start))?
+            }
+        };
+        let next = last.wrapping_add(1);
+        self.nonce = Some(next);
+        next.to_le_bytes().first_chunk().copied()
     }
 
     /// Whether these are the keys in use.
@@ -196,13 +204,12 @@ impl Sealer {
         plain: &[u8],
         out: &mut Vec<u8>,
     ) -> Option<()> {
+        let nonce = self.next_nonce()?;
         let key = self.keys.keys.first()?;
         if self.sealing.is_none() {
             self.sealing = Cipher::sealing(&key.secret);
         }
         header.key_number = key.number;
-        self.nonce = self.nonce.wrapping_add(1);
-        let nonce: [u8; NONCE] = *self.nonce.to_le_bytes().first_chunk()?;
         out.clear();
         out.resize(OVERHEAD + plain.len(), 0);
         let (head, rest) = out.split_first_chunk_mut::<HEADER>()?;

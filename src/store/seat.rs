@@ -67,8 +67,7 @@ pub(super) struct Seat {
 impl Seat {
     fn take(store: &Arc<Store>) -> Result<Seat> {
         let opened = store.obtain()?;
-        let sealer = Sealer::new(Arc::clone(&opened.keys))
-            .ok_or_else(|| Error::new(Status::OpenSsl, "OpenSSL has no random bytes to give"))?;
+        let sealer = Sealer::new(Arc::clone(&opened.keys));
         Ok(Seat {
             now: Desk::new(&opened.now),
             before: opened.before.as_ref().map(Desk::new),

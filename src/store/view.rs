@@ -228,8 +228,7 @@ impl View {
 
     /// What opens records, from the key file.
     pub(crate) fn sealer(&self) -> Result<Sealer> {
-        let keys = Keys::load(&self.place)?;
-        Sealer::new(keys).ok_or_else(|| Error::new(Status::OpenSsl, "OpenSSL has no random bytes to give"))
+        Ok(Sealer::new(Keys::load(&self.place)?))
     }
 
     /// Opens a record into `plain`, which holds a secret afterwards. `names` are the namespaces that it may belong to.

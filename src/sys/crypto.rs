@@ -1,6 +1,7 @@
 //! Random bytes, wiping, and AES-256-GCM with a kept key schedule, from the host's own libcrypto.
 
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use openssl_sys as ffi;
 
@@ -35,12 +36,36 @@ pub(crate) fn openssl_version() -> String {
     format!("{}.{}.{}", number >> 28, number >> 20 & 0xFF, number >> 4 & 0xFF)
 }
 
-/// SHA-256, to name a key without showing it.
+/// SHA-256, to name an id without showing it.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut out = [0_u8; 32];
     // SAFETY: SHA256 reads `len` bytes and writes 32.
     unsafe { ffi::SHA256(data.as_ptr(), data.len(), out.as_mut_ptr()) };
     out
+}
+
+/// The implementation of AES-256-GCM, looked up once in the life of a process and its children: OpenSSL 3 otherwise looks
+/// it up for every context, which costs a forked child more than opening a record. Kept for ever, as the library is.
+fn aes_256_gcm() -> *const ffi::EVP_CIPHER {
+    static FETCHED: AtomicPtr<ffi::EVP_CIPHER> = AtomicPtr::new(ptr::null_mut());
+    let known = FETCHED.load(Ordering::Acquire);
+    if !known.is_null() {
+        return known;
+    }
+    // SAFETY: NULL is the default library context and no properties; the name is NUL-terminated.
+    let fetched = unsafe { ffi::EVP_CIPHER_fetch(ptr::null_mut(), c"AES-256-GCM".as_ptr(), ptr::null()) };
+    if fetched.is_null() {
+        // SAFETY: no preconditions; the result is a static table.
+        return unsafe { ffi::EVP_aes_256_gcm() };
+    }
+    match FETCHED.compare_exchange(ptr::null_mut(), fetched, Ordering::AcqRel, Ordering::Acquire) {
+        Ok(_) => fetched,
+        Err(faster) => {
+            // SAFETY: ours, and nobody else has seen it.
+            unsafe { ffi::EVP_CIPHER_free(fetched) };
+            faster
+        }
+    }
 }
 
 /// One direction of AES-256-GCM under one key. Setting the key costs ten times the encryption of a session, so it is kept.
@@ -75,10 +100,8 @@ impl Cipher {
             return None;
         }
         let cipher = Cipher { ctx };
-        // SAFETY: no preconditions; the result is a static table.
-        let aes = unsafe { ffi::EVP_aes_256_gcm() };
         // SAFETY: the context is live, the key has the 32 bytes that AES-256 reads, a NULL nonce means "later".
-        let ok = unsafe { init(ctx, aes, ptr::null_mut(), key.as_ptr(), ptr::null()) };
+        let ok = unsafe { init(ctx, aes_256_gcm(), ptr::null_mut(), key.as_ptr(), ptr::null()) };
         (ok == 1).then_some(cipher)
     }
 

@@ -184,6 +184,16 @@ unsafe impl<T: Send + Sync> Sync for PerProcess<T> {}
 // SAFETY: as above; the cell owns what it points to.
 unsafe impl<T: Send + Sync> Send for PerProcess<T> {}
 
+/// What there is when [`PerProcess::update`] looks.
+pub(crate) enum Found<'a, T> {
+    /// Nothing yet.
+    Nothing,
+    /// This process's own.
+    Mine(&'a Arc<T>),
+    /// A parent's: whole, because it is replaced whole, but not to be used beyond what memory alone says.
+    Inherited(&'a Arc<T>),
+}
+
 impl<T> PerProcess<T> {
     pub(crate) const fn new() -> Self {
         PerProcess { lock: ForkLock::new(), slot: AtomicPtr::new(ptr::null_mut()) }
@@ -194,17 +204,22 @@ impl<T> PerProcess<T> {
     pub(crate) fn update<E>(
         &self,
         patience: Duration,
-        f: impl FnOnce(Option<&Arc<T>>) -> Result<Arc<T>, E>,
+        f: impl FnOnce(Found<'_, T>) -> Result<Arc<T>, E>,
     ) -> Option<Result<Arc<T>, E>> {
         let _held = self.lock.hold(patience)?;
         let process = incarnation();
         // SAFETY: null or from Box::into_raw below; freed only under the lock, after the slot was changed.
-        let now = unsafe { self.slot.load(Ordering::Acquire).as_ref() }.filter(|owned| owned.process == process);
-        let value = match f(now.map(|owned| &owned.value)) {
+        let owned = unsafe { self.slot.load(Ordering::Acquire).as_ref() };
+        let (found, mine) = match owned {
+            None => (Found::Nothing, None),
+            Some(owned) if owned.process == process => (Found::Mine(&owned.value), Some(&owned.value)),
+            Some(owned) => (Found::Inherited(&owned.value), None),
+        };
+        let value = match f(found) {
             Ok(value) => value,
             Err(error) => return Some(Err(error)),
         };
-        if !now.is_some_and(|owned| Arc::ptr_eq(&owned.value, &value)) {
+        if !mine.is_some_and(|mine| Arc::ptr_eq(mine, &value)) {
             let next = Box::into_raw(Box::new(Owned { process, value: Arc::clone(&value) }));
             discard(self.slot.swap(next, Ordering::AcqRel));
         }

@@ -43,8 +43,11 @@ impl Connection {
         }
     }
 
-    /// The session taken under this id, again.
-    pub(super) fn taken(&self, id: &[u8]) -> Option<Session> {
+    /// The session taken under this id, again: only in the handshake it was taken for, which is being `retried`.
+    pub(super) fn taken(&mut self, id: &[u8], retried: bool) -> Option<Session> {
+        if !retried {
+            self.taken = None;
+        }
         self.taken.as_ref().filter(|(taken, _)| taken[..] == *id).and_then(|(_, session)| session.share())
     }
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::ffi;
-use super::session::Session;
-use crate::sys::process::PerProcess;
+use super::session::{has_peer, Session};
+use crate::sys::process::{Found, PerProcess};
 
 /// A busy table is passed by: decoding again is slower, not wrong.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -37,7 +37,13 @@ impl Decoded {
     }
 
     fn table(&self) -> Option<Arc<Mutex<Table>>> {
-        let table = self.table.update(PATIENCE, |now| Ok::<_, Infallible>(now.map_or_else(Arc::default, Arc::clone)));
+        let table = self.table.update(PATIENCE, |found| {
+            Ok::<_, Infallible>(match found {
+                Found::Mine(table) => Arc::clone(table),
+                // Another thread of the parent may have been changing it at the fork.
+                Found::Nothing | Found::Inherited(_) => Arc::default(),
+            })
+        });
         table?.ok()
     }
 
@@ -53,7 +59,8 @@ impl Decoded {
 
     /// Keeps a duplicate of a session that was just decoded, if decoding it was expensive.
     pub(super) fn keep(&self, tag: &[u8; 16], session: &Session) {
-        if self.limit == 0 || !has_peer_certificate(session) {
+        // SAFETY: a live session.
+        if self.limit == 0 || !unsafe { has_peer(session.raw()) } {
             return;
         }
         let (Some(table), Some(copy)) = (self.table(), duplicate(session)) else { return };
@@ -77,9 +84,4 @@ fn duplicate(session: &Session) -> Option<Session> {
     let copy = unsafe { ffi::SSL_SESSION_dup(session.raw()) };
     // SAFETY: NULL or a new session with one reference.
     unsafe { Session::adopt(copy) }
-}
-
-fn has_peer_certificate(session: &Session) -> bool {
-    // SAFETY: a live session; the certificate is only compared with NULL.
-    !unsafe { ffi::SSL_SESSION_get0_peer(session.raw()) }.is_null()
 }

@@ -40,13 +40,40 @@ unsafe fn tickets_are_stateful(ssl: *const ffi::SSL) -> bool {
     options & ffi::SSL_OP_NO_TICKET_64 != 0 || (early_data && options & ffi::SSL_OP_NO_ANTI_REPLAY == 0)
 }
 
-/// Whether this connection demands a client certificate.
+/// What this connection wants of its client.
+struct ClientAuth {
+    /// OpenSSL resumes only sessions that have a session id context.
+    needs_context: bool,
+    /// The handshake asks for a certificate.
+    asks: bool,
+    /// And fails without one.
+    insists: bool,
+}
+
+/// Reads the verify mode.
 ///
 /// # Safety
 /// `ssl` is live.
-unsafe fn demands_client_auth(ssl: *const ffi::SSL) -> bool {
+unsafe fn client_auth(ssl: *const ffi::SSL, tls13: bool) -> ClientAuth {
     // SAFETY: by contract.
-    unsafe { ffi::SSL_get_verify_mode(ssl) & ffi::SSL_VERIFY_PEER != 0 }
+    let mode = unsafe { ffi::SSL_get_verify_mode(ssl) };
+    let needs_context = mode & ffi::SSL_VERIFY_PEER != 0;
+    // Then the application asks later, and asks again after a resumption.
+    let later = tls13 && mode & ffi::SSL_VERIFY_POST_HANDSHAKE != 0;
+    let asks = needs_context && !later;
+    ClientAuth { needs_context, asks, insists: asks && mode & ffi::SSL_VERIFY_FAIL_IF_NO_PEER_CERT != 0 }
+}
+
+/// Whether the handshake under way has answered a ClientHello before: with a HelloRetryRequest, then. The server's random
+/// number is all zero until the first answer, also on an SSL that is used again after SSL_clear.
+///
+/// # Safety
+/// `ssl` is live and processing a ClientHello of TLS 1.3.
+unsafe fn has_answered(ssl: *const ffi::SSL) -> bool {
+    let mut random = [0_u8; 32];
+    // SAFETY: by contract; at most 32 bytes are written.
+    unsafe { ffi::SSL_get_server_random(ssl, random.as_mut_ptr(), random.len()) };
+    random != [0; 32]
 }
 
 /// The body of an extension of the ClientHello in progress.
@@ -89,14 +116,16 @@ pub(super) unsafe fn new(binding: &Binding, ssl: *mut ffi::SSL, session: *mut ff
     // SAFETY: by contract.
     let resumable = unsafe { ffi::SSL_SESSION_is_resumable(session) } == 1;
     // SAFETY: by contract.
-    let client_auth = unsafe { demands_client_auth(ssl) };
+    let auth = unsafe { client_auth(ssl, tls13) };
+    // SAFETY: by contract.
+    let has_peer = unsafe { session::has_peer(session) };
     let mut context_len = 0;
     // SAFETY: by contract.
     unsafe { ffi::SSL_SESSION_get0_id_context(session, &mut context_len) };
     // SAFETY: by contract; used up before the next call on it.
     let forgotten = unsafe { connection::find(ssl) }.is_some_and(|connection| connection.forgotten);
     // Without a context, resuming under client authentication is fatal in OpenSSL.
-    if !usable || !resumable || forgotten || (client_auth && context_len == 0) {
+    if !usable || !resumable || forgotten || (auth.needs_context && context_len == 0) {
         binding.store.count(Counter::PutsSkipped);
         return;
     }
@@ -141,7 +170,7 @@ pub(super) unsafe fn new(binding: &Binding, ssl: *mut ffi::SSL, session: *mut ff
         server_name,
         ..Header::default()
     };
-    header.flags |= if client_auth { flags::CLIENT_AUTH } else { 0 };
+    header.flags |= if auth.asks || has_peer { flags::CLIENT_AUTH } else { 0 };
     header.flags |= if context_len > 0 { flags::ID_CONTEXT } else { 0 };
     // SAFETY: by contract; in this callback no other thread has the session.
     let Some(mut der) = (unsafe { session::encode(session, &id) }) else { return };
@@ -164,16 +193,26 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
     let (version, kind) = unsafe { protocol(ssl) };
     let tls13 = version == TLS13;
     if tls13 {
+        // SAFETY: by contract.
+        let retried = unsafe { has_answered(ssl) };
         // SAFETY: by contract; used up at once.
-        if let Some(session) = unsafe { connection::find(ssl) }.and_then(|connection| connection.taken(id)) {
+        let known = unsafe { connection::find(ssl) };
+        if let Some(session) = known.and_then(|connection| connection.taken(id, retried)) {
             return session.into_raw();
         }
     }
+    // SAFETY: by contract.
+    let auth = unsafe { client_auth(ssl, tls13) };
+    // A full handshake would fail without a certificate, so no session without one may stand in for it.
+    let suits = |session: &session::Session| {
+        // SAFETY: a live session.
+        !auth.insists || unsafe { session::has_peer(session.raw()) }
+    };
     let policy = &binding.policy;
     let used = std::cell::Cell::new(Use::Peek);
     let judge = |header: &Header, tag: &[u8; 16], names: Names<'_>| {
         // SAFETY: by contract.
-        if let Some(miss) = unsafe { refuse(binding, ssl, header, (version, kind), &names) } {
+        if let Some(miss) = unsafe { refuse(binding, ssl, header, (version, kind), &auth, &names) } {
             return (Judgement::Refuse(miss), Use::Peek);
         }
         let take = match policy.single_use {
@@ -184,22 +223,26 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
         };
         used.set(if take { Use::Take } else { Use::Peek });
         let judgement = match binding.decoded.find(tag) {
+            Some(session) if !suits(&session) => Judgement::Refuse(Miss::ClientAuth),
             Some(session) => Judgement::Have((session, header.full_handshake)),
             None => Judgement::Open,
         };
         (judgement, used.get())
     };
     let open = |header: &Header, tag: &[u8; 16], der: &[u8]| {
-        let session = session::decode(der, id)?;
+        let session = session::decode(der, id).ok_or(Miss::Damaged)?;
         // SAFETY: a live session of our own.
         let inside = unsafe { ffi::SSL_SESSION_get_protocol_version(session.raw()) };
         if inside != libc::c_int::from(version) {
-            return None;
+            return Err(Miss::Damaged);
+        }
+        if !suits(&session) {
+            return Err(Miss::ClientAuth);
         }
         if used.get() == Use::Peek {
             binding.decoded.keep(tag, &session);
         }
-        Some((session, header.full_handshake))
+        Ok((session, header.full_handshake))
     };
     let found = binding.store.get(id, Namespace(&policy.namespace), judge, open);
     let Ok((session, full_handshake)) = found else { return std::ptr::null_mut() };
@@ -227,6 +270,7 @@ unsafe fn refuse(
     ssl: *mut ffi::SSL,
     header: &Header,
     (version, kind): (u16, u8),
+    auth: &ClientAuth,
     names: &Names<'_>,
 ) -> Option<Miss> {
     let policy = &binding.policy;
@@ -243,11 +287,10 @@ unsafe fn refuse(
             return Some(Miss::ServerName);
         }
     }
-    // SAFETY: by contract.
-    if unsafe { demands_client_auth(ssl) } && !header.has(flags::CLIENT_AUTH | flags::ID_CONTEXT) {
-        return Some(Miss::ClientAuth);
-    }
-    None
+    let unasked = auth.asks && !header.has(flags::CLIENT_AUTH);
+    // Without a context, resuming under client authentication is fatal in OpenSSL.
+    let fatal = auth.needs_context && !header.has(flags::ID_CONTEXT);
+    (unasked || fatal).then_some(Miss::ClientAuth)
 }
 
 /// OpenSSL has no more use for a session. It says so far more often than sessions go bad.
@@ -294,14 +337,27 @@ pub(super) unsafe fn generate(binding: &Binding, ssl: *mut ffi::SSL, out: &mut [
     let (version, _) = unsafe { protocol(ssl) };
     // SAFETY: by contract; in TLS 1.3 this is the ticket's own session, a copy made a moment ago.
     let session = unsafe { ffi::SSL_get_session(ssl) };
-    let ticket = version == TLS13 && !session.is_null();
-    // SAFETY: the connection holds the session, which is not NULL.
-    if let Some(note) = ticket.then(|| unsafe { session::note(session) }).flatten() {
+    if version == TLS13 && !session.is_null() {
+        // SAFETY: the connection holds the session, which is not NULL.
+        if let Some(note) = unsafe { session::note(session) } {
+            let age = clock::seconds().saturating_sub(u64::from(note.full_handshake));
+            life = life.saturating_sub(age).max(LEAST_LIFE);
+        }
+        // SAFETY: as above.
+        let timeout = unsafe { ffi::SSL_SESSION_get_timeout(session) }.max(0) as u64;
         // What is left of the life that began with the last full handshake; the hint to the client says the same.
-        let age = clock::seconds().saturating_sub(u64::from(note.full_handshake));
-        life = life.saturating_sub(age).max(LEAST_LIFE);
+        life = life.min(timeout.max(LEAST_LIFE));
+        if life != timeout {
+            // SAFETY: as above.
+            unsafe { ffi::SSL_SESSION_set_timeout(session, life as libc::c_long) };
+        }
         // SAFETY: by contract.
-        unsafe { ffi::SSL_SESSION_set_timeout(session, life as libc::c_long) };
+        if binding.policy.single_use != SingleUse::Off && !unsafe { tickets_are_stateful(ssl) } {
+            // The application has turned stateless tickets on again. They never come by here, and OpenSSL's own
+            // protection is off: no early data with them.
+            // SAFETY: by contract.
+            unsafe { ffi::SSL_set_max_early_data(ssl, 0) };
+        }
     }
     match binding.store.issue_id(Duration::from_secs(life)) {
         Some(id) if id.len() == out.len() => {

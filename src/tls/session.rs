@@ -66,6 +66,15 @@ pub(super) unsafe fn id<'a>(session: *const ffi::SSL_SESSION) -> &'a [u8] {
     unsafe { std::slice::from_raw_parts(id, len as usize) }
 }
 
+/// Whether the client has shown a certificate.
+///
+/// # Safety
+/// `session` is live.
+pub(super) unsafe fn has_peer(session: *mut ffi::SSL_SESSION) -> bool {
+    // SAFETY: by contract; the certificate is only compared with NULL.
+    !unsafe { ffi::SSL_SESSION_get0_peer(session) }.is_null()
+}
+
 /// DER of the session without its id, which the key in the store already says.
 ///
 /// # Safety

@@ -183,35 +183,85 @@ static int play(SSL_CTX *server, const unsigned char *flight, size_t len)
     return result == SSL_READ_EARLY_DATA_SUCCESS;
 }
 
-static void a_recorded_flight_played_again_is_not_executed(const char *scratch)
+/* What a client sends that offers early data with this ticket, and nothing after it. */
+static size_t record_flight(SSL_CTX *server, const struct saved *ticket, unsigned char *flight, size_t room)
 {
-    SSL_CTX *one = serve(store_in(scratch), NULL), *two = serve(store_in(scratch), NULL);
-    struct outcome first = first_visit(one);
-    struct pair *pair = tls_pair(one, early(&first.newest));
+    struct pair *pair = tls_pair(server, early(ticket));
     BIO *memory = BIO_new(BIO_s_mem());
-    unsigned char flight[8192];
     size_t written;
-    pid_t pid;
     int len;
 
     CHECK(memory != NULL, "out of memory");
     SSL_set0_wbio(pair->client, memory);
     CHECK(SSL_write_early_data(pair->client, REQUEST, strlen(REQUEST), &written) == 1, "the client sends no early data");
-    len = BIO_read(memory, flight, sizeof flight);
+    len = BIO_read(memory, flight, (int)room);
     CHECK(len > 0, "the client sends nothing");
     tls_drop(pair);
+    return (size_t)len;
+}
 
-    CHECK(play(one, flight, (size_t)len), "early data is refused the first time");
-    CHECK(!play(one, flight, (size_t)len), "a replay is executed by the same server");
-    CHECK(!play(two, flight, (size_t)len), "a replay is executed by another SSL_CTX");
+static void a_recorded_flight_played_again_is_not_executed(const char *scratch)
+{
+    SSL_CTX *one = serve(store_in(scratch), NULL), *two = serve(store_in(scratch), NULL);
+    struct outcome first = first_visit(one);
+    unsigned char flight[8192];
+    size_t len = record_flight(one, &first.newest, flight, sizeof flight);
+    pid_t pid;
+
+    CHECK(play(one, flight, len), "early data is refused the first time");
+    CHECK(!play(one, flight, len), "a replay is executed by the same server");
+    CHECK(!play(two, flight, len), "a replay is executed by another SSL_CTX");
     pid = check_fork();
     if (pid == 0) {
-        CHECK(!play(two, flight, (size_t)len), "a replay is executed by another process");
+        CHECK(!play(two, flight, len), "a replay is executed by another process");
         _exit(0);
     }
     check_wait(pid, "the process that gets the replay");
     SSL_CTX_free(one);
     SSL_CTX_free(two);
+}
+
+/* Servers may use an SSL again after SSL_clear. What was taken for one connection is not good for the next. */
+static void an_ssl_used_again_does_not_resume_a_ticket_twice(const char *scratch)
+{
+    SSL_CTX *server = tls_attached(store_in(scratch), "single_use=always");
+    struct outcome first = first_visit(server);
+    struct pair *once = tls_pair(server, plain(&first.newest)), *twice;
+
+    tls_talk(once);
+    CHECK(once->out.resumed, "the ticket does not resume at all");
+    /* SSL_clear would delete the session of a connection that is not shut down. */
+    SSL_set_shutdown(once->server, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    CHECK(SSL_clear(once->server) == 1, "SSL_clear");
+    twice = tls_pair(server, plain(&first.newest));
+    SSL_free(twice->server);
+    twice->server = once->server;
+    once->server = NULL;
+    CHECK(SSL_set_fd(twice->server, twice->server_fd) == 1, "SSL_set_fd");
+    tls_talk(twice);
+    CHECK(!twice->out.resumed, "the next connection on the same SSL resumes the ticket again");
+    tls_end(twice);
+    tls_drop(once);
+    SSL_CTX_free(server);
+}
+
+/* A host that turns stateless tickets on again after attach: nobody could tell a replay. */
+static void stateless_tickets_carry_no_early_data(const char *scratch)
+{
+    SSL_CTX *server = serve(store_in(scratch), NULL);
+    unsigned char flight[8192];
+    struct outcome first;
+    size_t len;
+
+    SSL_CTX_clear_options(server, SSL_OP_NO_TICKET);
+    first = first_visit(server);
+    CHECK(tls_child(server, plain(&first.newest)).resumed, "the tickets of a host that wants them do not resume");
+    /* The client is told so; one that does not listen is refused. */
+    tls_pretend_early(&first.newest);
+    len = record_flight(server, &first.newest, flight, sizeof flight);
+    for (int i = 0; i < 3; i++)
+        CHECK(!play(server, flight, len), "a stateless ticket carries early data at attempt %d", i + 1);
+    SSL_CTX_free(server);
 }
 
 enum { RACERS = 6, RACES = 15 };
@@ -264,6 +314,8 @@ int main(int argc, char **argv)
         TEST(single_use_off_accepts_early_data_every_time),
         TEST(a_hello_retry_request_still_resumes),
         TEST(a_recorded_flight_played_again_is_not_executed),
+        TEST(an_ssl_used_again_does_not_resume_a_ticket_twice),
+        TEST(stateless_tickets_carry_no_early_data),
         TEST(of_many_processes_at_once_one_accepts_the_early_data),
     };
 

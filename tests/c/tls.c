@@ -6,46 +6,32 @@
  */
 #include "tls.h"
 
-#include <openssl/evp.h>
-#include <openssl/x509.h>
 #include <poll.h>
-#include <pthread.h>
 #include <sys/socket.h>
 
 /* Longest silence on a connection before it counts as hung. */
 #define SILENCE_MS 20000
 
 const int tls_versions[2] = {TLS1_2_VERSION, TLS1_3_VERSION};
+const char *tls_doing = "";
 
-static pthread_once_t certificate_once = PTHREAD_ONCE_INIT;
-static EVP_PKEY *certificate_key;
-static X509 *certificate;
-
-static void make_certificate(void)
+static int is_datagram(int version)
 {
-    X509_NAME *name;
-
-    certificate_key = EVP_EC_gen("P-256");
-    certificate = X509_new();
-    CHECK(certificate_key != NULL && certificate != NULL, "no key for the test server");
-    CHECK(X509_set_version(certificate, 2) == 1 &&
-          ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1) == 1 &&
-          X509_gmtime_adj(X509_getm_notBefore(certificate), -3600) != NULL &&
-          X509_gmtime_adj(X509_getm_notAfter(certificate), 86400) != NULL &&
-          X509_set_pubkey(certificate, certificate_key) == 1, "no certificate for the test server");
-    name = X509_get_subject_name(certificate);
-    CHECK(X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)"localhost", -1, -1, 0) == 1 &&
-          X509_set_issuer_name(certificate, name) == 1 &&
-          X509_sign(certificate, certificate_key, EVP_sha256()) > 0, "no certificate for the test server");
+    return version == DTLS1_2_VERSION;
 }
 
 SSL_CTX *tls_server(void)
 {
-    SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
+    return tls_server_for(TLS1_3_VERSION);
+}
 
-    CHECK(pthread_once(&certificate_once, make_certificate) == 0, "pthread_once");
-    CHECK(ctx != NULL && SSL_CTX_use_certificate(ctx, certificate) == 1 &&
-          SSL_CTX_use_PrivateKey(ctx, certificate_key) == 1 &&
+SSL_CTX *tls_server_for(int version)
+{
+    SSL_CTX *ctx = SSL_CTX_new(is_datagram(version) ? DTLS_server_method() : TLS_server_method());
+    const struct credentials *own = tls_credentials(SERVER_P256);
+
+    CHECK(ctx != NULL && SSL_CTX_use_certificate(ctx, own->certificate) == 1 &&
+          SSL_CTX_use_PrivateKey(ctx, own->key) == 1 &&
           SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"tests", 5) == 1, "no SSL_CTX for the test server");
     return ctx;
 }
@@ -58,70 +44,13 @@ SSL_CTX *tls_attached(const char *store, const char *options)
     return ctx;
 }
 
-static void save(struct saved *saved, const SSL_SESSION *session)
-{
-    unsigned char *end = saved->der;
-    int len = i2d_SSL_SESSION(session, NULL);
-
-    CHECK(len > 0 && (size_t)len <= sizeof saved->der, "the client cannot keep a session of %d bytes", len);
-    CHECK(i2d_SSL_SESSION(session, &end) == len, "i2d_SSL_SESSION");
-    saved->len = (size_t)len;
-}
-
-static SSL_SESSION *load(const struct saved *saved)
-{
-    const unsigned char *der = saved->der;
-    SSL_SESSION *session = d2i_SSL_SESSION(NULL, &der, (long)saved->len);
-
-    CHECK(session != NULL, "the client cannot read the session it kept (%zu bytes)", saved->len);
-    return session;
-}
-
-void tls_pretend_fresh(struct saved *saved)
-{
-    SSL_SESSION *session = load(saved);
-
-    CHECK(SSL_SESSION_set_time(session, (long)time(NULL)) != 0, "SSL_SESSION_set_time");
-    save(saved, session);
-    SSL_SESSION_free(session);
-}
-
-/* In TLS 1.3 the id travels as the ticket, and only the bytes of the DER form can be changed. */
-void tls_change_id(struct saved *saved)
-{
-    SSL_SESSION *session = load(saved);
-    const unsigned char *id;
-    unsigned char *place, *end = saved->der + saved->len;
-    size_t len, i;
-    unsigned int id_len;
-    int found = 0;
-
-    if (SSL_SESSION_get_protocol_version(session) == TLS1_3_VERSION) {
-        SSL_SESSION_get0_ticket(session, &id, &len);
-    } else {
-        id = SSL_SESSION_get_id(session, &id_len);
-        len = id_len;
-    }
-    CHECK(len == 32, "the server issued an id of %zu bytes instead of 32", len);
-    for (place = saved->der; place + len <= end; place++) {
-        if (memcmp(place, id, len) != 0)
-            continue;
-        for (i = 0; i < len; i++)
-            place[i] = (unsigned char)(place[i] ^ (0x5a + i));
-        found = 1;
-        break;
-    }
-    CHECK(found, "no id in the session of the client");
-    SSL_SESSION_free(session);
-}
-
 /* Called on the client for every session the server issues. */
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
     struct pair *pair = SSL_get_app_data(ssl);
 
     CHECK(pair->out.given < MAX_GIVEN, "the server issued more than %d sessions on one connection", MAX_GIVEN);
-    save(&pair->out.sessions[pair->out.given++], session);
+    tls_save(&pair->out.sessions[pair->out.given++], session);
     return 0;
 }
 
@@ -138,17 +67,18 @@ static void on_message(int sent, int version, int type, const void *data, size_t
 static struct pair *new_pair(const struct visit *visit)
 {
     struct pair *pair = calloc(1, sizeof *pair);
+    int kind = is_datagram(visit->version) ? SOCK_SEQPACKET : SOCK_STREAM;
     int fds[2];
 
     CHECK(pair != NULL, "out of memory");
     pair->visit = *visit;
     if (visit->offer != NULL && visit->offer->len == 0)
         pair->visit.offer = NULL;
-    CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0, "socketpair: %s", strerror(errno));
+    CHECK(socketpair(AF_UNIX, kind | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) == 0, "socketpair: %s", strerror(errno));
     pair->client_fd = fds[0];
     pair->server_fd = fds[1];
 
-    pair->client_ctx = SSL_CTX_new(TLS_client_method());
+    pair->client_ctx = SSL_CTX_new(is_datagram(visit->version) ? DTLS_client_method() : TLS_client_method());
     CHECK(pair->client_ctx != NULL, "no SSL_CTX for the client");
     SSL_CTX_set_session_cache_mode(pair->client_ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(pair->client_ctx, on_session);
@@ -164,8 +94,10 @@ static struct pair *new_pair(const struct visit *visit)
         CHECK(SSL_set_tlsext_host_name(pair->client, visit->name) == 1, "the client cannot ask for %s", visit->name);
     if (visit->groups != NULL)
         CHECK(SSL_set1_groups_list(pair->client, visit->groups) == 1, "the client cannot offer %s", visit->groups);
+    if (visit->prepare_client != NULL)
+        visit->prepare_client(pair->client);
     if (pair->visit.offer != NULL) {
-        SSL_SESSION *session = load(pair->visit.offer);
+        SSL_SESSION *session = tls_load(pair->visit.offer);
 
         CHECK(SSL_set_session(pair->client, session) == 1, "the client cannot offer its session");
         SSL_SESSION_free(session);
@@ -198,7 +130,7 @@ static int settled(SSL *ssl, int result, const char *what)
         return 1;
     error = SSL_get_error(ssl, result);
     CHECK(error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE,
-          "%s fails in %s (SSL_get_error %d)", what, SSL_state_string_long(ssl), error);
+          "%s%s fails in %s (SSL_get_error %d)", tls_doing, what, SSL_state_string_long(ssl), error);
     return 0;
 }
 
@@ -288,7 +220,7 @@ static int client_answer(struct pair *pair)
     CHECK((answer[1] == 'e') == (pair->out.early_accepted != 0), "client and server disagree on the early data");
     if (pair->out.given > 0) {
         pair->out.newest = pair->out.sessions[pair->out.given - 1];
-    } else if (SSL_version(pair->client) == TLS1_2_VERSION && pair->out.resumed) {
+    } else if (SSL_version(pair->client) != TLS1_3_VERSION && pair->out.resumed) {
         pair->out.newest = *pair->visit.offer;
     }
     pair->client_state = BYE;
@@ -449,5 +381,5 @@ sesscache_stats tls_stats(sesscache *cache)
 
 const char *tls_name(int version)
 {
-    return version == TLS1_2_VERSION ? "TLS 1.2" : "TLS 1.3";
+    return version == TLS1_2_VERSION ? "TLS 1.2" : version == TLS1_3_VERSION ? "TLS 1.3" : "DTLS 1.2";
 }

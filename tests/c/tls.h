@@ -25,13 +25,14 @@ enum ending {
 
 /* One connection to make. All members but `version` may be left zero. */
 struct visit {
-    int version;                    /* TLS1_2_VERSION or TLS1_3_VERSION */
+    int version;                    /* TLS1_2_VERSION, TLS1_3_VERSION, or DTLS1_2_VERSION with such a server */
     const struct saved *offer;      /* session the client offers */
     const char *name;               /* server name the client asks for */
     const char *groups;             /* groups of the client, most wanted first */
     const char *early;              /* text to send as early data */
     enum ending ending;
     void (*prepare)(SSL *server);   /* called on the server's SSL before the handshake */
+    void (*prepare_client)(SSL *client);
     void (*finished)(SSL *server);  /* called on the server's SSL right after the handshake */
 };
 
@@ -59,8 +60,23 @@ struct pair {
     char answer[2];
 };
 
+/* Self-signed, made at the first question, one of each per process. */
+enum credential { SERVER_P256, CLIENT_P256, CLIENT_RSA, CLIENT_6KB, CREDENTIALS };
+struct credentials {
+    EVP_PKEY *key;
+    X509 *certificate;
+};
+const struct credentials *tls_credentials(enum credential kind);
+
+/* Lets the client show this certificate when it is asked to. */
+void tls_show(SSL *client, enum credential kind);
+
+/* Makes the server ask for a certificate, and accept any: SSL_set_verify with this mode. */
+void tls_ask(SSL *server, int mode);
+
 /* A server's SSL_CTX with a P-256 certificate and a session id context. */
 SSL_CTX *tls_server(void);
+SSL_CTX *tls_server_for(int version);
 
 /* The same, with a cache enabled. */
 SSL_CTX *tls_attached(const char *store, const char *options);
@@ -82,11 +98,21 @@ void tls_end(struct pair *pair);
 /* Frees what is left of a pair without another word on the wire. */
 void tls_drop(struct pair *pair);
 
+/* From a session to the bytes that are kept, and back. */
+void tls_save(struct saved *saved, const SSL_SESSION *session);
+SSL_SESSION *tls_load(const struct saved *saved);
+
 /* Dates the session now, so that the client offers it however old it is. */
 void tls_pretend_fresh(struct saved *session);
 
+/* Lets the client send early data with the session, whatever the server allowed. */
+void tls_pretend_early(struct saved *session);
+
 /* A session of the same kind under an id that no server has ever issued. */
 void tls_change_id(struct saved *session);
+
+/* Lets the client offer the id of one session with all else of another, which may be of another version. */
+void tls_copy_id(struct saved *to, const struct saved *from);
 
 /* The counters of a cache. */
 sesscache_stats tls_stats(sesscache *cache);
@@ -96,5 +122,8 @@ const char *tls_name(int version);
 
 /* Both versions, for tests that hold for both. */
 extern const int tls_versions[2];
+
+/* What a table of tests is at: stands before the message when a handshake fails. */
+extern const char *tls_doing;
 
 #endif

@@ -102,6 +102,23 @@ static void a_ttl_shorter_than_the_timeout_of_the_ssl_ctx_wins(const char *scrat
     follow(store_in(scratch), "ttl=3s", 7200);
 }
 
+/* The timeout of an SSL_CTX is the application's to change at any time; the ttl holds all the same. */
+static void a_timeout_set_after_attach_promises_clients_no_more_than_the_ttl(const char *scratch)
+{
+    SSL_CTX *server = tls_attached(store_in(scratch), "ttl=3s");
+    struct outcome first, next;
+    double begin = check_now();
+
+    (void)SSL_CTX_set_timeout(server, 7200);
+    first = tls_child(server, (struct visit){.version = TLS1_3_VERSION});
+    CHECK(first.given == 2, "the client got %zu tickets instead of 2", first.given);
+    check_hints(&first, begin);
+    next = tls_child(server, (struct visit){.version = TLS1_3_VERSION, .offer = &first.newest});
+    CHECK(next.resumed, "the ticket does not resume");
+    check_hints(&next, begin);
+    SSL_CTX_free(server);
+}
+
 static void single_use_tickets_end_with_their_chain_too(const char *scratch)
 {
     follow(store_in(scratch), "ttl=3s single_use=always", 0);
@@ -133,6 +150,7 @@ int main(int argc, char **argv)
         TEST(a_chain_of_resumptions_ends_with_the_ttl_of_its_full_handshake),
         TEST(without_a_ttl_the_timeout_of_the_ssl_ctx_counts),
         TEST(a_ttl_shorter_than_the_timeout_of_the_ssl_ctx_wins),
+        TEST(a_timeout_set_after_attach_promises_clients_no_more_than_the_ttl),
         TEST(single_use_tickets_end_with_their_chain_too),
         TEST(a_tls12_session_ends_with_the_ttl),
     };
