@@ -7,6 +7,7 @@
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h anew from src/
+#   make manual     write man/sesscache.1 anew from the program
 #   make install    into $(DESTDIR)$(PREFIX), after `make`; `make uninstall` takes it away
 #   make clean
 
@@ -30,8 +31,13 @@ TARGET   := $(or $(CARGO_TARGET_DIR),target)
 RELEASE  := $(TARGET)/release
 STAGE    := $(TARGET)/stage
 EXAMPLES := $(patsubst c-examples/%.c,%,$(wildcard c-examples/*.c))
-PROGRAM  := $(if $(wildcard src/bin/sesscache*),sesscache)
+PROGRAM  := sesscache
 MANPAGES := $(wildcard man/*.[1-8])
+
+# `sesscache demo`: the script, and the server and the client that it runs.
+DEMO        := libexec/sesscache/demo libexec/sesscache/prefork_server libexec/sesscache/resume_client
+COMPLETIONS := share/bash-completion/completions/sesscache share/zsh/site-functions/_sesscache \
+               share/fish/vendor_completions.d/sesscache.fish
 
 WARNINGS := -std=c11 -Wall -Wextra -Wpedantic -Werror
 STAGED_PKG_CONFIG := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
@@ -48,7 +54,7 @@ NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default
               chromium:chromium certutil:libnss3-tools
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
-.PHONY: all stage demo test clients bench check header install uninstall clean need-build need-demo need-test need-clients need-bench FORCE
+.PHONY: all stage demo test clients bench check header manual install uninstall clean need-build need-demo need-test need-clients need-bench FORCE
 .DELETE_ON_ERROR:
 
 all: need-build stage
@@ -62,11 +68,11 @@ need-bench: ; @scripts/need $(NEED_BENCH)
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
 stage: $(STAGE)/lib/libsesscache.so $(STAGE)/include/sesscache.h $(STAGE)/lib/pkgconfig/sesscache.pc \
-       $(addprefix $(STAGE)/bin/,$(EXAMPLES) $(PROGRAM))
+       $(addprefix $(STAGE)/,$(addprefix bin/,$(EXAMPLES) $(PROGRAM)) $(DEMO) $(COMPLETIONS))
 
 # Cargo knows best whether anything changed; when nothing did, the file keeps its time and nothing below is remade.
 $(RELEASE)/libsesscache.so: FORCE
-	$(CARGO) build --release --quiet
+	$(CARGO) build --release --quiet --features cli
 
 $(STAGE)/lib/libsesscache.so.$(ABI): $(RELEASE)/libsesscache.so
 	install -D -m 755 $< $@
@@ -89,13 +95,25 @@ $(STAGE)/bin/%: c-examples/%.c $(STAGE)/include/sesscache.h $(STAGE)/lib/libsess
 $(STAGE)/bin/sesscache: $(RELEASE)/libsesscache.so
 	install -D -m 755 $(RELEASE)/sesscache $@
 
+$(STAGE)/libexec/sesscache/demo: scripts/demo
+	install -D -m 755 $< $@
+
+$(STAGE)/libexec/sesscache/%: $(STAGE)/bin/%
+	install -D -m 755 $< $@
+
+# The shell's name is the first part of the path that tells: share/bash-completion, share/zsh, share/fish.
+$(addprefix $(STAGE)/,$(COMPLETIONS)): $(STAGE)/share/%: $(STAGE)/bin/sesscache
+	mkdir -p $(@D)
+	$< completions $(firstword $(subst -, ,$(subst /, ,$*))) >$@
+
 # ---- trying out and testing --------------------------------------------------------------------------------------
 
-demo:
-	@scripts/demo
+demo: need-demo
+	@$(MAKE) --no-print-directory --silent stage
+	@$(STAGE)/bin/sesscache demo
 
 test: need-test stage
-	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --features cli
 
 clients: need-clients stage
 	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --test clients -- --include-ignored
@@ -108,11 +126,14 @@ bench: need-bench
 check: need-build
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path tests/clients/rustls/Cargo.toml
-	$(CARGO) clippy --all-targets --quiet -- -D warnings
+	$(CARGO) clippy --all-targets --features cli --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 
 header:
 	UPDATE=1 $(CARGO) test --quiet --test header
+
+manual:
+	UPDATE=1 $(CARGO) test --quiet --features cli --test manual
 
 # ---- installing --------------------------------------------------------------------------------------------------
 
@@ -129,7 +150,9 @@ install:
 	    >$(LIBRARYDIR)/pkgconfig/sesscache.pc
 	chmod 644 $(LIBRARYDIR)/pkgconfig/sesscache.pc
 	install -m 644 $(addprefix c-examples/,$(addsuffix .c,$(EXAMPLES))) $(EXAMPLEDIR)/
-	$(if $(PROGRAM),install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache)
+	install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache
+	$(foreach file,$(DEMO),install -D -m 755 $(STAGE)/$(file) $(DESTDIR)$(PREFIX)/$(file) &&) true
+	$(foreach file,$(COMPLETIONS),install -D -m 644 $(STAGE)/$(file) $(DESTDIR)$(PREFIX)/$(file) &&) true
 	$(foreach page,$(MANPAGES),install -D -m 644 $(page) $(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)) &&) true
 	@$(if $(DESTDIR),,echo 'Run ldconfig when $(LIBDIR) is one of its directories.')
 
@@ -137,7 +160,8 @@ uninstall:
 	rm -f $(addprefix $(LIBRARYDIR)/,libsesscache.so libsesscache.so.$(ABI) libsesscache.so.$(VERSION) libsesscache.a) \
 	    $(LIBRARYDIR)/pkgconfig/sesscache.pc $(INCLUDEDIR)/sesscache.h $(BINDIR)/sesscache \
 	    $(foreach page,$(MANPAGES),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
-	rm -rf $(dir $(EXAMPLEDIR))
+	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(DEMO) $(COMPLETIONS))
+	rm -rf $(dir $(EXAMPLEDIR)) $(DESTDIR)$(PREFIX)/libexec/sesscache
 
 clean:
 	$(CARGO) clean

@@ -119,7 +119,7 @@ impl Cache {
         self.store().path()
     }
 
-    fn store(&self) -> &Arc<Store> {
+    pub(crate) fn store(&self) -> &Arc<Store> {
         &self.binding.store
     }
 

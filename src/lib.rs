@@ -10,6 +10,7 @@
 //!
 //! - `options`, `status`, `stats`: one table each; they make the documents too.
 //! - `cache`: the API in safe Rust. `capi`: the same for C, a thin leaf.
+//! - `inspect`: a store seen from outside, for the program.
 //! - `tls`: what is set on an SSL_CTX, and the callbacks.
 //! - `store`: records under ids in LMDB; knows nothing of TLS.
 //! - `log`, `sys`: messages; libc and libcrypto behind safe faces.
@@ -17,6 +18,8 @@
 
 mod cache;
 mod capi;
+#[doc(hidden)]
+pub mod inspect;
 mod log;
 mod options;
 mod stats;
@@ -28,5 +31,5 @@ mod tls;
 pub use cache::{detach, forget, Cache};
 pub use log::Sink;
 pub use options::{Options, Remove, Row as OptionRow, SingleUse, Sni, TABLE as OPTIONS};
-pub use stats::{Row as CounterRow, Stats, Unit, TABLE as COUNTERS};
+pub use stats::{Row as CounterRow, Stats, Unit, READINGS, TABLE as COUNTERS};
 pub use status::{Error, Result, Status, TABLE as STATUSES};

@@ -58,6 +58,10 @@ pub enum Unit {
     Now,
     /// Bytes at this moment.
     Bytes,
+    /// From 0 to 1.
+    Ratio,
+    /// Seconds since 1970.
+    Time,
 }
 
 /// One row of the table: a field of `sesscache_stats`, in its order.
@@ -105,11 +109,55 @@ pub const TABLE: &[Row] = &[
     count("expired", "sessions deleted at the end of their life"),
 ];
 
+const fn reading(name: &'static str, unit: Unit, meaning: &'static str) -> Row {
+    Row { name, unit, meaning }
+}
+
+/// What the program works out besides, under these names.
+pub const READINGS: &[Row] = &[
+    reading("lookups", Unit::Count, "hits, and misses but for ids that this store did not make"),
+    reading("hit_rate", Unit::Ratio, "hits in all lookups, from 0 to 1; ids that this store did not make are left out"),
+    reading("expires_first", Unit::Time, "when the first session expires, in seconds since 1970"),
+    reading("expires_last", Unit::Time, "when the last session expires, in seconds since 1970"),
+    reading("processes", Unit::Now, "processes that have looked something up and are still there"),
+    reading("readers", Unit::Now, "reader slots taken, one per thread that looks up"),
+    reading("readers_limit", Unit::Now, "reader slots in all"),
+    reading("readers_stale", Unit::Now, "reader slots of processes that are gone"),
+    reading("file_bytes", Unit::Bytes, "bytes that the data files occupy"),
+];
+
 /// A reading of everything in [`TABLE`], in its order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stats(pub [u64; GAUGES + COUNTERS]);
 
 impl Stats {
+    /// Lookups of ids that this store made: hits and every miss but the foreign ones, which say nothing of the cache.
+    pub fn lookups(&self) -> u64 {
+        let misses = TABLE.iter().zip(self.0).filter(|(row, _)| row.name.starts_with("misses_"));
+        let misses: u64 = misses.filter(|(row, _)| row.name != "misses_foreign").map(|(_, n)| n).sum();
+        misses + self.0[GAUGES + Counter::Hits as usize]
+    }
+
+    /// Hits in all lookups; `None` before the first.
+    pub fn hit_rate(&self) -> Option<f64> {
+        let lookups = self.lookups();
+        (lookups > 0).then(|| self.0[GAUGES + Counter::Hits as usize] as f64 / lookups as f64)
+    }
+
+    /// What has been counted since the counters were `before`; the gauges are those of `self`.
+    pub fn since(&self, before: &[u64; COUNTERS]) -> Stats {
+        let mut all = self.clone();
+        for (n, before) in all.0[GAUGES..].iter_mut().zip(before) {
+            *n = n.saturating_sub(*before);
+        }
+        all
+    }
+
+    /// The counters without the gauges.
+    pub fn counters(&self) -> [u64; COUNTERS] {
+        std::array::from_fn(|at| self.0[GAUGES + at])
+    }
+
     /// A counter by its row name, for tests and tools.
     pub fn get(&self, name: &str) -> Option<u64> {
         TABLE.iter().position(|row| row.name == name).map(|at| self.0[at])

@@ -13,6 +13,7 @@ mod ffi;
 mod hooks;
 mod session;
 mod slots;
+pub(crate) mod text;
 
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering};

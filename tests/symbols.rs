@@ -91,6 +91,17 @@ fn the_library_uses_the_hosts_openssl() {
 }
 
 #[test]
+fn what_the_program_needs_stays_out_of_the_library() {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["tree", "--edges", "normal", "--prefix", "none", "--offline"]).current_dir(root());
+    let tree = run(&mut command, Duration::from_secs(120), "").expect_success("cargo tree fails").stdout;
+    assert!(tree.contains("openssl-sys "), "not a list of dependencies:\n{tree}");
+    for of_program in ["clap ", "ratatui ", "serde_json ", "tiny_http "] {
+        assert!(!tree.contains(of_program), "whoever builds the library alone builds {of_program}as well\n{tree}");
+    }
+}
+
+#[test]
 fn the_soname_tells_the_abi() {
     let dynamic = about_library("readelf", &["-d"]);
     let mut numbers = env!("CARGO_PKG_VERSION").split('.');

@@ -205,7 +205,20 @@ impl Control {
 
     /// Maps the file.
     pub(crate) fn open(directory: &Path) -> Result<Control, Unusable> {
-        let file = match files::open(&directory.join("control")) {
+        Control::map(directory, files::open, files::map_shared)
+    }
+
+    /// Maps the file for looking only: whatever changes it is a fault.
+    pub(crate) fn view(directory: &Path) -> Result<Control, Unusable> {
+        Control::map(directory, files::open_to_read, files::map_to_read)
+    }
+
+    fn map(
+        directory: &Path,
+        open: fn(&Path) -> io::Result<fs::File>,
+        map: fn(&fs::File, usize) -> io::Result<Mapping>,
+    ) -> Result<Control, Unusable> {
+        let file = match open(&directory.join("control")) {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Unusable::Missing),
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => return Err(Unusable::Damaged),
@@ -219,7 +232,7 @@ impl Control {
             // Another version may have another size: its first words tell, read without a mapping.
             return Err(other_version(&file).map_or(Unusable::Damaged, Unusable::Format));
         }
-        let mapping = files::map_shared(&file, SIZE).map_err(Unusable::System)?;
+        let mapping = map(&file, SIZE).map_err(Unusable::System)?;
         // SAFETY: the mapping is page-aligned, SIZE bytes long, and every bit pattern is a valid Page (integers only);
         // it is unmapped in Drop alone, which ends all use of the reference.
         let page: &'static Page = unsafe { &*mapping.start.cast::<Page>() };

@@ -19,12 +19,16 @@ use super::id::SENTINEL;
 use crate::sys::files::{self, Access};
 use crate::sys::process;
 
+mod look;
 mod reader;
 
+pub(crate) use self::look::{lmdb_version, Slot};
 pub(crate) use self::reader::Reader;
 
 /// LMDB's number for the one unnamed tree (MAIN_DBI in mdb.c).
 const TREE: ffi::MDB_dbi = 1;
+/// Largest page of LMDB (mdb.c: MAX_PAGESIZE).
+const PAGE_MOST: usize = 0x8000;
 /// Bytes of a reader slot and of what precedes the second one in lock.mdb (mdb.c: MDB_reader, MDB_txninfo).
 const READER_SLOT: u64 = 64;
 const LOCK_HEAD: u64 = 192;
@@ -101,7 +105,7 @@ impl Env {
         files::create(&directory.join("data.mdb"), access).map_err(system)?;
         let lock = LOCK_HEAD + u64::from(shape.readers - 1) * READER_SLOT;
         files::create_zeroed(&directory.join("lock.mdb"), lock as usize, access).map_err(system)?;
-        let env = Env::open_raw(directory, shape, shape.capacity as usize)?;
+        let env = Env::open_raw(directory, shape, shape.capacity as usize, Env::flags(shape))?;
         if !shape.guard {
             files::reserve(&directory.join("data.mdb"), 0, reserve).map_err(system)?;
         }
@@ -110,7 +114,17 @@ impl Env {
 
     /// Opens the generation in `directory`. Damage that shows from outside is found here.
     pub(crate) fn open(directory: &Path, shape: Shape) -> Result<Env, Fault> {
-        let env = Env::open_raw(directory, shape, 0)?;
+        Env::open_as(directory, shape, Env::flags(shape))
+    }
+
+    /// The same for reading alone: the map is read-only, and only a reader slot is ever written.
+    pub(crate) fn view(directory: &Path, shape: Shape) -> Result<Env, Fault> {
+        let flags = (Env::flags(shape) - EnvironmentFlags::WRITE_MAP) | EnvironmentFlags::READ_ONLY;
+        Env::open_as(directory, shape, flags)
+    }
+
+    fn open_as(directory: &Path, shape: Shape, flags: EnvironmentFlags) -> Result<Env, Fault> {
+        let env = Env::open_raw(directory, shape, 0, flags)?;
         let info = env.info();
         let file = fs::metadata(directory.join("data.mdb")).map_or(0, |meta| meta.len());
         // A guarded file may end early: LMDB does not write pages that are free again when their transaction ends.
@@ -122,12 +136,14 @@ impl Env {
         Ok(env)
     }
 
-    fn open_raw(directory: &Path, shape: Shape, map_size: usize) -> Result<Env, Fault> {
-        let path = CString::new(directory.as_os_str().as_bytes()).map_err(|_| Fault::System(libc::EINVAL))?;
+    fn flags(shape: Shape) -> EnvironmentFlags {
         let mut flags = EnvironmentFlags::NO_SYNC | EnvironmentFlags::NO_TLS | EnvironmentFlags::NO_READAHEAD;
-        if !shape.guard {
-            flags |= EnvironmentFlags::WRITE_MAP;
-        }
+        flags.set(EnvironmentFlags::WRITE_MAP, !shape.guard);
+        flags
+    }
+
+    fn open_raw(directory: &Path, shape: Shape, map_size: usize, flags: EnvironmentFlags) -> Result<Env, Fault> {
+        let path = CString::new(directory.as_os_str().as_bytes()).map_err(|_| Fault::System(libc::EINVAL))?;
         loop {
             let mut raw = ptr::null_mut();
             // SAFETY: writes the new environment through a valid pointer.
@@ -282,6 +298,8 @@ impl Txn {
         let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
         // SAFETY: a live transaction; LMDB only reads the key.
         match unsafe { ffi::mdb_get(self.raw, TREE, &mut key, &mut value) } {
+            // No value of ours fills a page: LMDB has read this length from a page that is damaged.
+            0 if value.mv_size > PAGE_MOST => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
             // SAFETY: valid until the transaction ends or writes, which needs the `&mut self` that the result borrows.
             0 => Ok(Some(unsafe { bytes_of(&value) })),
             ffi::MDB_NOTFOUND => Ok(None),

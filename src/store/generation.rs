@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::check::{self, Damage, Expected};
 use super::control::{platform, Control, Current, Shape};
-use super::env::{Env, Fault};
+use super::env::{Env, Fault, Slot};
 use super::gate::{Gate, Inside};
 use super::place::Place;
 use crate::status::{Error, Result, Status};
@@ -32,6 +32,8 @@ const ABANDONED: Duration = Duration::from_secs(60);
 /// A file is not checked again before so many times the check has passed. A server with a process per connection has
 /// nobody who keeps its store open, and each process would check it: this way they spend a 400th of the time on it.
 const RARELY: u64 = 400;
+/// Larger files, by their part in use, are opened without a check.
+const CHECKED: u64 = 512 << 20;
 /// Longest wait for writers to leave, so that the file can be checked while nothing moves in it, in milliseconds.
 const SETTLING: u32 = 50;
 
@@ -60,19 +62,43 @@ pub(crate) enum Broken {
 impl Generation {
     /// Opens generation `number`. A gate that is mapped already, by a parent, is taken over.
     pub(crate) fn open(place: &Place, number: u64, gate: Option<Arc<Gate>>) -> std::result::Result<Generation, Broken> {
+        let map = |directory: &Path| match gate {
+            Some(gate) => Ok(Some(gate)),
+            None => Gate::open(directory).map(|gate| gate.map(Arc::new)),
+        };
+        Generation::open_as(place, number, map, inspect_unused, Env::open)
+    }
+
+    /// Opens generation `number` for reading alone.
+    pub(crate) fn view(place: &Place, number: u64) -> std::result::Result<Generation, Broken> {
+        let map = |directory: &Path| Gate::view(directory).map(|gate| gate.map(Arc::new));
+        let check = |directory: &Path, gate: &Gate| {
+            // Nothing may be noted in the gate, and nobody may be held off.
+            let whole = is_in_use(directory) || inspect(&directory.join("data.mdb"), gate.shape()).is_ok();
+            whole.then_some(()).ok_or_else(|| "its data file is damaged".to_owned())
+        };
+        Generation::open_as(place, number, map, check, Env::view)
+    }
+
+    fn open_as(
+        place: &Place,
+        number: u64,
+        map: impl FnOnce(&Path) -> io::Result<Option<Arc<Gate>>>,
+        check: impl FnOnce(&Path, &Gate) -> std::result::Result<(), String>,
+        env: fn(&Path, Shape) -> std::result::Result<Env, Fault>,
+    ) -> std::result::Result<Generation, Broken> {
         let directory = place.generation(number);
         let refused =
             |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
-        let gate =
-            match gate.map_or_else(|| Gate::open(&directory).map(|gate| gate.map(Arc::new)), |gate| Ok(Some(gate))) {
-                Ok(Some(gate)) => gate,
-                Ok(None) => return Err(Broken::Damaged("its gate is damaged".to_owned())),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
-                Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => {
-                    return Err(Broken::Damaged("its gate is no file".to_owned()))
-                }
-                Err(e) => return Err(refused(&e)),
-            };
+        let gate = match map(&directory) {
+            Ok(Some(gate)) => gate,
+            Ok(None) => return Err(Broken::Damaged("its gate is damaged".to_owned())),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
+            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => {
+                return Err(Broken::Damaged("its gate is no file".to_owned()))
+            }
+            Err(e) => return Err(refused(&e)),
+        };
         // LMDB would create what is missing, and a new lock file for an old data file means two domains of locks.
         for name in ["data.mdb", "lock.mdb"] {
             match fs::symlink_metadata(directory.join(name)) {
@@ -87,10 +113,8 @@ impl Generation {
         if files::exceeds_file_limit(gate.shape().capacity) {
             return Err(Broken::Refused(limit_too_low()));
         }
-        if gate.trusted_until() <= clock::ticks() && !is_in_use(&directory) {
-            inspect_unused(&directory, &gate).map_err(Broken::Damaged)?;
-        }
-        match Env::open(&directory, gate.shape()) {
+        check(&directory, &gate).map_err(Broken::Damaged)?;
+        match env(&directory, gate.shape()) {
             Ok(env) => Ok(Generation {
                 number,
                 env: Arc::new(env),
@@ -108,7 +132,6 @@ impl Generation {
     }
 
     /// Whether every page of the data file is as LMDB takes on trust. No writer moves meanwhile, and readers do not matter.
-    #[allow(dead_code)] // for who finds processes dead inside of LMDB
     pub(crate) fn verify(&self, _inside: &Inside<'_>) -> bool {
         inspect(&self.data, self.gate.shape()).is_ok()
     }
@@ -119,7 +142,19 @@ impl Generation {
         let due = self.readers_at.load(Ordering::Relaxed);
         now >= due
             && self.readers_at.compare_exchange(due, now + PAUSE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            && self.env.check_readers() > 0
+            && self.bury_readers() > 0
+    }
+
+    /// Frees the slots of readers that died; how many. Those who died in the middle of a lookup are noted in the gate.
+    pub(crate) fn bury_readers(&self) -> usize {
+        let before = self.env.slots().unwrap_or_default();
+        let dead = self.env.check_readers();
+        if dead > 0 {
+            let after = self.env.slots().unwrap_or_default();
+            let inside = |slot: &&Slot| slot.snapshot.is_some() && !after.iter().any(|left| left.pid == slot.pid);
+            before.iter().filter(inside).for_each(|_| self.gate.note_death());
+        }
+        dead
     }
 
     /// Whether it is worth asking the file system for more room.
@@ -169,12 +204,17 @@ impl Generation {
 fn is_in_use(directory: &Path) -> bool {
     // Closing the descriptor would drop this process's own lock. It has none: a process has one environment per directory,
     // and this one is not open yet.
-    files::open(&directory.join("lock.mdb")).map_or(true, |file| files::is_locked_elsewhere(&file))
+    files::open_to_read(&directory.join("lock.mdb")).map_or(true, |file| files::is_locked_elsewhere(&file))
 }
 
-/// Checks a data file that nobody had open a moment ago. Who has it open has checked it, or relies on who did.
+/// Checks a data file that nobody has open. Who has it open has checked it, or relies on who did. A large one is not
+/// checked: at 0.4 s for a GiB the first session of a server would wait for too long.
 fn inspect_unused(directory: &Path, gate: &Gate) -> std::result::Result<(), String> {
     let data = directory.join("data.mdb");
+    let used = if gate.shape().guard { fs::metadata(&data).map_or(0, |meta| meta.len()) } else { gate.reserved() };
+    if used > CHECKED || gate.trusted_until() > clock::ticks() || is_in_use(directory) {
+        return Ok(());
+    }
     let begin = Instant::now();
     if inspect(&data, gate.shape()).is_ok() {
         gate.trust_until(clock::ticks() + begin.elapsed().as_millis() as u64 * RARELY);

@@ -156,6 +156,16 @@ impl Mask {
         Decoded::Ours(Key::from(&[&moment.to_be_bytes(), random]))
     }
 
+    /// The id under which a record was stored: the inverse of `decode` for keys in time order. `None` for a key that
+    /// begins no record.
+    pub fn id_of(&self, key: &Key) -> Option<Vec<u8>> {
+        match (key.expiry(), key.bytes().last_chunk::<RANDOM>()) {
+            _ if !key.is_head() => None,
+            (Some(expiry), Some(random)) => Some(self.issue(expiry, random).to_vec()),
+            _ => key.foreign_id().map(<[u8]>::to_vec),
+        }
+    }
+
     fn pad(&self, random: &[u8; RANDOM]) -> u64 {
         siphash(self.0, self.1, random)
     }
@@ -250,6 +260,8 @@ mod tests {
         let Decoded::Ours(key) = mask.decode(&id, NOW, LATEST) else { panic!("our own id is known") };
         assert_eq!(key.expiry(), Some(NOW + 5));
         assert_eq!(key.bytes()[8..], id[8..]);
+        assert_eq!(mask.id_of(&key).as_deref(), Some(&id[..]));
+        assert_eq!(mask.id_of(&key.continuation(1)), None);
         assert!(key.is_head() && !key.continuation(1).is_head());
         assert_eq!(key.continuation(1).expiry(), key.expiry(), "what belongs together expires together");
     }

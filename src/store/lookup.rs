@@ -7,7 +7,7 @@ use super::evict::Sweep;
 use super::id::{Decoded, Key};
 use super::record::{self, flags, Header, Record};
 use super::seat::{self, Desk, Seat};
-use super::{name_hash, Namespace, Opened, Store};
+use super::{hash_name, name_hash, Namespace, Opened, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
@@ -304,10 +304,15 @@ impl Store {
 
 /// The namespace as it stands in seals and in headers: 0 for the empty one.
 pub(super) fn namespace_hash(opened: &Opened, namespace: Namespace<'_>) -> (u64, u32) {
+    hash_namespace(&opened.control.names, namespace)
+}
+
+/// The same with the secret of the store's names at hand.
+pub(super) fn hash_namespace(secret: &[u8; 16], namespace: Namespace<'_>) -> (u64, u32) {
     if namespace.0.is_empty() {
         return (0, 0);
     }
-    let wide = name_hash(opened, "namespace", namespace.0.as_bytes());
+    let wide = hash_name(secret, "namespace", namespace.0.as_bytes());
     (wide, (wide >> 32) as u32 | 1)
 }
 
@@ -325,7 +330,7 @@ pub(super) fn locate(seat: &Seat, id: &[u8], namespace: Namespace<'_>, now: u64)
     }
 }
 
-fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> std::result::Result<bool, Fault> {
+pub(super) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> std::result::Result<bool, Fault> {
     out.clear();
     match txn.get(key.bytes())? {
         Some(value) => out.extend_from_slice(value),

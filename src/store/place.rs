@@ -63,6 +63,37 @@ impl Place {
         })
     }
 
+    /// A directory that is there already, taken as it is: whoever looks at it has no wishes about its owner and modes.
+    pub(crate) fn existing(path: &Path, key: Option<&Path>) -> Result<Place> {
+        let path = std::path::absolute(path).map_err(|e| Error::system("cannot find the current directory", &e))?;
+        let failed = |e: &io::Error| match e.kind() {
+            io::ErrorKind::NotFound => Error::new(Status::NotFound, format!("there is no {}", path.display())),
+            _ => Error::system(format_args!("cannot look at {}", path.display()), e),
+        };
+        let meta = fs::metadata(&path).map_err(|e| failed(&e))?;
+        if !meta.is_dir() {
+            return Err(Error::invalid(format!("{} is not a directory", path.display())));
+        }
+        let mode = fs::metadata(path.join("control")).map_or(0o600, |control| control.mode() & 0o660);
+        Ok(Place {
+            key: key.map_or_else(|| path.join("key"), Path::to_owned),
+            key_is_foreign: key.is_some(),
+            boot: boot_id(),
+            identity: (meta.dev(), meta.ino()),
+            access: Access { mode, uid: Some(meta.uid()), gid: Some(meta.gid()) },
+            path,
+        })
+    }
+
+    /// Why the directory would be refused by whoever opens it with owner and modes as they are.
+    pub(crate) fn refusal(&self) -> Option<Error> {
+        let meta = fs::symlink_metadata(&self.path);
+        match meta.map_err(|e| Error::system(format_args!("cannot look at {}", self.path.display()), &e)) {
+            Ok(meta) => check_directory(&self.path, &meta, self.access).err(),
+            Err(error) => Some(error),
+        }
+    }
+
     /// The directory of a generation.
     pub(crate) fn generation(&self, number: u64) -> PathBuf {
         self.path.join(generation_name(&self.boot, number))

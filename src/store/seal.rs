@@ -92,6 +92,11 @@ impl Keys {
         Ok(Arc::new(Keys { keys, stamp: stamp(&meta) }))
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.keys.len()
+    }
+
     /// Whether the file is no longer the one that was read.
     pub(crate) fn changed(&self, path: &Path) -> bool {
         fs::metadata(path).is_ok_and(|meta| stamp(&meta) != self.stamp)
@@ -177,6 +182,11 @@ impl Sealer {
     /// Whether these are the keys in use.
     pub(crate) fn uses(&self, keys: &Arc<Keys>) -> bool {
         Arc::ptr_eq(&self.keys, keys)
+    }
+
+    /// Whether a key of that number is among the keys.
+    pub(crate) fn has_key(&self, number: u16) -> bool {
+        self.keys.keys.iter().any(|key| key.number == number)
     }
 
     /// Goes on with other keys.

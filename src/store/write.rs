@@ -248,6 +248,24 @@ impl Store {
         })?
     }
 
+    /// Deletes the record that lies under `key`, whichever namespace it is in; false when there was none.
+    pub(crate) fn remove_at(self: &Arc<Self>, key: &Key) -> Result<bool> {
+        seat::with(self, |seat| {
+            let mut removed = false;
+            for desk in [Some(&seat.now), seat.before.as_ref()].into_iter().flatten() {
+                let generation = &desk.generation;
+                let inside = self.enter(generation)?;
+                self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
+                removed |=
+                    delete(generation, &inside, key).map_err(|fault| Error::new(Status::System, fault.text()))?;
+            }
+            if removed {
+                seat.opened.control.count(seat.shard, Counter::Removes, 1);
+            }
+            Ok(removed)
+        })?
+    }
+
     /// Deletes at most `most` expired records; how many it were.
     pub(crate) fn sweep(self: &Arc<Self>, most: usize) -> Result<usize> {
         seat::with(self, |seat| {
@@ -280,7 +298,7 @@ impl Store {
 
     /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
     pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<Inside<'g>> {
-        generation.gate.enter(self.deadline).map_err(|shut| {
+        let inside = generation.gate.enter(self.deadline).map_err(|shut| {
             self.log.say(Kind::Busy, log::WARNING, || {
                 format!("another process has been writing for {} ms; sessions are not stored meanwhile", shut.held_for)
             });
@@ -288,7 +306,23 @@ impl Store {
                 self.leave_behind(generation.number, "a writer is stopped");
             }
             Error::busy()
-        })
+        })?;
+        if generation.gate.is_suspect() && !self.is_sound(generation, &inside) {
+            self.give_up(generation.number, "processes die of it");
+            return Err(Error::busy());
+        }
+        Ok(inside)
+    }
+
+    /// Several processes died inside an operation within a minute. If a damaged page kills them, the next one would die as
+    /// well: the file is read without LMDB, and given up when it is damaged. If somebody killed them, nothing is lost.
+    #[cold]
+    pub(super) fn is_sound(&self, generation: &Generation, inside: &Inside<'_>) -> bool {
+        let sound = !generation.gate.take_up_suspicion() || generation.verify(inside);
+        if !sound {
+            self.log.say(Kind::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
+        }
+        sound
     }
 
     /// Makes sure that the transaction to come meets no page without a block behind it.

@@ -28,6 +28,22 @@ pub(crate) fn cleanse(secret: &mut [u8]) {
     unsafe { OPENSSL_cleanse(secret.as_mut_ptr().cast(), secret.len()) }
 }
 
+/// The version of the libcrypto in use, as 3.0.19.
+pub(crate) fn openssl_version() -> String {
+    // SAFETY: has no preconditions.
+    let number = unsafe { ffi::OpenSSL_version_num() };
+    // OPENSSL_VERSION_NUMBER(3): 0xMNN00PP0.
+    format!("{}.{}.{}", number >> 28, number >> 20 & 0xFF, number >> 4 & 0xFF)
+}
+
+/// SHA-256, to name an id without showing it.
+pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
+    let mut out = [0_u8; 32];
+    // SAFETY: SHA256 reads `len` bytes and writes 32.
+    unsafe { ffi::SHA256(data.as_ptr(), data.len(), out.as_mut_ptr()) };
+    out
+}
+
 /// The implementation of AES-256-GCM, looked up once in the life of a process and its children: OpenSSL 3 otherwise looks
 /// it up for every context, which costs a forked child more than opening a record. Kept for ever, as the library is.
 fn aes_256_gcm() -> *const ffi::EVP_CIPHER {

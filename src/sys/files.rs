@@ -81,6 +81,15 @@ pub(crate) fn is_locked_elsewhere(file: &File) -> bool {
     code != 0 || lock.l_type != libc::F_UNLCK as libc::c_short
 }
 
+/// Opens an existing regular file for reading alone, following no symbolic link.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    Ok(file)
+}
+
 /// Makes file blocks exist for `[from, to)`, so that no write through a mapping can meet a full disk (SIGBUS).
 pub(crate) fn reserve(path: &Path, from: u64, to: u64) -> io::Result<()> {
     let file = open(path)?;
@@ -105,13 +114,20 @@ pub(crate) struct Mapping {
 
 /// Maps `len` bytes of `file` shared, outside of core dumps. The file must have them: a shorter one is refused.
 pub(crate) fn map_shared(file: &File, len: usize) -> io::Result<Mapping> {
+    map(file, len, libc::PROT_READ | libc::PROT_WRITE)
+}
+
+/// The same for looking only: a write through it is a fault.
+pub(crate) fn map_to_read(file: &File, len: usize) -> io::Result<Mapping> {
+    map(file, len, libc::PROT_READ)
+}
+
+fn map(file: &File, len: usize, protection: libc::c_int) -> io::Result<Mapping> {
     if file.metadata()?.len() < len as u64 {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let start = unsafe {
-        libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0)
-    };
+    let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
     if start == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -150,6 +166,45 @@ pub(crate) fn occupy_stdio() -> io::Result<Vec<File>> {
     }
 }
 
+/// The process that holds a POSIX lock on byte `at` of a file: its number, or 0 when it is in another PID namespace.
+/// `None` when nobody but this process does.
+pub(crate) fn lock_holder(file: &File, at: i64) -> io::Result<Option<i32>> {
+    // SAFETY: all-zero is a valid flock: integers.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = at as libc::off_t;
+    lock.l_len = 1;
+    // SAFETY: F_GETLK reads and writes the one flock it is given.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut lock) } {
+        0 if lock.l_type == libc::F_UNLCK as libc::c_short => Ok(None),
+        0 => Ok(Some(lock.l_pid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Room on a file system, for this user, and the number of its kind (statfs(2)).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    /// Bytes in all.
+    pub(crate) size: u64,
+    /// Bytes that this user may still use.
+    pub(crate) free: u64,
+    /// Its number in linux/magic.h.
+    pub(crate) kind: u64,
+}
+
+/// Asks statfs(2) for the room.
+pub(crate) fn room(path: &Path) -> io::Result<Room> {
+    let found = statfs(path)?;
+    let block = found.f_frsize as u64;
+    Ok(Room {
+        size: found.f_blocks as u64 * block,
+        free: found.f_bavail as u64 * block,
+        kind: found.f_type as u64 & 0xFFFF_FFFF,
+    })
+}
+
 /// True when the process may not write a file of `len` bytes: crossing RLIMIT_FSIZE is a signal, not an error.
 pub(crate) fn exceeds_file_limit(len: u64) -> bool {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -169,8 +224,7 @@ pub(crate) enum FileSystem {
     Network(&'static str),
 }
 
-/// Asks statfs(2). The magic numbers are those of statfs(2) and linux/magic.h.
-pub(crate) fn file_system(path: &Path) -> io::Result<FileSystem> {
+fn statfs(path: &Path) -> io::Result<libc::statfs> {
     let c = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
     let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
     // SAFETY: the path is NUL-terminated and the struct is written whole on success.
@@ -178,7 +232,12 @@ pub(crate) fn file_system(path: &Path) -> io::Result<FileSystem> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: statfs succeeded; all-zero was valid before as well.
-    let found = unsafe { found.assume_init() };
+    Ok(unsafe { found.assume_init() })
+}
+
+/// Asks statfs(2). The magic numbers are those of statfs(2) and linux/magic.h.
+pub(crate) fn file_system(path: &Path) -> io::Result<FileSystem> {
+    let found = statfs(path)?;
     Ok(match found.f_type as u64 & 0xFFFF_FFFF {
         0x6969 => FileSystem::Network("NFS"),
         0xFF53_4D42 | 0xFE53_4D42 | 0x517B => FileSystem::Network("SMB"),

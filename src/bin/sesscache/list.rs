@@ -1,0 +1,128 @@
+//! `list`: a line per session or record. Streams: a million of them take no more memory than a few.
+
+use std::io::Write;
+
+use serde_json::{json, Value};
+use sesscache::inspect::{self, Inspect, Position, Record};
+
+use crate::arguments::List;
+use crate::failure::{Failure, Outcome};
+use crate::output::Output;
+use crate::units::{bytes, short_seconds};
+
+/// Records per snapshot.
+pub const BATCH: usize = 256;
+
+pub fn run(arguments: &List, json: bool) -> Result<Outcome, Failure> {
+    let mut inspect = Inspect::open(&arguments.look.path, None)?;
+    let mut out = Output::new();
+    let bound = arguments.expires_within.map(|time| inspect::now().saturating_add(time.as_secs()));
+    let mut left = arguments.limit.unwrap_or(u64::MAX);
+    let mut begun = false;
+    let mut position = Position::default();
+    while left > 0 {
+        let records = inspect.batch(&mut position, BATCH)?;
+        if records.is_empty() {
+            break;
+        }
+        let now = inspect::now();
+        for record in records {
+            let expires = record.header.as_ref().map(|header| header.expires);
+            // What has expired and not yet left is returned to nobody.
+            if !record.alive || expires.zip(bound).is_some_and(|(at, bound)| at > bound) {
+                continue;
+            }
+            if json {
+                out.json(&as_json(&record, now))?;
+            } else {
+                if !begun {
+                    writeln!(out, "{}", out.bold(HEADING))?;
+                    begun = true;
+                }
+                line(&record, now, &mut out)?;
+            }
+            left -= 1;
+            if left == 0 {
+                break;
+            }
+        }
+    }
+    out.flush()?;
+    Ok(Outcome::Fine)
+}
+
+const HEADING: &str = "id        protocol  server name  namespace       age      left       size";
+
+fn line(record: &Record, now: u64, out: &mut Output) -> Result<(), Failure> {
+    let id = record.short_id();
+    let size = bytes(record.bytes as u64);
+    let Some(header) = &record.header else {
+        writeln!(out, "{id}  {:<8}  {:<11}  {:<9}  {:>8}  {:>8}  {size:>9}", "damaged", "-", "-", "-", "-")?;
+        return Ok(());
+    };
+    let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+    writeln!(
+        out,
+        "{id}  {:<8}  {:<11}  {:<9}  {:>8}  {:>8}  {size:>9}",
+        protocol(record).unwrap_or("record"),
+        or_dash(server_name(record).map(|name| name[..8].to_owned())),
+        or_dash(namespace(record)),
+        or_dash(age(record, now).map(short_seconds)),
+        short_seconds(header.expires.saturating_sub(now)),
+    )?;
+    Ok(())
+}
+
+/// What can be said of a record without opening it.
+pub fn as_json(record: &Record, now: u64) -> Value {
+    let header = record.header.as_ref();
+    let kind = match header {
+        None => "damaged",
+        Some(header) if header.opaque => "record",
+        Some(_) => "session",
+    };
+    json!({
+        "id": record.short_id(),
+        "kind": kind,
+        "protocol": protocol(record),
+        "server_name": server_name(record),
+        "namespace": namespace(record),
+        "age": age(record, now),
+        "expires": header.map(|header| header.expires),
+        "left": header.map(|header| header.expires.saturating_sub(now)),
+        "bytes": record.bytes,
+        "generation": record.generation,
+    })
+}
+
+/// The protocol of a session by its usual name.
+pub fn protocol(record: &Record) -> Option<&'static str> {
+    let header = record.header.as_ref().filter(|header| !header.opaque)?;
+    Some(match header.protocol {
+        _ if header.quic => "QUIC",
+        0x0300 => "SSL 3",
+        0x0301 => "TLS 1.0",
+        0x0302 => "TLS 1.1",
+        0x0303 => "TLS 1.2",
+        0x0304 => "TLS 1.3",
+        _ => "other",
+    })
+}
+
+/// The hash of the server name.
+pub fn server_name(record: &Record) -> Option<String> {
+    let hash = record.header.as_ref().map(|header| header.server_name).filter(|hash| *hash != 0)?;
+    Some(format!("{hash:016x}"))
+}
+
+/// The hash of the namespace.
+pub fn namespace(record: &Record) -> Option<String> {
+    let hash = record.header.as_ref().map(|header| header.namespace).filter(|hash| *hash != 0)?;
+    Some(format!("{hash:08x}"))
+}
+
+/// Seconds since the last full handshake.
+pub fn age(record: &Record, now: u64) -> Option<u64> {
+    let at = record.header.as_ref().map(|header| header.full_handshake).filter(|at| *at != 0)?;
+    Some(now.saturating_sub(at))
+}

@@ -1,0 +1,205 @@
+//! One reading of a store: every counter, what is worked out from them, and in words what is not as it should be.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{json, Map, Value};
+use sesscache::inspect::{self, Inspect, Presence, Process, Record};
+use sesscache::{CounterRow, Stats, Unit, COUNTERS, READINGS};
+
+use crate::failure::Failure;
+use crate::units::{number, percent, seconds};
+
+/// Committed transactions after which a snapshot is no longer that of a lookup in progress.
+const LONG_LOOKUP: u64 = 1_000;
+
+/// Everything about a store at one moment.
+pub struct Reading {
+    pub path: String,
+    pub stats: Stats,
+    /// What was counted over about the last minute, and how long that was.
+    pub recent: Option<(Duration, Stats)>,
+    /// The sessions that expire first and last.
+    pub ends: Option<(Record, Record)>,
+    pub processes: Vec<Process>,
+    pub readers_limit: u32,
+    pub file_bytes: u64,
+    /// Generations that are read.
+    pub generations: usize,
+    pub damage: Option<String>,
+}
+
+impl Reading {
+    pub fn take(inspect: &mut Inspect) -> Result<Reading, Failure> {
+        let stats = inspect.stats()?;
+        let generations = inspect.generations();
+        Ok(Reading {
+            path: inspect.path().display().to_string(),
+            recent: inspect.recent(&stats),
+            ends: inspect.ends()?,
+            processes: inspect.processes()?,
+            readers_limit: inspect.shape().readers,
+            file_bytes: generations.iter().map(|generation| generation.file_bytes).sum(),
+            generations: generations.len(),
+            damage: inspect.damage().map(str::to_owned),
+            stats,
+        })
+    }
+
+    /// Opens the store and reads it.
+    pub fn of(path: &Path) -> Result<Reading, Failure> {
+        Reading::take(&mut Inspect::open(path, None)?)
+    }
+
+    /// A counter by its name in the table.
+    pub fn count(&self, name: &str) -> u64 {
+        self.stats.get(name).unwrap_or_default()
+    }
+
+    pub fn slots(&self, presence: impl Fn(Presence) -> bool) -> usize {
+        self.processes.iter().filter(|process| presence(process.presence)).map(|process| process.slots).sum()
+    }
+
+    pub fn attached(&self) -> usize {
+        self.processes.iter().filter(|process| process.presence != Presence::Gone).count()
+    }
+
+    /// What is worked out, by its name in the table of readings; null where there is nothing to say.
+    pub fn worked_out(&self, name: &str) -> Value {
+        let expires = |record: &Record| record.header.as_ref().map(|header| header.expires);
+        match name {
+            "lookups" => self.stats.lookups().into(),
+            "hit_rate" => self.stats.hit_rate().into(),
+            "expires_first" => self.ends.as_ref().and_then(|(first, _)| expires(first)).into(),
+            "expires_last" => self.ends.as_ref().and_then(|(_, last)| expires(last)).into(),
+            "processes" => self.attached().into(),
+            "readers" => self.slots(|_| true).into(),
+            "readers_limit" => self.readers_limit.into(),
+            "readers_stale" => self.slots(|presence| presence == Presence::Gone).into(),
+            "file_bytes" => self.file_bytes.into(),
+            _ => Value::Null,
+        }
+    }
+
+    /// All of it, under the names of the tables.
+    pub fn json(&self) -> Value {
+        let mut all = Map::new();
+        all.insert("path".into(), self.path.clone().into());
+        all.extend(counters(&self.stats, |_| true));
+        all.extend(READINGS.iter().map(|row| (row.name.to_owned(), self.worked_out(row.name))));
+        let recent = self.recent.as_ref().map(|(time, counted)| {
+            let mut recent = Map::new();
+            recent.insert("seconds".into(), json!(time.as_secs_f64()));
+            recent.extend(counters(counted, |row| row.unit == Unit::Count));
+            recent.insert("lookups".into(), counted.lookups().into());
+            recent.insert("hit_rate".into(), counted.hit_rate().into());
+            Value::Object(recent)
+        });
+        all.insert("last_minute".into(), recent.into());
+        all.insert("warnings".into(), self.warnings().into());
+        all.insert("notes".into(), self.notes().into());
+        Value::Object(all)
+    }
+
+    /// What somebody should do something about.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if let Some(damage) = &self.damage {
+            warnings.push(format!("the store is damaged ({damage}); the next process that uses it begins a new one"));
+        }
+        for process in &self.processes {
+            let stuck = process.lag.is_some_and(|lag| lag > LONG_LOOKUP);
+            match process.presence {
+                Presence::Gone if stuck => warnings.push(format!(
+                    "process {} ended inside a lookup and keeps space from being reused until its slot is freed",
+                    process.pid
+                )),
+                Presence::Here if stuck && is_stopped(process.pid) => warnings.push(format!(
+                    "process {} is stopped inside a lookup and keeps space from being reused; continue or end it",
+                    process.pid
+                )),
+                _ => {}
+            }
+        }
+        let slots = self.slots(|_| true);
+        if slots * 10 > self.readers_limit as usize * 9 {
+            warnings.push(format!(
+                "{} of {} reader slots are taken; without one, lookups wait for writers: raise readers=",
+                number(slots as u64),
+                number(self.readers_limit.into())
+            ));
+        }
+        if let Some((_, counted)) = &self.recent {
+            for (name, what) in LATELY {
+                let n = counted.get(name).unwrap_or_default();
+                if n > 0 {
+                    warnings.push(format!("in the last minute {} {what}", number(n)));
+                }
+            }
+        }
+        warnings
+    }
+
+    /// What is good to know and needs nothing done.
+    pub fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.generations == 0 && self.damage.is_none() {
+            notes.push("no session has been stored yet, or none since the machine started".to_owned());
+        }
+        if self.generations > 1 {
+            notes.push("a new generation has begun; sessions of the one before still resume".to_owned());
+        }
+        let elsewhere = self.processes.iter().filter(|process| process.presence == Presence::Elsewhere).count();
+        if elsewhere > 0 {
+            notes.push(format!("{elsewhere} of the processes are in another PID namespace"));
+        }
+        let evicted = self.recent.as_ref().and_then(|(_, counted)| counted.get("evicted")).unwrap_or_default();
+        if evicted > 0 {
+            notes.push(format!(
+                "in the last minute {} sessions made room before their time: a larger capacity= would keep them",
+                number(evicted)
+            ));
+        }
+        notes
+    }
+
+    /// The first and the last to expire, in words.
+    pub fn ends_in_words(&self) -> Option<(String, String)> {
+        let now = inspect::now();
+        let words = |record: &Record| {
+            let Some(header) = &record.header else { return "damaged".to_owned() };
+            let left = seconds(header.expires.saturating_sub(now));
+            match header.full_handshake {
+                0 => format!("expires in {left}"),
+                at => format!("made {} ago, expires in {left}", seconds(now.saturating_sub(at))),
+            }
+        };
+        self.ends.as_ref().map(|(first, last)| (words(first), words(last)))
+    }
+
+    /// Hit rates since the store was made and over the last minute.
+    pub fn hit_rates(&self) -> (String, String) {
+        let recent = self.recent.as_ref().map_or("-".to_owned(), |(_, counted)| percent(counted.hit_rate()));
+        (percent(self.stats.hit_rate()), recent)
+    }
+}
+
+/// Counters that are above 0 in a healthy store only in the past.
+const LATELY: &[(&str, &str)] = &[
+    ("misses_damaged", "sessions did not open: they are damaged, or their key is gone; run: sesscache check PATH"),
+    ("misses_unavailable", "lookups could not be answered; run: sesscache doctor PATH"),
+    ("puts_busy", "sessions were not stored because another process held the store past the deadline"),
+    ("puts_full", "sessions were not stored because no room could be made; run: sesscache doctor PATH"),
+    ("puts_failed", "sessions could not be stored; the server's log has the reason"),
+];
+
+/// The counters of some rows, under their names.
+pub fn counters<'s>(stats: &'s Stats, which: fn(&CounterRow) -> bool) -> impl Iterator<Item = (String, Value)> + 's {
+    COUNTERS.iter().zip(stats.0).filter(move |(row, _)| which(row)).map(|(row, n)| (row.name.to_owned(), n.into()))
+}
+
+/// Whether a process is stopped by a signal or a debugger (proc(5): state T or t).
+fn is_stopped(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with(['T', 't']))
+}

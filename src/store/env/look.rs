@@ -1,0 +1,80 @@
+//! An environment seen from outside: whose reader slots are taken, and what lies at the end of the tree.
+
+use std::ffi::CStr;
+
+use lmdb_sys as ffi;
+
+use super::{check, Cursor, Env, Fault, Txn};
+
+/// A reader slot that is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Slot {
+    pub(crate) pid: i32,
+    /// The transaction whose snapshot it holds; `None` between two lookups.
+    pub(crate) snapshot: Option<u64>,
+}
+
+impl Env {
+    /// The reader slots that are taken, by the living and the dead.
+    pub(crate) fn slots(&self) -> Result<Vec<Slot>, Fault> {
+        let mut lines: Vec<String> = Vec::new();
+        let context = std::ptr::from_mut(&mut lines).cast();
+        // SAFETY: the environment is open; `keep_line` expects the context that it is given here.
+        let code = unsafe { ffi::mdb_reader_list(self.raw, Some(keep_line), context) };
+        if code < 0 {
+            check(code)?;
+        }
+        Ok(lines.iter().filter_map(|line| slot(line)).collect())
+    }
+
+    /// The last transaction that was committed.
+    pub(crate) fn last_transaction(&self) -> u64 {
+        self.info().me_last_txnid as u64
+    }
+}
+
+impl Txn {
+    /// Calls `f` with the last key and its value; `None` in an empty tree.
+    pub(crate) fn last<T>(&mut self, f: impl FnOnce(&[u8], &[u8]) -> T) -> Result<Option<T>, Fault> {
+        let mut cursor = Cursor::open(self)?;
+        Ok(cursor.seek(ffi::MDB_LAST, &[])?.map(|(key, value)| f(key, value)))
+    }
+}
+
+/// The version of LMDB, as 0.9.24.
+pub(crate) fn lmdb_version() -> String {
+    let (mut major, mut minor, mut patch) = (0, 0, 0);
+    // SAFETY: writes three numbers through valid pointers; the text that it returns is not looked at.
+    unsafe { ffi::mdb_version(&mut major, &mut minor, &mut patch) };
+    format!("{major}.{minor}.{patch}")
+}
+
+/// A line as mdb_reader_list prints it (mdb.c): process, thread, and the transaction or a dash.
+fn slot(line: &str) -> Option<Slot> {
+    let mut words = line.split_whitespace();
+    let pid = words.next()?.parse().ok()?;
+    let _thread = words.next()?;
+    Some(Slot { pid, snapshot: words.next()?.parse().ok() })
+}
+
+unsafe extern "C" fn keep_line(line: *const libc::c_char, context: *mut libc::c_void) -> libc::c_int {
+    // SAFETY: LMDB passes a NUL-terminated line that lives until this returns.
+    let line = unsafe { CStr::from_ptr(line) };
+    // SAFETY: the context is the vector that `slots` passed, which nobody else has meanwhile.
+    let lines = unsafe { &mut *context.cast::<Vec<String>>() };
+    lines.push(line.to_string_lossy().into_owned());
+    0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_the_reader_list_are_understood_and_its_headings_are_none() {
+        assert_eq!(slot("      4711 7f8b 12\n"), Some(Slot { pid: 4711, snapshot: Some(12) }));
+        assert_eq!(slot("      4711 7f8b -\n"), Some(Slot { pid: 4711, snapshot: None }));
+        assert_eq!(slot("    pid     thread     txnid\n"), None);
+        assert_eq!(slot("(no active readers)\n"), None);
+    }
+}
