@@ -41,6 +41,7 @@ c_programs! {
     early_data_unprotected
     fork_and_threads
     host_state_untouched
+    ids_of_the_host
     isolation
     lifecycle
     null_arguments
