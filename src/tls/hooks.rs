@@ -192,15 +192,6 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
     // SAFETY: by contract.
     let (version, kind) = unsafe { protocol(ssl) };
     let tls13 = version == TLS13;
-    if tls13 {
-        // SAFETY: by contract.
-        let retried = unsafe { has_answered(ssl) };
-        // SAFETY: by contract; used up at once.
-        let known = unsafe { connection::find(ssl) };
-        if let Some(session) = known.and_then(|connection| connection.taken(id, retried)) {
-            return session.into_raw();
-        }
-    }
     // SAFETY: by contract.
     let auth = unsafe { client_auth(ssl, tls13) };
     // A full handshake would fail without a certificate, so no session without one may stand in for it.
@@ -208,6 +199,19 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
         // SAFETY: a live session.
         !auth.insists || unsafe { session::has_peer(session.raw()) }
     };
+    if tls13 {
+        // SAFETY: by contract.
+        let retried = unsafe { has_answered(ssl) };
+        // SAFETY: by contract; used up at once.
+        let known = unsafe { connection::find(ssl) };
+        if let Some((header, session)) = known.and_then(|connection| connection.taken(id, retried)) {
+            // The second ClientHello may differ from the first, and so may what the application makes of it.
+            let hash = |name: &[u8]| binding.store.server_name_hash(name);
+            // SAFETY: by contract.
+            let miss = unsafe { refuse_client(binding, ssl, &header, &auth, hash) };
+            return if miss.is_none() && suits(&session) { session.into_raw() } else { std::ptr::null_mut() };
+        }
+    }
     let policy = &binding.policy;
     let used = std::cell::Cell::new(Use::Peek);
     let judge = |header: &Header, tag: &[u8; 16], names: Names<'_>| {
@@ -224,7 +228,7 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
         used.set(if take { Use::Take } else { Use::Peek });
         let judgement = match binding.decoded.find(tag) {
             Some(session) if !suits(&session) => Judgement::Refuse(Miss::ClientAuth),
-            Some(session) => Judgement::Have((session, header.full_handshake)),
+            Some(session) => Judgement::Have((session, *header)),
             None => Judgement::Open,
         };
         (judgement, used.get())
@@ -242,11 +246,11 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
         if used.get() == Use::Peek {
             binding.decoded.keep(tag, &session);
         }
-        Ok((session, header.full_handshake))
+        Ok((session, *header))
     };
     let found = binding.store.get(id, Namespace(&policy.namespace), judge, open);
-    let Ok((session, full_handshake)) = found else { return std::ptr::null_mut() };
-    let note = Note { slot: binding.slot(), full_handshake };
+    let Ok((session, header)) = found else { return std::ptr::null_mut() };
+    let note = Note { slot: binding.slot(), full_handshake: header.full_handshake };
     // SAFETY: a session of our own that nobody else has seen: decoded now, or a duplicate.
     unsafe { session::set_note(session.raw(), note) };
     if tls13 {
@@ -254,7 +258,7 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
         if let Some(connection) = unsafe { connection::find_or_make(ssl) } {
             connection.remember(id);
             if used.get() == Use::Take {
-                connection.keep_taken(id, &session);
+                connection.keep_taken(id, header, &session);
             }
         }
     }
@@ -280,10 +284,25 @@ unsafe fn refuse(
     if header.namespace != names.namespace(Namespace(&policy.namespace)) || header.has(flags::OPAQUE) {
         return Some(Miss::Namespace);
     }
-    if policy.sni == Sni::Strict {
+    // SAFETY: by contract.
+    unsafe { refuse_client(binding, ssl, header, auth, |name| Some(names.server(name))) }
+}
+
+/// Why a record may not resume this connection by what this client says and what is asked of it, if so.
+///
+/// # Safety
+/// As for [`refuse`].
+unsafe fn refuse_client(
+    binding: &Binding,
+    ssl: *mut ffi::SSL,
+    header: &Header,
+    auth: &ClientAuth,
+    hash: impl FnOnce(&[u8]) -> Option<u64>,
+) -> Option<Miss> {
+    if binding.policy.sni == Sni::Strict {
         // SAFETY: by contract.
         let offered = unsafe { extension(ssl, ffi::TLSEXT_TYPE_SERVER_NAME) }.and_then(host_name);
-        if header.server_name != offered.map_or(0, |name| names.server(name)) {
+        if offered.map_or(Some(0), hash) != Some(header.server_name) {
             return Some(Miss::ServerName);
         }
     }
