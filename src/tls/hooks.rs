@@ -40,6 +40,25 @@ unsafe fn tickets_are_stateful(ssl: *const ffi::SSL) -> bool {
     options & ffi::SSL_OP_NO_TICKET_64 != 0 || (early_data && options & ffi::SSL_OP_NO_ANTI_REPLAY == 0)
 }
 
+/// Whether the application has given the SSL_CTX an internal cache again: then OpenSSL keeps and returns copies of what is
+/// good for one use, and asks nobody.
+///
+/// # Safety
+/// `ssl` is live.
+unsafe fn openssl_keeps_copies(binding: &Binding, ssl: *const ffi::SSL) -> bool {
+    // SAFETY: by contract.
+    let ctx = unsafe { ffi::SSL_get_SSL_CTX(ssl) };
+    // After a switch to an SSL_CTX that is not ours its mode says nothing: that of the first one counts.
+    // SAFETY: an SSL always has an SSL_CTX.
+    let new = unsafe { ffi::SSL_CTX_sess_get_new_cb(ctx) };
+    if !new.is_some_and(|new| std::ptr::fn_addr_eq(new, binding.trampolines().new)) {
+        return false;
+    }
+    // SAFETY: as above; this control reads the mode.
+    let mode = unsafe { ffi::SSL_CTX_ctrl(ctx, ffi::SSL_CTRL_GET_SESS_CACHE_MODE, 0, std::ptr::null_mut()) };
+    mode & ffi::SSL_SESS_CACHE_NO_INTERNAL == 0
+}
+
 /// What this connection wants of its client.
 struct ClientAuth {
     /// OpenSSL resumes only sessions that have a session id context.
@@ -225,6 +244,10 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
             SingleUse::Always => tls13,
             SingleUse::Off => false,
         };
+        // SAFETY: by contract.
+        if take && unsafe { openssl_keeps_copies(binding, ssl) } {
+            return (Judgement::Refuse(Miss::Unavailable), Use::Peek);
+        }
         used.set(if take { Use::Take } else { Use::Peek });
         let judgement = match binding.decoded.find(tag) {
             Some(session) if !suits(&session) => Judgement::Refuse(Miss::ClientAuth),
@@ -371,9 +394,10 @@ pub(super) unsafe fn generate(binding: &Binding, ssl: *mut ffi::SSL, out: &mut [
             unsafe { ffi::SSL_SESSION_set_timeout(session, life as libc::c_long) };
         }
         // SAFETY: by contract.
-        if binding.policy.single_use != SingleUse::Off && !unsafe { tickets_are_stateful(ssl) } {
-            // The application has turned stateless tickets on again. They never come by here, and OpenSSL's own
-            // protection is off: no early data with them.
+        let here = unsafe { tickets_are_stateful(ssl) } && !unsafe { openssl_keeps_copies(binding, ssl) };
+        if binding.policy.single_use != SingleUse::Off && !here {
+            // The application has turned on stateless tickets or the internal cache again. Then nobody asks here before
+            // a ticket is used again, and OpenSSL's own protection is off: no early data with it.
             // SAFETY: by contract.
             unsafe { ffi::SSL_set_max_early_data(ssl, 0) };
         }

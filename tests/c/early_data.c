@@ -264,6 +264,26 @@ static void stateless_tickets_carry_no_early_data(const char *scratch)
     SSL_CTX_free(server);
 }
 
+/* A host that gives the SSL_CTX an internal cache again: the worker that made a ticket, or took it, would have a copy. */
+static void with_an_internal_cache_there_is_no_early_data(const char *scratch)
+{
+    SSL_CTX *server = serve(store_in(scratch), NULL);
+    struct outcome before = tls_here(server, plain(NULL)), after;
+    unsigned char flight[8192];
+    size_t len;
+
+    (void)SSL_CTX_set_session_cache_mode(server, SSL_SESS_CACHE_SERVER);
+    after = tls_here(server, plain(NULL));
+    tls_pretend_early(&after.newest);
+    len = record_flight(server, &after.newest, flight, sizeof flight);
+    for (int i = 0; i < 3; i++)
+        CHECK(!play(server, flight, len), "a ticket of which there is a copy carries early data at attempt %d", i + 1);
+    len = record_flight(server, &before.newest, flight, sizeof flight);
+    for (int i = 0; i < 3; i++)
+        CHECK(!play(server, flight, len), "a ticket that OpenSSL keeps when it is taken carries early data at attempt %d", i + 1);
+    SSL_CTX_free(server);
+}
+
 enum { RACERS = 6, RACES = 15 };
 
 struct race {
@@ -316,6 +336,7 @@ int main(int argc, char **argv)
         TEST(a_recorded_flight_played_again_is_not_executed),
         TEST(an_ssl_used_again_does_not_resume_a_ticket_twice),
         TEST(stateless_tickets_carry_no_early_data),
+        TEST(with_an_internal_cache_there_is_no_early_data),
         TEST(of_many_processes_at_once_one_accepts_the_early_data),
     };
 
