@@ -241,7 +241,9 @@ sesscache_status sesscache_open(const char *path,
  * every SSL_CTX that SSL_set_SSL_CTX() may switch to.
  *
  * It sets, whatever was there before:
- * - the session cache mode: SSL_SESS_CACHE_SERVER with no internal cache; SSL_SESS_CACHE_CLIENT stays if it was set;
+ * - the session cache mode: SSL_SESS_CACHE_SERVER with no internal cache; SSL_SESS_CACHE_CLIENT stays if it was set. If you
+ *   turn the internal cache on afterwards, there is no early data, and a ticket may resume twice in the process that made
+ *   it;
  * - SSL_OP_NO_TICKET: TLS 1.2 clients use session ids, TLS 1.3 tickets are ids too. Ticket keys and ticket key callbacks
  *   are not asked. If you clear it afterwards, stateless tickets work as ever, but without early data;
  * - SSL_OP_NO_ANTI_REPLAY: replay of early data is prevented by the cache, across processes;

@@ -11,6 +11,7 @@ mod connection;
 mod decoded;
 mod ffi;
 mod hooks;
+mod judge;
 mod session;
 mod slots;
 

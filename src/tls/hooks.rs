@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use libc::c_ulong;
 
+use super::judge::{client_auth, extension, refuse, refuse_client};
 use super::session::{self, Note};
 use super::{connection, ffi, Binding};
 use crate::options::{Remove, SingleUse, Sni};
@@ -59,30 +60,6 @@ unsafe fn openssl_keeps_copies(binding: &Binding, ssl: *const ffi::SSL) -> bool 
     mode & ffi::SSL_SESS_CACHE_NO_INTERNAL == 0
 }
 
-/// What this connection wants of its client.
-struct ClientAuth {
-    /// OpenSSL resumes only sessions that have a session id context.
-    needs_context: bool,
-    /// The handshake asks for a certificate.
-    asks: bool,
-    /// And fails without one.
-    insists: bool,
-}
-
-/// Reads the verify mode.
-///
-/// # Safety
-/// `ssl` is live.
-unsafe fn client_auth(ssl: *const ffi::SSL, tls13: bool) -> ClientAuth {
-    // SAFETY: by contract.
-    let mode = unsafe { ffi::SSL_get_verify_mode(ssl) };
-    let needs_context = mode & ffi::SSL_VERIFY_PEER != 0;
-    // Then the application asks later, and asks again after a resumption.
-    let later = tls13 && mode & ffi::SSL_VERIFY_POST_HANDSHAKE != 0;
-    let asks = needs_context && !later;
-    ClientAuth { needs_context, asks, insists: asks && mode & ffi::SSL_VERIFY_FAIL_IF_NO_PEER_CERT != 0 }
-}
-
 /// Whether the handshake under way has answered a ClientHello before: with a HelloRetryRequest, then. The server's random
 /// number is all zero until the first answer, also on an SSL that is used again after SSL_clear.
 ///
@@ -93,27 +70,6 @@ unsafe fn has_answered(ssl: *const ffi::SSL) -> bool {
     // SAFETY: by contract; at most 32 bytes are written.
     unsafe { ffi::SSL_get_server_random(ssl, random.as_mut_ptr(), random.len()) };
     random != [0; 32]
-}
-
-/// The body of an extension of the ClientHello in progress.
-///
-/// # Safety
-/// `ssl` is live and processing a ClientHello; the result is valid during the callback.
-unsafe fn extension<'a>(ssl: *mut ffi::SSL, kind: libc::c_uint) -> Option<&'a [u8]> {
-    let mut body = std::ptr::null();
-    let mut len = 0;
-    // SAFETY: by contract.
-    let found = unsafe { ffi::SSL_client_hello_get0_ext(ssl, kind, &mut body, &mut len) } == 1;
-    // SAFETY: on success the body has `len` bytes inside the connection.
-    (found && !body.is_null()).then(|| unsafe { std::slice::from_raw_parts(body, len) })
-}
-
-/// The host name in a server_name extension: list length, type 0, name length, name (RFC 6066 section 3).
-fn host_name(extension: &[u8]) -> Option<&[u8]> {
-    let (_list, entry) = extension.split_first_chunk::<2>()?;
-    let (&kind, rest) = entry.split_first()?;
-    let (len, rest) = rest.split_first_chunk::<2>()?;
-    (kind == 0).then(|| rest.get(..usize::from(u16::from_be_bytes(*len))))?
 }
 
 /// A session or ticket was made: store it.
@@ -288,53 +244,6 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
     session.into_raw()
 }
 
-/// Why a record may not resume this connection, if so.
-///
-/// # Safety
-/// `ssl` is live and processing a ClientHello.
-unsafe fn refuse(
-    binding: &Binding,
-    ssl: *mut ffi::SSL,
-    header: &Header,
-    (version, kind): (u16, u8),
-    auth: &ClientAuth,
-    names: &Names<'_>,
-) -> Option<Miss> {
-    let policy = &binding.policy;
-    if header.protocol != version || header.flags & flags::QUIC != kind || header.openssl != super::running_major() {
-        return Some(Miss::Protocol);
-    }
-    if header.namespace != names.namespace(Namespace(&policy.namespace)) || header.has(flags::OPAQUE) {
-        return Some(Miss::Namespace);
-    }
-    // SAFETY: by contract.
-    unsafe { refuse_client(binding, ssl, header, auth, |name| Some(names.server(name))) }
-}
-
-/// Why a record may not resume this connection by what this client says and what is asked of it, if so.
-///
-/// # Safety
-/// As for [`refuse`].
-unsafe fn refuse_client(
-    binding: &Binding,
-    ssl: *mut ffi::SSL,
-    header: &Header,
-    auth: &ClientAuth,
-    hash: impl FnOnce(&[u8]) -> Option<u64>,
-) -> Option<Miss> {
-    if binding.policy.sni == Sni::Strict {
-        // SAFETY: by contract.
-        let offered = unsafe { extension(ssl, ffi::TLSEXT_TYPE_SERVER_NAME) }.and_then(host_name);
-        if offered.map_or(Some(0), hash) != Some(header.server_name) {
-            return Some(Miss::ServerName);
-        }
-    }
-    let unasked = auth.asks && !header.has(flags::CLIENT_AUTH);
-    // Without a context, resuming under client authentication is fatal in OpenSSL.
-    let fatal = auth.needs_context && !header.has(flags::ID_CONTEXT);
-    (unasked || fatal).then_some(Miss::ClientAuth)
-}
-
 /// OpenSSL has no more use for a session. It says so far more often than sessions go bad.
 ///
 /// # Safety
@@ -414,16 +323,6 @@ pub(super) unsafe fn generate(binding: &Binding, ssl: *mut ffi::SSL, out: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_host_name_is_found_and_anything_malformed_is_none() {
-        assert_eq!(host_name(b"\x00\x0c\x00\x00\x09localhost"), Some(&b"localhost"[..]));
-        for bad in
-            [&b""[..], b"\x00", b"\x00\x0c\x01\x00\x09localhost", b"\x00\x0c\x00\x00\x0alocalhost", b"\x00\x01\x00"]
-        {
-            assert_eq!(host_name(bad), None, "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_lost_connection_is_no_failure_and_a_bad_record_is() {
