@@ -259,9 +259,10 @@ sesscache_status sesscache_open(const char *path,
  * it comes too late.
  *
  * With SSL_VERIFY_PEER no session resumes that was made without asking for a certificate, with
- * SSL_VERIFY_FAIL_IF_NO_PEER_CERT none whose client showed none. A demand made in the servername callback comes after
- * OpenSSL has looked for the session, with any cache: make it in the client_hello callback, or do not begin to demand
- * certificates under a name without sesscache_flush(), or look at SSL_get0_peer_certificate() after the handshake.
+ * SSL_VERIFY_FAIL_IF_NO_PEER_CERT none whose client showed none. A demand made in the servername or certificate callback
+ * comes after OpenSSL has looked for the session, with any cache: make it in the client_hello callback, or do not begin to
+ * demand certificates under a name without sesscache_flush(), or look at SSL_get0_peer_certificate() after the handshake.
+ * OpenSSL verifies no certificate again: give SSL_CTXs that judge certificates differently session id contexts of their own.
  *
  * A resumed session tells what one from OpenSSL's own cache tells, with three exceptions. SSL_get_peer_cert_chain() is
  * NULL, as only the client's own certificate is stored. ex_data is not stored: what is to be found again belongs into
@@ -435,7 +436,7 @@ sesscache_status sesscache_each(sesscache *cache,
  *     strict: a session resumes only under the server name it was made for (RFC 6066).
  *
  * single_use, by default early_data: early_data, always or off.
- *     Which TLS 1.3 tickets resume once only: those offered with early data, all, or none.
+ *     Which TLS 1.3 tickets resume once only: those offered with early data, all, or none. One for all processes.
  *
  * remove, by default failures: failures, openssl or never.
  *     Which of OpenSSL's removals are obeyed: those after a TLS error, all, or none.

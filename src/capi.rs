@@ -181,9 +181,10 @@ pub unsafe extern "C" fn sesscache_open(
 /// it comes too late.
 ///
 /// With SSL_VERIFY_PEER no session resumes that was made without asking for a certificate, with
-/// SSL_VERIFY_FAIL_IF_NO_PEER_CERT none whose client showed none. A demand made in the servername callback comes after
-/// OpenSSL has looked for the session, with any cache: make it in the client_hello callback, or do not begin to demand
-/// certificates under a name without sesscache_flush(), or look at SSL_get0_peer_certificate() after the handshake.
+/// SSL_VERIFY_FAIL_IF_NO_PEER_CERT none whose client showed none. A demand made in the servername or certificate callback
+/// comes after OpenSSL has looked for the session, with any cache: make it in the client_hello callback, or do not begin to
+/// demand certificates under a name without sesscache_flush(), or look at SSL_get0_peer_certificate() after the handshake.
+/// OpenSSL verifies no certificate again: give SSL_CTXs that judge certificates differently session id contexts of their own.
 ///
 /// A resumed session tells what one from OpenSSL's own cache tells, with three exceptions. SSL_get_peer_cert_chain() is
 /// NULL, as only the client's own certificate is stored. ex_data is not stored: what is to be found again belongs into
