@@ -7,6 +7,7 @@
 #include "check.h"
 #include "tls.h"
 
+#include <openssl/rand.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -132,6 +133,26 @@ static void single_use_off_accepts_early_data_every_time(const char *scratch)
 
         CHECK(again.resumed && again.early_accepted, "single_use=off refuses early data at attempt %d", i + 1);
     }
+    SSL_CTX_free(server);
+}
+
+static int generate(SSL *ssl, unsigned char *id, unsigned int *len)
+{
+    (void)ssl;
+    return RAND_bytes(id, (int)*len);
+}
+
+/* Ids that the store did not make: from a generator that the application sets after attach. */
+static void ids_of_the_application_are_accepted_once_too(const char *scratch)
+{
+    SSL_CTX *server = serve(store_in(scratch), NULL);
+    struct outcome first;
+
+    CHECK(SSL_CTX_set_generate_session_id(server, generate) == 1, "SSL_CTX_set_generate_session_id");
+    first = first_visit(server);
+    CHECK(tls_child(server, early(&first.newest)).early_accepted, "early data is refused");
+    CHECK(!tls_child(server, early(&first.newest)).early_accepted, "early data is accepted twice");
+    CHECK(!tls_here(server, plain(&first.newest)).resumed, "a ticket that was taken resumes");
     SSL_CTX_free(server);
 }
 
@@ -332,6 +353,7 @@ int main(int argc, char **argv)
         TEST(a_ticket_without_early_data_resumes_again_until_early_data_takes_it),
         TEST(single_use_always_lets_each_ticket_resume_once),
         TEST(single_use_off_accepts_early_data_every_time),
+        TEST(ids_of_the_application_are_accepted_once_too),
         TEST(a_hello_retry_request_still_resumes),
         TEST(a_recorded_flight_played_again_is_not_executed),
         TEST(an_ssl_used_again_does_not_resume_a_ticket_twice),

@@ -78,14 +78,18 @@ static void a_thousand_flights_are_executed_once_by_four_workers(const char *scr
     fleet_stop(fleet);
 }
 
-static void single_use_always_executes_once_too(const char *scratch)
+static void with_other_options_they_are_executed_once_too(const char *scratch)
 {
+    static const char *const options[] = {PATIENT " single_use=always", PATIENT " guard=on"};
     int count = flights_wanted(FEW);
-    struct fleet *fleet = start(store_in(scratch), PATIENT " single_use=always");
 
-    storm(fleet, count);
-    fleet_expect(fleet, 0, count, 1, "single_use=always");
-    fleet_stop(fleet);
+    for (size_t i = 0; i < sizeof options / sizeof options[0]; i++) {
+        struct fleet *fleet = start(path_in(scratch, i == 0 ? "always" : "guard"), options[i]);
+
+        storm(fleet, count);
+        fleet_expect(fleet, 0, count, 1, options[i]);
+        fleet_stop(fleet);
+    }
 }
 
 /* The client sends its request again after a HelloRetryRequest: if anybody executed the early data too, that is twice. */
@@ -370,7 +374,7 @@ int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(a_thousand_flights_are_executed_once_by_four_workers),
-        TEST(single_use_always_executes_once_too),
+        TEST(with_other_options_they_are_executed_once_too),
         TEST(what_a_hello_retry_request_refused_is_executed_nowhere),
         TEST(in_a_race_with_a_hello_retry_request_one_executes_at_most),
         TEST(a_worker_that_dies_forgets_nothing_that_it_executed),
