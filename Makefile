@@ -4,6 +4,7 @@
 #   make demo       show in a table what the cache does for a server of four processes
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
+#   make servers    Debian's servers with their own session caches and with sesscache, in one table; QUICK=1, JSON=FILE
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h anew from src/
 #   make install    into $(DESTDIR)$(PREFIX), after `make`; `make uninstall` takes it away
@@ -41,9 +42,13 @@ NEED_DEMO  := $(NEED_BUILD) openssl:openssl
 NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls-bin python3:python3 \
               nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount
 
+NEED_SERVERS := $(NEED_DEMO) make:make /usr/sbin/nginx:nginx /usr/share/nginx/src/configure:nginx-dev \
+                libpcre2-8:libpcre2-dev zlib:zlib1g-dev
+
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
-.PHONY: all stage demo test bench check header install uninstall clean need-build need-demo need-test need-bench FORCE
+.PHONY: all stage demo test bench servers check header install uninstall clean need-build need-demo need-test \
+        need-bench need-servers FORCE
 .DELETE_ON_ERROR:
 
 all: need-build stage
@@ -52,6 +57,7 @@ need-build: ; @scripts/need $(NEED_BUILD)
 need-demo:  ; @scripts/need $(NEED_DEMO)
 need-test:  ; @scripts/need $(NEED_TEST)
 need-bench: ; @scripts/need $(NEED_BENCH)
+need-servers: ; @scripts/need $(NEED_SERVERS)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
@@ -95,6 +101,10 @@ bench: need-bench
 	$(CARGO) bench --bench store
 	$(CARGO) bench --bench handshake
 	$(CARGO) bench --bench report
+
+servers: need-servers stage
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) bench --quiet --bench servers -- \
+	    $(if $(QUICK),--quick) $(if $(JSON),--json '$(abspath $(JSON))') $(SERVERS)
 
 check: need-build
 	$(CARGO) fmt --check
