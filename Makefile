@@ -43,7 +43,8 @@ NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls
               nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount
 
 NEED_SERVERS := $(NEED_DEMO) make:make /usr/sbin/nginx:nginx /usr/share/nginx/src/configure:nginx-dev \
-                libpcre2-8:libpcre2-dev zlib:zlib1g-dev
+                libpcre2-8:libpcre2-dev zlib:zlib1g-dev \
+                /usr/sbin/apache2:apache2 apxs:apache2-dev
 
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 

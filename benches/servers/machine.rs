@@ -111,7 +111,9 @@ pub fn certificate(directory: &Path) -> Result<(PathBuf, PathBuf)> {
     let (certificate, key) = (directory.join("cert.pem"), directory.join("key.pem"));
     let mut openssl = Command::new("openssl");
     openssl.args(
-        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost -keyout".split(' '),
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=localhost \
+         -addext basicConstraints=critical,CA:FALSE -keyout"
+            .split(' '),
     );
     run(openssl.arg(&key).arg("-out").arg(&certificate))?;
     Ok((certificate, key))

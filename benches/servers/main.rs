@@ -9,7 +9,10 @@ mod support;
 
 mod client;
 mod cost;
+mod hitch;
+mod httpd;
 mod instance;
+mod lighttpd;
 mod machine;
 mod nginx;
 mod share;
@@ -31,7 +34,12 @@ use crate::table::Row;
 
 /// Every server that the harness knows.
 fn subjects() -> Vec<Box<dyn Subject>> {
-    vec![Box::new(nginx::Nginx::default())]
+    vec![
+        Box::new(nginx::Nginx::default()),
+        Box::new(httpd::Httpd::default()),
+        Box::new(lighttpd::Lighttpd::default()),
+        Box::new(hitch::Hitch::default()),
+    ]
 }
 
 /// How much to do.
