@@ -1,13 +1,17 @@
 """Debian's httpd with a configuration of its own, for test and measure."""
 
 import pathlib
+import ssl
+import subprocess
 import sys
+import urllib.request
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "support"))
 
 import servers  # noqa: E402
 
 MODULE = servers.BUILT / "httpd" / "mod_socache_sesscache.so"
+PROBE = servers.BUILT / "httpd" / "mod_socache_probe.so"
 MODULES = "/usr/lib/apache2/modules"
 THREADS = {
     "event": "StartServers 3\nServerLimit 3\nThreadsPerChild 10\nMinSpareThreads 10\nMaxSpareThreads 30\nMaxRequestWorkers 30",
@@ -25,7 +29,7 @@ def configuration(scratch, port, cache, mpm="event", tickets="off", extra="", na
     lines = [f"LoadModule {m}_module {MODULES}/mod_{m}.so" for m in [f"mpm_{mpm}", *LOAD]]
     text = "\n".join([
         *lines,
-        f"LoadModule socache_sesscache_module {MODULE}",
+        f"LoadModule socache_sesscache_module {MODULE}\nLoadModule socache_probe_module {PROBE}",
         f"ServerRoot {scratch.path}\nServerName localhost\nPidFile {scratch.path}/{name}.pid\nDefaultRuntimeDir {scratch.path}",
         f"User {user}\nGroup {user}\nListen 127.0.0.1:{port}\nDocumentRoot {root}\nMutex default",
         THREADS[mpm],
@@ -36,6 +40,7 @@ def configuration(scratch, port, cache, mpm="event", tickets="off", extra="", na
         f"SSLCertificateFile {cert}\nSSLCertificateKeyFile {key}",
         f'SSLSessionCache "{cache}"\nSSLSessionTickets {tickets}',
         "ExtendedStatus Off\n<Location /server-status>\nSetHandler server-status\n</Location>",
+        "<Location /probe>\nSetHandler socache-probe\n</Location>",
         extra, ""])
     path = scratch.path / f"{name}.conf"
     path.write_text(text)
@@ -47,6 +52,11 @@ def start(scratch, port, conf, name="httpd"):
 
 
 def prepare():
-    import subprocess
     servers.need("apache2:apache2", "apxs:apache2-dev", "openssl:openssl", "cc:gcc", "pkg-config:pkg-config", "libssl:libssl-dev")
-    subprocess.run(["make", "-s", "-C", str(pathlib.Path(__file__).parent)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["make", "-s", "-C", str(pathlib.Path(__file__).parent), "all", "probe"], check=True, stdout=subprocess.DEVNULL)
+
+
+def get(port, path, timeout=20):
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return urllib.request.urlopen(f"https://localhost:{port}{path}", context=context, timeout=timeout).read().decode()

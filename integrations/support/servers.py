@@ -164,6 +164,11 @@ class Server:
         self.process.wait(DEADLINE)
 
     def __exit__(self, *_):
+        """In order when it can be, and by force after that."""
+        try:
+            self.stop()
+        except subprocess.TimeoutExpired:
+            print(f"{self.process.args[0]} does not end when told to", file=sys.stderr)
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
         except ProcessLookupError:
