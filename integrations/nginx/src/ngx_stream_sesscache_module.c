@@ -6,7 +6,6 @@
 #include <ngx_stream.h>
 #include <ngx_stream_ssl_module.h>
 
-static ngx_int_t ngx_stream_sesscache_add_variables(ngx_conf_t *cf);
 static ngx_int_t ngx_stream_sesscache_init(ngx_conf_t *cf);
 static void *ngx_stream_sesscache_create(ngx_conf_t *cf);
 static char *ngx_stream_sesscache_merge(ngx_conf_t *cf, void *parent, void *child);
@@ -22,7 +21,7 @@ static ngx_command_t ngx_stream_sesscache_commands[] = {
 };
 
 static ngx_stream_module_t ngx_stream_sesscache_module_ctx = {
-    ngx_stream_sesscache_add_variables,
+    NULL,
     ngx_stream_sesscache_init,
     NULL,
     NULL,
@@ -103,7 +102,9 @@ static ngx_int_t ngx_stream_sesscache_variable(ngx_stream_session_t *s, ngx_stre
     return NGX_OK;
 }
 
-static ngx_int_t ngx_stream_sesscache_add_variables(ngx_conf_t *cf)
+/* Not before the block is read, as modules do: when this module is loaded before that of stream, there is no table of
+ * variables yet. nginx looks for the names of variables when all modules are done. */
+static ngx_int_t ngx_stream_sesscache_add_variable(ngx_conf_t *cf)
 {
     ngx_str_t name = ngx_string("sesscache_resumed_from_store");
     ngx_stream_variable_t *(*add)(ngx_conf_t *, ngx_str_t *, ngx_uint_t);
@@ -141,5 +142,5 @@ static ngx_int_t ngx_stream_sesscache_init(ngx_conf_t *cf)
     if (handler == NULL)
         return NGX_ERROR;
     *handler = ngx_stream_sesscache_log;
-    return NGX_OK;
+    return ngx_stream_sesscache_add_variable(cf);
 }
