@@ -1,7 +1,7 @@
 //! A server's own cache beside sesscache when many sessions live in each: what a resumed connection costs.
 //!
 //! TLS 1.2 by id, which is one lookup. Only real handshakes fill a server's own cache. The store is filled through the
-//! API with records that hold a real session, among them real ones. The clients that come back are spread over all that
+//! API with records of a session's size, among them real ones. The clients that come back are spread over all that
 //! was made, so that neither side answers from what it touched last.
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use serde_json::{json, Value};
 use sesscache::{Cache as Store, Options};
 
 use crate::client::{Client, Tls};
-use crate::cost::Effort;
+use crate::cost::{typical, Effort};
 use crate::instance::Instance;
 use crate::machine::{go_on, Result};
 use crate::share::Errors;
@@ -22,6 +22,8 @@ use crate::Sites;
 
 /// Clients that come back.
 const RETURNING: usize = 400;
+/// Bytes of a TLS 1.2 session without client certificate, as a server encodes it.
+const RECORD: usize = 140;
 /// Clients that fill a cache at the same time.
 const THREADS: usize = 4;
 
@@ -97,9 +99,9 @@ pub fn open(site: &Site) -> Result<Store> {
     Store::open(&site.store, &options).map_err(|error| error.to_string().into())
 }
 
-/// Puts records that look like `session` until there are `n` more.
-pub fn fill_store(store: &Store, session: &SslSession, life: Duration, n: usize) -> Result<()> {
-    let data = session.to_der()?;
+/// Puts `n` records of a session's size.
+pub fn fill_store(store: &Store, life: Duration, n: usize) -> Result<()> {
+    let data = [0_u8; RECORD];
     let expires = (SystemTime::now().duration_since(UNIX_EPOCH)? + life).as_secs() as i64;
     for _ in 0..n {
         let put = || store.issue_id(life).and_then(|id| store.put(&id, &data, expires));
@@ -116,7 +118,7 @@ fn fill_sesscache(site: &Site, n: usize) -> Result<Vec<SslSession>> {
     for _ in 0..RETURNING.min(n) {
         go_on()?;
         let session = client.visit(site.port, None)?.session.ok_or("the server gives no session")?;
-        fill_store(&store, &session, Duration::from_secs(site.timeout), (n / RETURNING).max(1) - 1)?;
+        fill_store(&store, Duration::from_secs(site.timeout), (n / RETURNING).max(1) - 1)?;
         kept.push(session);
     }
     Ok(kept)
@@ -129,6 +131,8 @@ pub fn measure(subject: &dyn Subject, sites: &mut Sites, sessions: usize, effort
     let own = Instance::start(subject, sites.new_site(name, "unused")?, Cache::Own)?;
     let shared = Instance::start(subject, sites.new_site(name, &format!("live-{sessions}"))?, Cache::Sesscache)?;
     let kept = [fill_own(own.site.port, sessions)?, fill_sesscache(&shared.site, sessions)?];
+    own.spread();
+    shared.spread();
     let mut samples = [Samples::default(), Samples::default()];
     for turn in 0..=effort.turns {
         for (i, instance) in [&own, &shared].into_iter().enumerate() {
@@ -138,8 +142,11 @@ pub fn measure(subject: &dyn Subject, sites: &mut Sites, sessions: usize, effort
             }
         }
     }
+    if !errors.0.is_empty() {
+        errors.0.insert(0, counters(&shared.site)?);
+    }
     remove(&shared.site.store);
-    let [own, sesscache] = samples.map(|samples| samples.median());
+    let [own, sesscache] = samples.map(|samples| typical(&samples));
     Ok(Live { server: name, sessions, own, sesscache, errors: errors.0 })
 }
 
@@ -163,6 +170,14 @@ fn come_back(
         }
     }
     Ok((instance.cpu() - before) / connections as f64)
+}
+
+/// What the store counted, for those who look for a reason.
+fn counters(site: &Site) -> Result<String> {
+    let stats = open(site)?.stats().map_err(|error| error.to_string())?;
+    let counted = sesscache::COUNTERS.iter().zip(stats.0).filter(|(_, value)| *value > 0);
+    let counted: Vec<String> = counted.map(|(row, value)| format!("{} {value}", row.name)).collect();
+    Ok(format!("counters of the store: {}", counted.join(", ")))
 }
 
 fn remove(store: &Path) {

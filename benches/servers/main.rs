@@ -47,15 +47,15 @@ struct Plan {
 
 const WHOLE: Plan = Plan {
     clients: 200,
-    effort: Effort { turns: 12, block: 200 },
+    effort: Effort { turns: 100, block: 20 },
     live: &[10_000, 100_000],
-    live_effort: Effort { turns: 20, block: 250 },
+    live_effort: Effort { turns: 300, block: 20 },
 };
 const QUICK: Plan = Plan {
     clients: 30,
-    effort: Effort { turns: 3, block: 50 },
+    effort: Effort { turns: 10, block: 10 },
     live: &[1_000],
-    live_effort: Effort { turns: 5, block: 100 },
+    live_effort: Effort { turns: 40, block: 10 },
 };
 
 /// What the command line asks for.

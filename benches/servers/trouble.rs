@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{json, Value};
 
-use crate::client::{Client, Tls};
+use crate::client::Tls;
 use crate::instance::Instance;
 use crate::live;
 use crate::machine::{is_root, set_mode, Result};
@@ -95,9 +95,7 @@ fn meet(subject: &dyn Subject, sites: &mut Sites, kind: Kind, clients: usize) ->
     match kind {
         Kind::Full => {
             let store = live::open(&instance.site)?;
-            let visit = Client::new(Tls::V12)?.visit(instance.site.port, None)?;
-            let session = visit.session.ok_or("the server gives no session")?;
-            live::fill_store(&store, &session, life, 10_000)?;
+            live::fill_store(&store, life, 10_000)?;
             let stats = store.stats().map_err(|error| error.to_string())?;
             if !evicted(&stats) {
                 return Err("10,000 sessions fit into 1 MiB: the store is not full".into());

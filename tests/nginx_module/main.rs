@@ -235,3 +235,25 @@ fn a_reload_may_change_options_and_take_the_cache_away() {
     }
     assert_eq!(nginx.logged("[error]"), Vec::<String>::new());
 }
+
+/// With `master_process off`, for debugging, there is no worker that could open the cache. (A reload breaks TLS then,
+/// without any module.)
+#[test]
+fn a_single_process_resumes() {
+    let mut nginx = Nginx::http("sesscache STORE;", "");
+    nginx.configure_http_with("master_process off;", "sesscache STORE;", "");
+    nginx.start();
+    nginx.get("s", &["-tls1_3"], "/");
+    assert!(nginx.get("s", &["-tls1_3"], "/").resumed, "no session comes back\n{}", nginx.log());
+    assert_eq!(nginx.logged("[error]"), Vec::<String>::new());
+}
+
+/// Debian's package starts nginx as root; others start it as the user that owns the site.
+#[test]
+fn a_master_without_privileges_resumes_as_well() {
+    let mut nginx = Nginx::http("sesscache STORE;", "");
+    nginx.start_without_privileges();
+    nginx.get("s", &["-tls1_3"], "/");
+    assert!(nginx.get("s", &["-tls1_3"], "/").resumed, "no session comes back\n{}", nginx.log());
+    assert_eq!(nginx.logged("[error]"), Vec::<String>::new());
+}

@@ -3,12 +3,15 @@
 use crate::support::{certificate, is_root, lock, root, run, signal, spawn_in_group, stage, text, wait_until, Scratch};
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 const PROGRAM: &str = "/usr/sbin/nginx";
+/// Sends its input once the other side has greeted.
+const GREETED: &str =
+    "(until grep -aqsE 'IMAP4 ready|store [01]' \"$0\"; do sleep 0.05; done; cat) | \"$@\" | tee \"$0\"";
 /// nginx is started by a shell that is gone once the pid file is there.
 const ORPHAN: &str =
     "trap 'kill -KILL 0' TERM; (\"$@\" & until test -e $0; do sleep 0.05; done); while :; do sleep 0.1; done";
@@ -57,6 +60,11 @@ impl Nginx {
 
     /// Writes the configuration of an http server. STORE, PORT, SCRATCH stand for what they say.
     pub fn configure_http(&self, http: &str, server: &str) {
+        self.configure_http_with("", http, server);
+    }
+
+    /// The same with lines outside of all blocks.
+    pub fn configure_http_with(&self, main: &str, http: &str, server: &str) {
         let blocks = format!(
             "http {{ access_log off; client_body_temp_path SCRATCH/body; proxy_temp_path SCRATCH/proxy;
               fastcgi_temp_path SCRATCH/fcgi; scgi_temp_path SCRATCH/scgi; uwsgi_temp_path SCRATCH/uwsgi;
@@ -65,12 +73,18 @@ impl Nginx {
                 location / {{ return 200 \"resumed $ssl_session_reused store $sesscache_resumed_from_store\\n\"; }}
                 location /status {{ sesscache_status; }} }} }}"
         );
-        self.configure("", "", &blocks);
+        self.configure("", main, &blocks);
     }
 
     /// Writes the configuration.
     pub fn configure(&self, before: &str, after: &str, blocks: &str) {
         let (certificate, key) = certificate();
+        // In the scratch directory they can be handed to an ordinary user.
+        let copy = |from: &Path, name: &str| {
+            let to = self.scratch.join(name);
+            fs::copy(from, &to).expect("copy the certificate");
+            to
+        };
         let user = if is_root() { "user www-data;" } else { "" };
         let head = format!(
             "{before} load_module {}; {after} {user} env LD_LIBRARY_PATH; daemon off; worker_processes 2; pid SCRATCH/pid;
@@ -79,8 +93,8 @@ impl Nginx {
         );
         let whole = (head + blocks)
             .replace("CERTIFICATE", "ssl_certificate CERT; ssl_certificate_key KEY;")
-            .replace("CERT", text(certificate))
-            .replace("KEY", text(key))
+            .replace("CERT", &copy(certificate, "cert.pem"))
+            .replace("KEY", &copy(key, "key.pem"))
             .replace("STORE", &self.scratch.join("store"))
             .replace("SCRATCH", text(self.scratch.path()))
             .replace("PORT", &self.port.to_string());
@@ -115,6 +129,27 @@ impl Nginx {
         shell.arg(nginx.get_program()).args(nginx.get_args());
         shell.envs(nginx.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.start_by(shell);
+        let parent = || {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap_or_default();
+            let line = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+            fs::read_to_string(format!("/proc/{}/comm", line.unwrap_or_default().trim())).unwrap_or_default()
+        };
+        let orphaned = wait_until(DEADLINE, || !["", "sh"].contains(&parent().trim()));
+        assert!(orphaned, "the shell that started nginx does not end; nginx has the parent {:?}", parent());
+    }
+
+    /// Starts it as www-data, or as whoever runs the tests when that is not root.
+    pub fn start_without_privileges(&mut self) {
+        let nginx = self.command();
+        let mut command = Command::new("setpriv");
+        if is_root() {
+            let owner = run(Command::new("chown").args(["-R", "www-data", text(self.scratch.path())]), DEADLINE, "");
+            owner.expect_success("chown to the user of Debian's web servers fails");
+            command.args(["--reuid=www-data", "--regid=www-data", "--clear-groups"]);
+        }
+        command.arg(nginx.get_program()).args(nginx.get_args());
+        command.envs(nginx.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        self.start_by(command);
     }
 
     fn start_by(&mut self, mut command: Command) {
@@ -145,10 +180,15 @@ impl Nginx {
     /// A visit by `openssl s_client`, which sends `input` and offers the session in `session` if there is one.
     pub fn visit(&self, port: u16, session: &str, arguments: &[&str], input: &str) -> Visit {
         let path = self.scratch.join(session);
-        // nginx overlooks what a client of mail sends before it is greeted.
         let mut command = Command::new("sh");
-        command.args(["-c", "(if test $0 = wait; then sleep 0.5; fi; cat) | exec \"$@\""]);
-        command.arg(if input.starts_with("a1 ") { "wait" } else { "go" });
+        if input.starts_with("a1 ") {
+            // nginx overlooks what a client of mail sends before it is greeted.
+            let seen = self.scratch.join("seen");
+            let _ = fs::remove_file(&seen);
+            command.args(["-c", GREETED, &seen]);
+        } else {
+            command.args(["-c", "exec \"$@\"", "sh"]);
+        }
         command.args(["openssl", "s_client", "-ign_eof", "-connect", &format!("127.0.0.1:{port}"), "-sess_out", &path]);
         if fs::metadata(&path).is_ok() {
             command.args(["-sess_in", &path]);
