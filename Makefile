@@ -39,12 +39,14 @@ STAGED_PKG_CONFIG := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
 # What a step needs: a command, a pkg-config module or a file, and the Debian package that brings it.
 NEED_BUILD := cc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config libssl:libssl-dev
 NEED_DEMO  := $(NEED_BUILD) openssl:openssl
+# nginx, with what its headers need and the modules that the tests load.
+NEED_NGINX := /usr/sbin/nginx:nginx /usr/share/nginx/src/configure:nginx-dev libpcre2-8:libpcre2-dev zlib:zlib1g-dev \
+              /usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
+              /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream
 NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls-bin python3:python3 \
-              nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount
+              nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount $(NEED_NGINX)
 
-NEED_SERVERS := $(NEED_DEMO) make:make /usr/sbin/nginx:nginx /usr/share/nginx/src/configure:nginx-dev \
-                libpcre2-8:libpcre2-dev zlib:zlib1g-dev \
-                /usr/sbin/apache2:apache2 apxs:apache2-dev
+NEED_SERVERS := $(NEED_DEMO) make:make $(NEED_NGINX) /usr/sbin/apache2:apache2 apxs:apache2-dev
 
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 

@@ -1,6 +1,6 @@
 //! What a connection costs the server: CPU of all its processes, the kernel's part included.
 //!
-//! Instances take turns, block by block, so that what else the machine does meets all of them.
+//! Instances take turns after a few connections, so that what else the machine does meets all of them.
 
 use crate::client::{Client, Tls};
 use crate::instance::Instance;
@@ -19,12 +19,17 @@ pub struct Cost {
 
 impl Cost {
     pub fn full(&self) -> Option<f64> {
-        (!self.full.0.is_empty()).then(|| self.full.median())
+        (!self.full.0.is_empty()).then(|| typical(&self.full))
     }
 
     pub fn resumed(&self) -> Option<f64> {
-        (!self.partly && !self.resumed.0.is_empty()).then(|| self.resumed.median())
+        (!self.partly && !self.resumed.0.is_empty()).then(|| typical(&self.resumed))
     }
+}
+
+/// The lower quartile: whatever shares the machine can only add, by emptying the processor's caches.
+pub fn typical(samples: &Samples) -> f64 {
+    samples.percentile(25.0)
 }
 
 /// How much to measure.
@@ -38,6 +43,7 @@ pub struct Effort {
 /// Full and resumed connections of each instance, in turns. The first turn warms up and is not counted.
 pub fn measure(instances: &[&Instance], tls: Tls, effort: Effort, errors: &mut Errors) -> Result<Vec<Cost>> {
     let client = Client::new(tls)?;
+    instances.iter().for_each(|instance| instance.spread());
     let mut costs: Vec<Cost> = instances.iter().map(|_| Cost::default()).collect();
     for turn in 0..=effort.turns {
         for (instance, cost) in instances.iter().zip(&mut costs) {

@@ -54,7 +54,7 @@ impl<'a> Instance<'a> {
 
     /// The processes below it.
     pub fn workers(&self) -> Vec<u32> {
-        let mut found = Vec::new();
+        let mut found: Vec<u32> = Vec::new();
         let mut open = vec![self.leader()];
         while let Some(pid) = open.pop() {
             let below = children(pid);
@@ -69,6 +69,17 @@ impl<'a> Instance<'a> {
         let mut all = self.workers();
         all.push(self.leader());
         all.into_iter().filter_map(cpu_of).sum()
+    }
+
+    /// Spreads the workers evenly over the processors and keeps them there. Two instances that are compared then meet
+    /// the same neighbours; otherwise one may sit beside a busy process for as long as the measurement takes.
+    pub fn spread(&self) {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        for (i, pid) in self.workers().into_iter().enumerate() {
+            for thread in threads(pid) {
+                pin(thread, i % processors);
+            }
+        }
     }
 
     /// Sends a signal to the process that was started.
@@ -173,12 +184,26 @@ fn signal_group(leader: u32, number: i32) -> bool {
     unsafe { libc::kill(-(leader as i32), number) == 0 }
 }
 
+/// The threads of a process; none when it is gone.
+fn threads(pid: u32) -> Vec<u32> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    threads.flatten().filter_map(|thread| thread.file_name().to_str()?.parse().ok()).collect()
+}
+
+fn pin(thread: u32, processor: usize) {
+    // SAFETY: all-zero is the empty set.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: sets a bit of a set of ours; a number beyond its end is ignored.
+    unsafe { libc::CPU_SET(processor, &mut set) };
+    // SAFETY: reads a set of the size given. Failure leaves the thread where it is.
+    unsafe { libc::sched_setaffinity(thread as libc::pid_t, size_of::<libc::cpu_set_t>(), &set) };
+}
+
 /// The children of all threads of a process.
 fn children(pid: u32) -> HashSet<u32> {
-    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return HashSet::new() };
-    threads
-        .flatten()
-        .filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok())
+    threads(pid)
+        .into_iter()
+        .filter_map(|thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).ok())
         .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<u32>>())
         .collect()
 }

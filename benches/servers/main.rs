@@ -13,11 +13,13 @@ mod hitch;
 mod httpd;
 mod instance;
 mod lighttpd;
+mod live;
 mod machine;
 mod nginx;
 mod share;
 mod subject;
 mod table;
+mod trouble;
 
 use std::path::{Path, PathBuf};
 use std::{env, fs, process};
@@ -46,10 +48,23 @@ fn subjects() -> Vec<Box<dyn Subject>> {
 struct Plan {
     clients: usize,
     effort: Effort,
+    /// Live sessions for the comparison with a server's own cache.
+    live: &'static [usize],
+    live_effort: Effort,
 }
 
-const WHOLE: Plan = Plan { clients: 200, effort: Effort { turns: 12, block: 200 } };
-const QUICK: Plan = Plan { clients: 30, effort: Effort { turns: 3, block: 50 } };
+const WHOLE: Plan = Plan {
+    clients: 200,
+    effort: Effort { turns: 100, block: 20 },
+    live: &[10_000, 100_000],
+    live_effort: Effort { turns: 300, block: 20 },
+};
+const QUICK: Plan = Plan {
+    clients: 30,
+    effort: Effort { turns: 10, block: 10 },
+    live: &[1_000],
+    live_effort: Effort { turns: 40, block: 10 },
+};
 
 /// What the command line asks for.
 struct Arguments {
@@ -185,20 +200,35 @@ fn work() -> Result<bool> {
     let scratch = Scratch::new()?;
     let (certificate, key) = certificate(scratch.path())?;
     let mut sites = Sites { scratch: scratch.path(), certificate, key, count: 0 };
-    let mut rows = Vec::new();
+    let (mut rows, mut lives, mut troubles) = (Vec::new(), Vec::new(), Vec::new());
     for mut subject in subjects() {
         if !arguments.names.is_empty() && !arguments.names.iter().any(|name| name == subject.name()) {
             continue;
         }
+        eprintln!("measuring {}", subject.name());
         subject.build(&stage)?;
-        eprintln!("{}", subject.name());
-        rows.extend(compare(subject.as_ref(), &mut sites, &plan)?);
+        let subject = subject.as_ref();
+        rows.extend(compare(subject, &mut sites, &plan)?);
+        troubles.extend(trouble::measure(subject, &mut sites, plan.clients)?);
+        if subject.caches().contains(&Cache::Own) {
+            for sessions in plan.live {
+                lives.push(live::measure(subject, &mut sites, *sessions, plan.live_effort)?);
+            }
+        }
     }
     println!("{}", table::text(&rows));
+    lives.iter().for_each(|live| println!("{}", live.text()));
+    troubles.iter().for_each(|trouble| println!("{}", trouble.text()));
     if let Some(path) = arguments.json {
-        fs::write(path, format!("{:#}\n", json!({ "servers": table::json(&rows) })))?;
+        let lives: Vec<_> = lives.iter().map(live::Live::json).collect();
+        let troubles: Vec<_> = troubles.iter().map(trouble::Trouble::json).collect();
+        let all =
+            json!({ "quick": arguments.quick, "servers": table::json(&rows), "live": lives, "trouble": troubles });
+        fs::write(path, format!("{all:#}\n"))?;
     }
-    let faults: Vec<String> = rows.iter().flat_map(faults).collect();
+    let mut faults: Vec<String> = rows.iter().flat_map(faults).collect();
+    faults.extend(lives.iter().flat_map(|live| live.errors.iter().take(5).cloned()));
+    faults.extend(troubles.iter().flat_map(|trouble| trouble.faults.iter().take(5).cloned()));
     for fault in &faults {
         eprintln!("{fault}");
     }

@@ -89,6 +89,7 @@ http {{
     uwsgi_temp_path {directory}/uwsgi;
     ssl_certificate {certificate};
     ssl_certificate_key {key};
+    ssl_protocols TLSv1.2 TLSv1.3;
     ssl_session_timeout {timeout};
     {sessions}
     server {{
