@@ -237,6 +237,14 @@ sesscache_status sesscache_open(const char *path,
                                 sesscache **cache);
 
 /**
+ * Tells whether sesscache_open() would take these options, and touches nothing: for a server that is asked to check its
+ * configuration without starting. NULL stands for the defaults.
+ *
+ * Returns SESSCACHE_INVALID for options that will not do, and for an owner or group that does not exist.
+ */
+sesscache_status sesscache_check(const char *options);
+
+/**
  * Makes `ctx` look up and store its server sessions in the cache. Call it before the first SSL_new() on `ctx`, and on
  * every SSL_CTX that SSL_set_SSL_CTX() may switch to.
  *

@@ -121,6 +121,18 @@ pub type sesscache_each_fn = Option<
     ) -> c_int,
 >;
 
+/// An options string; NULL stands for the empty one.
+///
+/// # Safety
+/// `options` is NULL or a string that outlives the result.
+unsafe fn option_text<'a>(options: *const c_char) -> Result<&'a str, Error> {
+    // SAFETY: by contract.
+    match unsafe { text(options) } {
+        Some(text) => std::str::from_utf8(text).map_err(|_| Error::invalid("the options are not UTF-8")),
+        None => Ok(""),
+    }
+}
+
 /// Opens the cache in the directory `path`, which is created with mode 0700 when it is missing, and writes its handle to
 /// `*cache`. A directory on tmpfs, as /run/NAME, is recommended: it keeps secrets off the disk.
 ///
@@ -149,13 +161,25 @@ pub unsafe extern "C" fn sesscache_open(
         // SAFETY: by contract.
         let path = unsafe { text(path) }.ok_or_else(|| Error::invalid("path is NULL; give a directory"))?;
         // SAFETY: by contract.
-        let options = match unsafe { text(options) } {
-            Some(text) => std::str::from_utf8(text).map_err(|_| Error::invalid("the options are not UTF-8"))?,
-            None => "",
-        };
+        let options = unsafe { option_text(options) }?;
         let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
         *to = hand_over(cache::Cache::open(path, &Options::parse(options)?)?);
         Ok(())
+    })
+}
+
+/// Tells whether sesscache_open() would take these options, and touches nothing: for a server that is asked to check its
+/// configuration without starting. NULL stands for the defaults.
+///
+/// Returns SESSCACHE_INVALID for options that will not do, and for an owner or group that does not exist.
+// # Safety
+// `options` is NULL or a string.
+#[no_mangle]
+pub unsafe extern "C" fn sesscache_check(options: *const c_char) -> sesscache_status {
+    border(|| {
+        // SAFETY: by contract.
+        let options = unsafe { option_text(options) }?;
+        cache::check(&Options::parse(options)?)
     })
 }
 
