@@ -17,6 +17,10 @@
 
 mod cache;
 mod capi;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
 mod log;
 mod options;
 mod stats;

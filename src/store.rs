@@ -3,16 +3,16 @@
 //! It knows ids, times, headers and bytes, and nothing of TLS. Every fault inside is a miss or a skipped put with its
 //! own counter; nothing here waits longer than the deadline.
 
-mod control;
+pub(crate) mod control;
 mod env;
 mod evict;
-mod gate;
+pub(crate) mod gate;
 mod generation;
 pub(crate) mod id;
 mod lookup;
-mod place;
+pub(crate) mod place;
 pub(crate) mod record;
-mod seal;
+pub(crate) mod seal;
 pub(crate) mod seat;
 mod upkeep;
 mod write;

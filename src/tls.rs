@@ -10,7 +10,7 @@
 mod connection;
 mod decoded;
 mod ffi;
-mod hooks;
+pub(crate) mod hooks;
 mod session;
 mod slots;
 
