@@ -189,8 +189,8 @@ impl Model {
         // SAFETY: NULL or an open handle; id and data have the lengths given.
         let status = call(|| unsafe { sesscache_put(handle, id.as_ptr(), id.len(), at.cast(), len, expires) });
         let good = match (id.len(), len) {
-            (1..=255, 0..=65_536) => SESSCACHE_OK,
-            (1..=255, _) => SESSCACHE_FULL,
+            (_, 65_537..) => SESSCACHE_FULL,
+            (1..=255, _) => SESSCACHE_OK,
             _ => SESSCACHE_INVALID,
         };
         assert_eq!(status, expected(handle, good), "a put of {len} bytes under {} says: {}", id.len(), message());
