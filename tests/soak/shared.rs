@@ -98,8 +98,9 @@ impl Shared {
     /// What workers said about the connection from that port.
     pub fn words_about(&self, port: u16) -> String {
         let all = std::fs::read_to_string(&self.words).unwrap_or_default();
-        let lines = all.lines().filter_map(|line| line.strip_prefix(&format!("{port} ")));
-        lines.collect::<Vec<_>>().join("; ")
+        // Ports are used again: the last line is the one.
+        let mut lines = all.lines().rev().filter_map(|line| line.strip_prefix(&format!("{port} ")));
+        lines.next().unwrap_or("nothing").to_owned()
     }
 
     pub fn harms(&self) -> Vec<String> {

@@ -50,6 +50,15 @@ pub fn attach(end: &Connection, stream: &TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Whether a call is to be made once more: a process that was stopped and goes on finds that its wait, if it has a limit,
+/// was interrupted.
+fn again(end: &Connection, code: c_int) -> bool {
+    let interrupted = std::io::Error::last_os_error().kind() == std::io::ErrorKind::Interrupted;
+    // SAFETY: live; asked before any other call on it.
+    let kind = unsafe { ffi::SSL_get_error(end.0, code) };
+    interrupted && matches!(kind, ffi::SSL_ERROR_WANT_READ | ffi::SSL_ERROR_WANT_WRITE)
+}
+
 /// What went wrong with the call that returned `code`.
 fn failure(end: &Connection, code: c_int) -> Failure {
     let system = std::io::Error::last_os_error();
@@ -79,6 +88,7 @@ pub fn accept(end: &Connection) -> Result<usize, Failure> {
         let mut n = 0;
         // SAFETY: live; a buffer of that length.
         match unsafe { SSL_read_early_data(end.0, room.as_mut_ptr().cast(), room.len(), &mut n) } {
+            EARLY_ERROR if again(end, -1) => {}
             EARLY_ERROR => return Err(failure(end, 0)),
             EARLY_FINISH => break,
             _ => total += n,
@@ -91,6 +101,7 @@ pub fn handshake(end: &Connection) -> Result<(), Failure> {
     // SAFETY: live, with transport and direction set.
     match unsafe { ffi::SSL_do_handshake(end.0) } {
         1 => Ok(()),
+        code if again(end, code) => handshake(end),
         code => Err(failure(end, code)),
     }
 }
@@ -115,6 +126,7 @@ pub fn write(end: &Connection, line: &str) -> Result<(), Failure> {
     // SAFETY: live; a buffer of that length.
     match unsafe { ffi::SSL_write(end.0, line.as_ptr().cast(), line.len() as c_int) } {
         n if n > 0 => Ok(()),
+        code if again(end, code) => write(end, line),
         code => Err(failure(end, code)),
     }
 }
@@ -126,6 +138,7 @@ pub fn read_line(end: &Connection) -> Result<String, Failure> {
         let mut part = [0_u8; 128];
         // SAFETY: live; a buffer of that length.
         match unsafe { ffi::SSL_read(end.0, part.as_mut_ptr().cast(), part.len() as c_int) } {
+            code if code <= 0 && again(end, code) => {}
             n if n > 0 => line.extend_from_slice(&part[..n as usize]),
             code => return Err(failure(end, code)),
         }
