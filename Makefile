@@ -4,6 +4,10 @@
 #   make demo       show in a table what the cache does for a server of four processes
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
+#   make fuzz       fuzz every decoder and the C API: SECONDS=600 each, TARGETS=; fuzz-short: 5 seconds each
+#   make sanitize   C programs under ThreadSanitizer and AddressSanitizer; sanitize-short: fewer
+#   make miri       the pure modules under Miri
+#   make soak       a server under everything at once, for MINUTES=10; `make test` has 20 seconds of it
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h anew from src/
 #   make install    into $(DESTDIR)$(PREFIX), after `make`; `make uninstall` takes it away
@@ -43,6 +47,9 @@ NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls
 
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
+NEED_SANITIZE := $(NEED_BUILD) g++:g++ readelf:binutils
+
+.PHONY: fuzz fuzz-short sanitize sanitize-short miri soak need-sanitize
 .PHONY: all stage demo test bench check header install uninstall clean need-build need-demo need-test need-bench FORCE
 .DELETE_ON_ERROR:
 
@@ -52,6 +59,7 @@ need-build: ; @scripts/need $(NEED_BUILD)
 need-demo:  ; @scripts/need $(NEED_DEMO)
 need-test:  ; @scripts/need $(NEED_TEST)
 need-bench: ; @scripts/need $(NEED_BENCH)
+need-sanitize: ; @scripts/need $(NEED_SANITIZE)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
@@ -95,6 +103,39 @@ bench: need-bench
 	$(CARGO) bench --bench store
 	$(CARGO) bench --bench handshake
 	$(CARGO) bench --bench report
+
+# ---- that it never hurts its host --------------------------------------------------------------------------------
+
+SECONDS ?= 600
+MINUTES ?= 10
+TARGETS ?=
+# Programs that a sanitizer has most to say about: threads, forks, handles, records.
+SANITIZED := attach_and_detach early_data fork_and_threads host_state_untouched lifecycle opaque_records
+
+fuzz: need-sanitize
+	@scripts/nightly
+	@scripts/fuzz $(SECONDS) $(TARGETS)
+
+fuzz-short: need-sanitize
+	@scripts/nightly
+	@scripts/fuzz 5 $(TARGETS)
+
+sanitize: need-sanitize
+	@scripts/nightly rust-src
+	@scripts/sanitize thread $(SANITIZED)
+	@scripts/sanitize address $(SANITIZED)
+
+sanitize-short: need-sanitize
+	@scripts/nightly rust-src
+	@scripts/sanitize thread fork_and_threads
+
+miri: need-sanitize
+	@scripts/nightly rust-src miri
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --target-dir $(TARGET)/miri --lib -- \
+	    store::id store::record options:: the_host_name
+
+soak: need-build
+	$(CARGO) test --release --test soak -- --seconds $$(( $(MINUTES) * 60 ))
 
 check: need-build
 	$(CARGO) fmt --check
