@@ -6,6 +6,10 @@
 #   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make servers    Debian's servers with their own session caches and with sesscache, in one table; QUICK=1, JSON=FILE
+#   make fuzz       fuzz every decoder and the C API: SECONDS=600 each, TARGETS=; fuzz-short: 5 seconds each
+#   make sanitize   C programs under ThreadSanitizer and AddressSanitizer; sanitize-short: fewer
+#   make miri       the pure modules under Miri
+#   make soak       a server under everything at once, for MINUTES=10; `make test` has 20 seconds of it
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h anew from src/
 #   make manual     write man/sesscache.1 anew from the program
@@ -62,8 +66,11 @@ NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default
               chromium:chromium certutil:libnss3-tools
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
-.PHONY: all stage demo test clients bench servers check header manual install uninstall clean FORCE
-.PHONY: need-build need-demo need-test need-clients need-bench need-servers
+NEED_SANITIZE := $(NEED_BUILD) g++:g++ readelf:binutils
+
+.PHONY: all stage demo test clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
+.PHONY: install uninstall clean FORCE
+.PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize
 .DELETE_ON_ERROR:
 
 all: need-build stage
@@ -74,6 +81,7 @@ need-test:  ; @scripts/need $(NEED_TEST)
 need-clients: ; @scripts/need $(NEED_CLIENTS)
 need-bench: ; @scripts/need $(NEED_BENCH)
 need-servers: ; @scripts/need $(NEED_SERVERS)
+need-sanitize: ; @scripts/need $(NEED_SANITIZE)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
@@ -136,6 +144,39 @@ bench: need-bench
 servers: need-servers stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) bench --quiet --bench servers -- \
 	    $(if $(QUICK),--quick) $(if $(JSON),--json '$(abspath $(JSON))') $(SERVERS)
+
+# ---- that it never hurts its host --------------------------------------------------------------------------------
+
+SECONDS ?= 600
+MINUTES ?= 10
+TARGETS ?=
+# Programs that a sanitizer has most to say about: threads, forks, handles, records.
+SANITIZED := attach_and_detach early_data fork_and_threads host_state_untouched lifecycle opaque_records
+
+fuzz: need-sanitize
+	@scripts/nightly
+	@scripts/fuzz $(SECONDS) $(TARGETS)
+
+fuzz-short: need-sanitize
+	@scripts/nightly
+	@scripts/fuzz 5 $(TARGETS)
+
+sanitize: need-sanitize
+	@scripts/nightly rust-src
+	@scripts/sanitize thread $(SANITIZED)
+	@scripts/sanitize address $(SANITIZED)
+
+sanitize-short: need-sanitize
+	@scripts/nightly rust-src
+	@scripts/sanitize thread fork_and_threads
+
+miri: need-sanitize
+	@scripts/nightly rust-src miri
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --target-dir $(TARGET)/miri --lib -- \
+	    store::id store::record options:: the_host_name
+
+soak: need-build
+	$(CARGO) test --release --test soak -- --seconds $$(( $(MINUTES) * 60 ))
 
 check: need-build
 	$(CARGO) fmt --check

@@ -18,6 +18,10 @@
 
 mod cache;
 mod capi;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+#[allow(missing_docs)]
+pub mod fuzzing;
 #[doc(hidden)]
 pub mod inspect;
 mod log;

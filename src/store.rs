@@ -4,17 +4,17 @@
 //! own counter; nothing here waits longer than the deadline.
 
 mod check;
-mod control;
+pub(crate) mod control;
 mod env;
 mod evict;
-mod gate;
+pub(crate) mod gate;
 mod generation;
 pub(crate) mod id;
 mod ledger;
 mod lookup;
-mod place;
+pub(crate) mod place;
 pub(crate) mod record;
-mod seal;
+pub(crate) mod seal;
 pub(crate) mod seat;
 mod upkeep;
 pub(crate) mod view;

@@ -11,7 +11,7 @@ mod connection;
 mod decoded;
 mod ffi;
 mod hooks;
-mod judge;
+pub(crate) mod judge;
 mod session;
 mod slots;
 pub(crate) mod text;

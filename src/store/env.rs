@@ -8,6 +8,8 @@ use std::ffi::CString;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::{fs, io};
 
 use lmdb::EnvironmentFlags;
@@ -87,6 +89,9 @@ pub(crate) struct Env {
     pub(crate) page: usize,
     /// Pages of the whole map.
     pub(crate) pages: usize,
+    /// Whether LMDB knows how the tree's keys compare.
+    tree_is_known: AtomicBool,
+    knowing: Mutex<()>,
 }
 
 // SAFETY: an MDB_env may be used by several threads (lmdb.h, mdb_env_open); transactions are per thread here.
@@ -148,7 +153,14 @@ impl Env {
             let mut raw = ptr::null_mut();
             // SAFETY: writes the new environment through a valid pointer.
             check(unsafe { ffi::mdb_env_create(&mut raw) })?;
-            let env = Env { raw, process: process::incarnation(), page: 0, pages: 0 };
+            let env = Env {
+                raw,
+                process: process::incarnation(),
+                page: 0,
+                pages: 0,
+                tree_is_known: AtomicBool::new(false),
+                knowing: Mutex::new(()),
+            };
             // SAFETY: the environment is created and not yet open, as both setters demand.
             check(unsafe { ffi::mdb_env_set_maxreaders(raw, shape.readers) })?;
             // SAFETY: same. Size 0 takes the creator's: another size would truncate the file under everybody.
@@ -224,15 +236,26 @@ impl Env {
         // SAFETY: the environment is open and of this process; NOTLS makes the transaction the holder's own.
         check(unsafe { ffi::mdb_txn_begin(self.raw, ptr::null_mut(), flags, &mut raw) })?;
         let txn = Txn { raw };
-        let mut tree = 0;
-        // SAFETY: a live transaction; NULL is the unnamed tree, whose comparison is set by this call.
-        match check(unsafe { ffi::mdb_dbi_open(raw, ptr::null(), 0, &mut tree) }) {
-            Ok(()) => Ok(txn),
-            Err(fault) => {
+        if !self.tree_is_known.load(Ordering::Acquire) {
+            if let Err(fault) = self.know_tree(&txn) {
                 txn.abort();
-                Err(fault)
+                return Err(fault);
             }
         }
+        Ok(txn)
+    }
+
+    /// Has LMDB set the comparison of keys. It writes it to the environment, where every lookup reads it: once, and by one
+    /// thread (lmdb.h, mdb_dbi_open). A child never waits here for a thread of its parent: it has an environment of its own.
+    fn know_tree(&self, txn: &Txn) -> Result<(), Fault> {
+        let _one = self.knowing.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.tree_is_known.load(Ordering::Acquire) {
+            let mut tree = 0;
+            // SAFETY: a live transaction; NULL is the unnamed tree; nobody else is in this call or has looked for a key yet.
+            check(unsafe { ffi::mdb_dbi_open(txn.raw, ptr::null(), 0, &mut tree) })?;
+            self.tree_is_known.store(true, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Writes in one transaction: all of it, or on any fault nothing.

@@ -33,6 +33,8 @@ const DEATHS: usize = 3;
 const DEATHS_WITHIN: u64 = 60_000;
 /// A wall clock that is set back by less than so many seconds costs nobody a session.
 const SET_BACK: u64 = 3_600;
+/// Where in a mutex its kind lies, in integers: glibc's `__data.__kind` on 64-bit machines, musl's `_m_type`.
+const KIND: usize = if cfg!(target_env = "musl") { 0 } else { 4 };
 /// How long a thread that ran into the deadline only tries, in milliseconds.
 const PATIENCE_LOST: u64 = 1_000;
 
@@ -172,8 +174,17 @@ impl Gate {
         let whole = fixed.magic == MAGIC
             && fixed.format == super::control::FORMAT
             && fixed.check == check(gate.shape())
-            && gate.shape().is_sane();
+            && gate.shape().is_sane()
+            && gate.mutex_kind() == kind_of_new_mutex()?;
         Ok(whole.then_some(gate))
+    }
+
+    /// What pthread is told about the mutex: some kinds make it abort the process that locks one.
+    fn mutex_kind(&self) -> libc::c_int {
+        // SAFETY: an aligned integer within the mutex.
+        let kind = unsafe { self.page.mutex.0.get().cast::<libc::c_int>().add(KIND) };
+        // SAFETY: as above; pthread writes it once, before the file is published.
+        unsafe { kind.read_volatile() }
     }
 
     /// What this generation is like.
@@ -413,6 +424,20 @@ fn make_mutex(mutex: *mut libc::pthread_mutex_t) -> io::Result<()> {
     } else {
         Err(io::Error::other("process-shared robust mutexes are not available"))
     }
+}
+
+/// The kind of mutex that this C library makes for a gate.
+fn kind_of_new_mutex() -> io::Result<libc::c_int> {
+    let mut mutex = Mutex(std::cell::UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
+    let at = mutex.0.get_mut() as *mut libc::pthread_mutex_t;
+    make_mutex(at)?;
+    // SAFETY: an aligned integer within the mutex.
+    let kind = unsafe { at.cast::<libc::c_int>().add(KIND) };
+    // SAFETY: initialised by `make_mutex`.
+    let kind = unsafe { kind.read() };
+    // SAFETY: made above, never locked, not used again.
+    unsafe { libc::pthread_mutex_destroy(at) };
+    Ok(kind)
 }
 
 #[cfg(target_env = "gnu")]

@@ -133,7 +133,7 @@ impl Mask {
     /// The id of a session that expires at `expiry` microseconds.
     pub fn issue(&self, expiry: u64, random: &[u8; RANDOM]) -> [u8; ID] {
         let mut id = [0; ID];
-        id[..8].copy_from_slice(&((expiry + EPOCH) ^ self.pad(random)).to_be_bytes());
+        id[..8].copy_from_slice(&(expiry.wrapping_add(EPOCH) ^ self.pad(random)).to_be_bytes());
         id[8..].copy_from_slice(random);
         id
     }

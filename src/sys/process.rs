@@ -133,15 +133,16 @@ impl Drop for Held<'_> {
     }
 }
 
-/// A value that is replaced whole and read without a lock, at any instant of a fork. Old values stay: a reader may be in one.
+/// A value that is replaced whole and read without a lock, at any instant of a fork. Old values stay until the cell goes:
+/// a reader may be in one.
 pub(crate) struct Published<T> {
     latest: AtomicPtr<Version<T>>,
 }
 
 struct Version<T> {
     value: T,
-    /// Keeps the older versions reachable for the host's leak check.
-    _before: *mut Version<T>,
+    /// Keeps the older versions reachable, for the end and for the host's leak check.
+    before: *mut Version<T>,
 }
 
 // SAFETY: readers only get shared references, writers only move whole values in.
@@ -156,14 +157,33 @@ impl<T> Published<T> {
 
     /// Makes `value` the latest. For what changes a few times in the life of a process.
     pub(crate) fn set(&self, value: T) {
-        let before = self.latest.load(Ordering::Acquire);
-        self.latest.store(Box::into_raw(Box::new(Version { value, _before: before })), Ordering::Release);
+        let version = Box::into_raw(Box::new(Version { value, before: ptr::null_mut() }));
+        let mut before = self.latest.load(Ordering::Acquire);
+        loop {
+            // SAFETY: from Box::into_raw above, and nobody else has it before the exchange below succeeds.
+            unsafe { (*version).before = before };
+            match self.latest.compare_exchange(before, version, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return,
+                // Another thread was faster: its version is the one before.
+                Err(other) => before = other,
+            }
+        }
     }
 
     /// The latest value.
     pub(crate) fn get(&self) -> Option<&T> {
         // SAFETY: the pointer is null or comes from Box::into_raw in `set` and is never freed.
         unsafe { self.latest.load(Ordering::Acquire).as_ref() }.map(|version| &version.value)
+    }
+}
+
+impl<T> Drop for Published<T> {
+    fn drop(&mut self) {
+        let mut next = *self.latest.get_mut();
+        while !next.is_null() {
+            // SAFETY: from Box::into_raw in `set`, on this list alone; readers borrow the cell, so there are none left.
+            next = unsafe { Box::from_raw(next) }.before;
+        }
     }
 }
 

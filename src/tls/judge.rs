@@ -42,7 +42,7 @@ pub(super) unsafe fn extension<'a>(ssl: *mut ffi::SSL, kind: libc::c_uint) -> Op
 }
 
 /// The host name in a server_name extension: list length, type 0, name length, name (RFC 6066 section 3).
-fn host_name(extension: &[u8]) -> Option<&[u8]> {
+pub(crate) fn host_name(extension: &[u8]) -> Option<&[u8]> {
     let (_list, entry) = extension.split_first_chunk::<2>()?;
     let (&kind, rest) = entry.split_first()?;
     let (len, rest) = rest.split_first_chunk::<2>()?;

@@ -1,0 +1,144 @@
+//! The files that a store reads before it trusts them: the control page, the gate page, the key file.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::{Input, Scratch};
+use crate::options::Options;
+use crate::stats::Counter;
+use crate::store::control::{Control, Current, Shape, Unusable};
+use crate::store::gate::Gate;
+use crate::store::id::siphash;
+use crate::store::place::Place;
+use crate::store::record::{self, Header};
+use crate::store::seal::{Keys, Sealer};
+use crate::sys::crypto::KEY;
+use crate::sys::files::Access;
+
+const SHAPE: Shape = Shape { capacity: 1 << 20, readers: 16, guard: false };
+const ACCESS: Access = Access { mode: 0o600, uid: None, gid: None };
+
+/// A directory with one file in it, which every input overwrites.
+struct Page {
+    scratch: Scratch,
+    name: &'static str,
+    whole: Vec<u8>,
+}
+
+impl Page {
+    fn new(name: &'static str, make: impl FnOnce(&Path)) -> Page {
+        let scratch = Scratch::new(name);
+        make(&scratch.0);
+        let whole = fs::read(scratch.0.join(name)).expect("a whole file");
+        Page { scratch, name, whole }
+    }
+
+    /// Writes what the input makes of the whole file. `fix` sets the checksum anew, if the input says so: no fuzzer
+    /// would guess it.
+    fn write(&self, input: &mut Input<'_>, fix: impl FnOnce(&mut [u8])) {
+        let mut contents = self.whole.clone();
+        let fixed = input.byte() & 1 == 1;
+        input.edit(&mut contents);
+        if fixed {
+            fix(&mut contents);
+        }
+        fs::write(self.scratch.0.join(self.name), contents).expect("write the page");
+    }
+}
+
+/// Any file is a control page that can be worked with, or is refused.
+pub(super) fn control(data: &[u8]) {
+    thread_local!(static PAGE: Page = Page::new("control", |directory| {
+        Control::create(directory, SHAPE, ACCESS).expect("a control page");
+        assert!(Control::open(directory).is_ok(), "a control page that nobody touched is refused");
+    }));
+    PAGE.with(|page| {
+        let mut input = Input(data);
+        // The checksum stands behind the 64 bytes that it is of.
+        page.write(&mut input, |contents| {
+            if let Some((fixed, rest)) = contents.split_first_chunk_mut::<64>() {
+                let check = siphash(0, 0, fixed).to_ne_bytes();
+                rest.iter_mut().zip(check).for_each(|(to, from)| *to = from);
+            }
+        });
+        let control = match Control::open(&page.scratch.0) {
+            Ok(control) => control,
+            Err(Unusable::Missing | Unusable::System(_)) => panic!("a file that is there cannot be opened"),
+            Err(Unusable::Damaged | Unusable::Format(_) | Unusable::Platform) => return,
+        };
+        assert!(control.wanted().is_sane(), "a store of an impossible shape would be made");
+        assert!(control.is_current_file(&page.scratch.0));
+        let (epoch, from) = (control.epoch(), control.current());
+        let to = Current { number: from.number.wrapping_add(1) & (u64::MAX >> 1), keep: !from.keep };
+        assert!(control.switch(from, to) && control.current() == to && !control.switch(from, to));
+        assert_ne!(control.epoch(), epoch, "nobody looks for the new generation");
+        let shard = control.shard();
+        let before = control.counters();
+        control.count(shard, Counter::Hits, 3);
+        let after = control.counters();
+        assert_eq!(after[Counter::Hits as usize], before[Counter::Hits as usize].wrapping_add(3));
+        control.reader_check_is_due(u64::from(input.u16()));
+        control.want(SHAPE);
+        assert_eq!(control.wanted(), SHAPE);
+    });
+}
+
+/// Any file is a gate that opens and shuts, or is refused.
+pub(super) fn gate(data: &[u8]) {
+    thread_local!(static PAGE: Page = Page::new("gate", |directory| {
+        Gate::create(directory, SHAPE, SHAPE.capacity, ACCESS).expect("a gate");
+        assert!(matches!(Gate::open(directory), Ok(Some(_))), "a gate that nobody touched is refused");
+    }));
+    PAGE.with(|page| {
+        let mut input = Input(data);
+        page.write(&mut input, |contents| {
+            if contents.len() >= 40 {
+                // As the gate has it: magic, capacity, readers, guard.
+                let guard = u64::from_ne_bytes(contents[24..32].try_into().expect("8 bytes")) != 0;
+                let mut of = [0; 24];
+                of[..8].copy_from_slice(&contents[..8]);
+                of[8..16].copy_from_slice(&contents[16..24]);
+                of[16..20].copy_from_slice(&contents[12..16]);
+                of[20] = u8::from(guard);
+                contents[32..40].copy_from_slice(&siphash(0, 0, &of).to_ne_bytes());
+            }
+        });
+        let Ok(found) = Gate::open(&page.scratch.0) else { panic!("a file that is there cannot be opened") };
+        let Some(gate) = found else { return };
+        assert!(gate.shape().is_sane(), "a generation of an impossible shape would be opened");
+        let deadline = Duration::from_millis(u64::from(input.byte() & 1));
+        if let Ok(inside) = gate.enter(deadline) {
+            gate.note_put(input.u64(), u64::from(input.u32()));
+            drop(inside);
+            assert!(gate.enter(deadline).is_ok(), "the gate does not open again");
+        }
+        let (reserved, foreign) = (input.u64(), input.byte() & 1 == 1);
+        gate.set_reserved(reserved);
+        gate.set_foreign(foreign);
+        assert_eq!((gate.reserved(), gate.has_foreign()), (reserved, foreign));
+        let _ = (gate.newest(), gate.oldest());
+    });
+}
+
+/// Any file is 1 to 16 keys, or is refused; what the first seals opens.
+pub(super) fn keys(data: &[u8]) {
+    thread_local!(static PLACE: (Scratch, Place) = {
+        let scratch = Scratch::new("keys");
+        let place = Place::prepare(&scratch.0, &Options::default()).expect("a directory");
+        Keys::create(&place).expect("a key");
+        (scratch, place)
+    });
+    PLACE.with(|(_, place)| {
+        fs::write(&place.key, data).expect("write the key file");
+        let loaded = Keys::load(place);
+        let acceptable = !data.is_empty() && data.len() % KEY == 0 && data.len() <= 16 * KEY;
+        assert_eq!(loaded.is_ok(), acceptable, "{} bytes of keys", data.len());
+        let Ok(loaded) = loaded else { return };
+        let mut sealer = Sealer::new(loaded);
+        let (mut sealed, mut out) = (Vec::new(), Vec::new());
+        sealer.seal(&mut Header::default(), (b"key", 7), data, &mut sealed).expect("sealing");
+        let record = record::parse(&sealed).expect("a record");
+        assert!(sealer.open(&record, (b"key", 7), &mut out) && out == data, "what the first key sealed does not open");
+    });
+}
