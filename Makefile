@@ -3,6 +3,7 @@
 #   make            build the library and lay out $(STAGE): header, library, pkg-config file, compiled examples
 #   make demo       show in a table what the cache does for a server of four processes
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
+#   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h anew from src/
@@ -45,11 +46,15 @@ STAGED_PKG_CONFIG := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
 NEED_BUILD := cc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config libssl:libssl-dev
 NEED_DEMO  := $(NEED_BUILD) openssl:openssl
 NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls-bin python3:python3 \
-              nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount
+              nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount \
+              curl:curl libcurl:libcurl4-openssl-dev nss:libnss3-dev wolfssl:libwolfssl-dev \
+              /usr/include/mbedtls/ssl.h:libmbedtls-dev
 
+NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
+              chromium:chromium certutil:libnss3-tools
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
-.PHONY: all stage demo test bench check header manual install uninstall clean need-build need-demo need-test need-bench FORCE
+.PHONY: all stage demo test clients bench check header manual install uninstall clean need-build need-demo need-test need-clients need-bench FORCE
 .DELETE_ON_ERROR:
 
 all: need-build stage
@@ -57,6 +62,7 @@ all: need-build stage
 need-build: ; @scripts/need $(NEED_BUILD)
 need-demo:  ; @scripts/need $(NEED_DEMO)
 need-test:  ; @scripts/need $(NEED_TEST)
+need-clients: ; @scripts/need $(NEED_CLIENTS)
 need-bench: ; @scripts/need $(NEED_BENCH)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
@@ -109,6 +115,9 @@ demo: need-demo
 test: need-test stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --features cli
 
+clients: need-clients stage
+	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --test clients -- --include-ignored
+
 bench: need-bench
 	$(CARGO) bench --bench store
 	$(CARGO) bench --bench handshake
@@ -116,6 +125,7 @@ bench: need-bench
 
 check: need-build
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path tests/clients/rustls/Cargo.toml
 	$(CARGO) clippy --all-targets --features cli --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 

@@ -3,6 +3,7 @@
 //! It knows ids, times, headers and bytes, and nothing of TLS. Every fault inside is a miss or a skipped put with its
 //! own counter; nothing here waits longer than the deadline.
 
+mod check;
 mod control;
 mod env;
 mod evict;
@@ -45,6 +46,8 @@ const STORES_MAX: usize = 256;
 const OPENING: Duration = Duration::from_millis(50);
 /// After the store could not be opened, nobody tries again for so many milliseconds.
 const RETRY: u64 = 1_000;
+/// Milliseconds between two looks, by processes that start, for others that died.
+const DEATHS: u64 = 1_000;
 /// Times a generation that vanishes or is damaged is followed to its successor, in one opening.
 const ATTEMPTS: usize = 4;
 
@@ -151,6 +154,7 @@ impl Store {
             Found::Mine(opened) => (Some(opened), true),
             Found::Inherited(opened) => (Some(opened), false),
         };
+        let is_known = known.is_some();
         let keys = match known {
             Some(opened) if !opened.keys.changed(&place.key) => Arc::clone(&opened.keys),
             // A key file that is half written or gone leaves the keys that were read before.
@@ -183,6 +187,9 @@ impl Store {
                     self.log.say(Kind::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
                     Generation::begin(place, &control, current, true)?;
                 }
+                Ok(now) if !self.is_fit(&now, &control, is_known) => {
+                    Generation::begin(place, &control, current, false)?;
+                }
                 Ok(now) => {
                     let before = if current.keep { open(current.number - 1).ok() } else { None };
                     let mask = Mask::new(&control.mask);
@@ -201,6 +208,21 @@ impl Store {
             }
         }
         Err(Error::new(Status::Busy, "the store changes faster than it can be opened"))
+    }
+
+    /// Looks, as a process that has just started, for others that died inside an operation, and if there were many of late,
+    /// for the reason. False when that is damage.
+    fn is_fit(&self, generation: &Generation, control: &Control, known: bool) -> bool {
+        if !known && control.reader_check_is_due(DEATHS) {
+            generation.bury_readers();
+        }
+        if !generation.gate.is_suspect() {
+            return true;
+        }
+        match generation.gate.enter(self.deadline) {
+            Ok(inside) => self.is_sound(generation, &inside),
+            Err(_) => true,
+        }
     }
 
     fn open_control(&self) -> Result<Control> {

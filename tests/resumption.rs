@@ -1,5 +1,5 @@
-//! A session made in one process resumes in every other that shares the store, whatever the shape of the server, the
-//! version of TLS and the client.
+//! A session made in one process resumes in every other that shares the store, whatever the shape of the server and the
+//! version of TLS. tests/clients shows the same for other clients than our own.
 //!
 //! The counterpart is measured the same way: OpenSSL's own cache lives in one process, so with it clients that come
 //! back start over again and again.
@@ -8,10 +8,7 @@ mod support;
 
 use std::thread;
 use std::time::Duration;
-use support::{
-    gnutls, measure, python_visits, resume_client, s_client, wait_until, Scratch, Server, Tally, Tls, Traffic, Visit,
-    BOTH,
-};
+use support::{measure, resume_client, wait_until, Scratch, Server, Tally, Tls, Traffic, BOTH};
 
 /// Every client that comes back is resumed, and not only by the worker that it met before.
 fn assert_resumes_everywhere(server: &Server, tls: Tls) {
@@ -160,8 +157,9 @@ fn a_killed_worker_leaves_the_others_their_sessions() {
     for tls in BOTH {
         let server = Server::start("prefork_server", &["-s", &store]);
         resume_client(server.port, 1, tls, &["-o", &session]);
+        let all = wait_until(Duration::from_secs(20), || server.workers().len() == 4);
         let killed = server.workers();
-        assert_eq!(killed.len(), 4, "prefork_server does not run its four workers: {killed:?}");
+        assert!(all, "prefork_server does not run its four workers: {killed:?}");
         for pid in &killed {
             assert!(support::signal(*pid, libc::SIGKILL), "worker {pid} was gone before it was killed");
         }
@@ -172,56 +170,6 @@ fn a_killed_worker_leaves_the_others_their_sessions() {
         assert!(replaced, "killed workers are not replaced");
         let tally = resume_client(server.port, 1, tls, &["-i", &session]);
         assert_eq!(tally, CARRIED, "{tls:?}: a session died with the worker that had made it");
-    }
-}
-
-/// How many of these visits resumed.
-fn resumed(visits: &[Visit]) -> usize {
-    visits.iter().filter(|visit| visit.resumed).count()
-}
-
-/// True when at least two workers have answered.
-fn several_workers(visits: &[Visit]) -> bool {
-    visits.iter().any(|visit| visit.worker != visits[0].worker)
-}
-
-// In fork_server every connection has a process of its own, so whatever resumes there has crossed processes.
-
-#[test]
-fn openssl_s_client_resumes_across_processes() {
-    let scratch = Scratch::new("s-client");
-    let store = scratch.join("store");
-    for program in ["fork_server", "prefork_server"] {
-        let server = Server::start(program, &["-s", &store]);
-        for tls in BOTH {
-            let visits = s_client(server.port, tls, &scratch.join("session.pem"), 6);
-            assert_eq!(resumed(&visits), 6, "{tls:?}, {program}: openssl s_client had to start over: {visits:?}");
-            assert!(
-                program == "prefork_server" || several_workers(&visits),
-                "fork_server served all in one process: {visits:?}"
-            );
-        }
-    }
-}
-
-#[test]
-fn gnutls_resumes_across_processes() {
-    let scratch = Scratch::new("gnutls");
-    let server = Server::start("fork_server", &["-s", &scratch.join("store")]);
-    for tls in BOTH {
-        let resumed = gnutls(server.port, tls, 4);
-        assert_eq!(resumed, [true; 4], "{tls:?}: gnutls-cli had to start over");
-    }
-}
-
-#[test]
-fn python_resumes_across_processes() {
-    let scratch = Scratch::new("python");
-    let server = Server::start("fork_server", &["-s", &scratch.join("store")]);
-    for tls in BOTH {
-        let visits = python_visits(server.port, tls, 6);
-        assert_eq!(resumed(&visits), 6, "{tls:?}: a Python client had to start over: {visits:?}");
-        assert!(several_workers(&visits), "fork_server served all in one process: {visits:?}");
     }
 }
 
@@ -241,7 +189,6 @@ fn a_client_that_hangs_up_without_goodbye_keeps_its_session() {
 /// What the tests above measure can fail: without a shared cache it does.
 #[test]
 fn without_a_shared_cache_clients_start_over() {
-    let scratch = Scratch::new("own-cache");
     let prefork = Server::start("prefork_server", &["-w", "8"]);
     let fork = Server::start("fork_server", &[]);
     for tls in BOTH {
@@ -252,15 +199,7 @@ fn without_a_shared_cache_clients_start_over() {
             "{tls:?}: OpenSSL's own cache does as well as a shared one: {tally:?}"
         );
 
-        let session = scratch.join("session.pem");
-        let (ours, stock) = (measure(fork.port, 5, tls), s_client(fork.port, tls, &session, 3));
-        let python = python_visits(fork.port, tls, 3);
+        let ours = measure(fork.port, 5, tls);
         assert_eq!(ours.resumed, 0, "{tls:?}: resumed in a process that had just begun: {ours:?}");
-        assert_eq!((resumed(&stock), resumed(&python)), (0, 0), "{tls:?}: resumed in a process that had just begun");
-        assert_eq!(
-            gnutls(fork.port, tls, 2),
-            [false; 2],
-            "{tls:?}: gnutls-cli resumed in a process that had just begun"
-        );
     }
 }

@@ -27,6 +27,8 @@ pub(crate) use self::reader::Reader;
 
 /// LMDB's number for the one unnamed tree (MAIN_DBI in mdb.c).
 const TREE: ffi::MDB_dbi = 1;
+/// Largest page of LMDB (mdb.c: MAX_PAGESIZE).
+const PAGE_MOST: usize = 0x8000;
 /// Bytes of a reader slot and of what precedes the second one in lock.mdb (mdb.c: MDB_reader, MDB_txninfo).
 const READER_SLOT: u64 = 64;
 const LOCK_HEAD: u64 = 192;
@@ -125,7 +127,8 @@ impl Env {
         let env = Env::open_raw(directory, shape, 0, flags)?;
         let info = env.info();
         let file = fs::metadata(directory.join("data.mdb")).map_or(0, |meta| meta.len());
-        let needed = if shape.guard { (info.me_last_pgno as u64 + 1) * env.page as u64 } else { shape.capacity };
+        // A guarded file may end early: LMDB does not write pages that are free again when their transaction ends.
+        let needed = if shape.guard { 0 } else { shape.capacity };
         if info.me_mapsize as u64 != shape.capacity || file < needed || info.me_last_pgno >= env.pages {
             return Err(Fault::Damaged(ffi::MDB_INVALID));
         }
@@ -295,6 +298,8 @@ impl Txn {
         let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
         // SAFETY: a live transaction; LMDB only reads the key.
         match unsafe { ffi::mdb_get(self.raw, TREE, &mut key, &mut value) } {
+            // No value of ours fills a page: LMDB has read this length from a page that is damaged.
+            0 if value.mv_size > PAGE_MOST => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
             // SAFETY: valid until the transaction ends or writes, which needs the `&mut self` that the result borrows.
             0 => Ok(Some(unsafe { bytes_of(&value) })),
             ffi::MDB_NOTFOUND => Ok(None),

@@ -28,6 +28,9 @@ const MAGIC: [u8; 8] = *b"sessgate";
 pub(crate) const SHARES: usize = 32;
 /// Tries before sleeping: a put holds the gate for about a microsecond, a sleep and a wake-up cost thirty.
 const SPINS: u32 = 200;
+/// So many deaths inside an operation, within so many milliseconds, look like damage that kills.
+const DEATHS: usize = 3;
+const DEATHS_WITHIN: u64 = 60_000;
 /// A wall clock that is set back by less than so many seconds costs nobody a session.
 const SET_BACK: u64 = 3_600;
 /// How long a thread that ran into the deadline only tries, in milliseconds.
@@ -60,6 +63,12 @@ struct Page {
     shares: [Share; SHARES],
     /// When the gate was last passed, in ticks; tells a slow holder from a stuck one.
     since: AtomicU64,
+    /// Until this tick the file need not be checked again.
+    trusted: AtomicU64,
+    /// When processes died inside an operation, in ticks: the last few of them, in no order.
+    deaths: [AtomicU64; DEATHS],
+    /// Not 0: so many died within so short a time that the file is to be checked.
+    suspect: AtomicU64,
     mutex: Mutex,
 }
 
@@ -211,6 +220,7 @@ impl Gate {
         match code {
             0 => true,
             libc::EOWNERDEAD => {
+                self.note_death();
                 // SAFETY: EOWNERDEAD says that this thread holds the mutex, which is what `consistent` demands.
                 unsafe { libc::pthread_mutex_consistent(self.page.mutex.0.get()) == 0 }
             }
@@ -218,9 +228,49 @@ impl Gate {
         }
     }
 
+    /// Notes that a process died inside an operation: killed by somebody, or by a damaged page.
+    pub(crate) fn note_death(&self) {
+        let now = clock::ticks();
+        let deaths = &self.page.deaths;
+        // The longest ago gives way. Two at the same instant may be noted as one.
+        let first = deaths.iter().min_by_key(|death| death.load(Ordering::Relaxed));
+        first.inspect(|death| death.store(now, Ordering::Relaxed));
+        self.trust_until(0);
+        let recent =
+            |death: &AtomicU64| matches!(death.load(Ordering::Relaxed), at if at != 0 && at + DEATHS_WITHIN > now);
+        if deaths.iter().all(recent) {
+            self.page.suspect.store(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether so many have died that the file is to be checked.
+    #[inline]
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.page.suspect.load(Ordering::Relaxed) != 0
+    }
+
+    /// True for the one who is to check it; the deaths are forgotten then.
+    pub(crate) fn take_up_suspicion(&self) -> bool {
+        let mine = self.page.suspect.swap(0, Ordering::Relaxed) != 0;
+        if mine {
+            self.page.deaths.iter().for_each(|death| death.store(0, Ordering::Relaxed));
+        }
+        mine
+    }
+
     /// Bytes of the data file that may be written through the map.
     pub(crate) fn reserved(&self) -> u64 {
         self.page.reserved.load(Ordering::Relaxed)
+    }
+
+    /// Until this tick the data file counts as checked.
+    pub(crate) fn trusted_until(&self) -> u64 {
+        self.page.trusted.load(Ordering::Relaxed)
+    }
+
+    /// Notes until when that is so.
+    pub(crate) fn trust_until(&self, tick: u64) {
+        self.page.trusted.store(tick, Ordering::Relaxed);
     }
 
     /// Notes how far the data file is reserved.

@@ -6,14 +6,16 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use super::check::{self, Damage, Expected};
 use super::control::{platform, Control, Current, Shape};
-use super::env::{Env, Fault};
-use super::gate::Gate;
+use super::env::{Env, Fault, Slot};
+use super::gate::{Gate, Inside};
 use super::place::Place;
 use crate::status::{Error, Result, Status};
 use crate::sys::files::{self, FileSystem};
@@ -26,7 +28,14 @@ pub(crate) const RESERVE_STEP: u64 = 1 << 20;
 /// Milliseconds between two attempts to reserve on a full file system, and between two looks for dead readers.
 const PAUSE: u64 = 1_000;
 /// Unfinished directories older than this were left by a dead maker.
-const ABANDONED: std::time::Duration = std::time::Duration::from_secs(60);
+const ABANDONED: Duration = Duration::from_secs(60);
+/// A file is not checked again before so many times the check has passed. A server with a process per connection has
+/// nobody who keeps its store open, and each process would check it: this way they spend a 400th of the time on it.
+const RARELY: u64 = 400;
+/// Larger files, by their part in use, are opened without a check.
+const CHECKED: u64 = 512 << 20;
+/// Longest wait for writers to leave, so that the file can be checked while nothing moves in it, in milliseconds.
+const SETTLING: u32 = 50;
 
 /// One generation, open in this process.
 pub(crate) struct Generation {
@@ -57,19 +66,25 @@ impl Generation {
             Some(gate) => Ok(Some(gate)),
             None => Gate::open(directory).map(|gate| gate.map(Arc::new)),
         };
-        Generation::open_as(place, number, map, Env::open)
+        Generation::open_as(place, number, map, inspect_unused, Env::open)
     }
 
     /// Opens generation `number` for reading alone.
     pub(crate) fn view(place: &Place, number: u64) -> std::result::Result<Generation, Broken> {
         let map = |directory: &Path| Gate::view(directory).map(|gate| gate.map(Arc::new));
-        Generation::open_as(place, number, map, Env::view)
+        let check = |directory: &Path, gate: &Gate| {
+            // Nothing may be noted in the gate, and nobody may be held off.
+            let whole = is_in_use(directory) || inspect(&directory.join("data.mdb"), gate.shape()).is_ok();
+            whole.then_some(()).ok_or_else(|| "its data file is damaged".to_owned())
+        };
+        Generation::open_as(place, number, map, check, Env::view)
     }
 
     fn open_as(
         place: &Place,
         number: u64,
         map: impl FnOnce(&Path) -> io::Result<Option<Arc<Gate>>>,
+        check: impl FnOnce(&Path, &Gate) -> std::result::Result<(), String>,
         env: fn(&Path, Shape) -> std::result::Result<Env, Fault>,
     ) -> std::result::Result<Generation, Broken> {
         let directory = place.generation(number);
@@ -98,6 +113,7 @@ impl Generation {
         if files::exceeds_file_limit(gate.shape().capacity) {
             return Err(Broken::Refused(limit_too_low()));
         }
+        check(&directory, &gate).map_err(Broken::Damaged)?;
         match env(&directory, gate.shape()) {
             Ok(env) => Ok(Generation {
                 number,
@@ -115,13 +131,30 @@ impl Generation {
         }
     }
 
+    /// Whether every page of the data file is as LMDB takes on trust. No writer moves meanwhile, and readers do not matter.
+    pub(crate) fn verify(&self, _inside: &Inside<'_>) -> bool {
+        inspect(&self.data, self.gate.shape()).is_ok()
+    }
+
     /// Frees the slots of readers that died, at most once a second: it costs a system call per process attached.
     pub(crate) fn free_dead_readers(&self) -> bool {
         let now = clock::ticks();
         let due = self.readers_at.load(Ordering::Relaxed);
         now >= due
             && self.readers_at.compare_exchange(due, now + PAUSE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            && self.env.check_readers() > 0
+            && self.bury_readers() > 0
+    }
+
+    /// Frees the slots of readers that died; how many. Those who died in the middle of a lookup are noted in the gate.
+    pub(crate) fn bury_readers(&self) -> usize {
+        let before = self.env.slots().unwrap_or_default();
+        let dead = self.env.check_readers();
+        if dead > 0 {
+            let after = self.env.slots().unwrap_or_default();
+            let inside = |slot: &&Slot| slot.snapshot.is_some() && !after.iter().any(|left| left.pid == slot.pid);
+            before.iter().filter(inside).for_each(|_| self.gate.note_death());
+        }
+        dead
     }
 
     /// Whether it is worth asking the file system for more room.
@@ -165,6 +198,54 @@ impl Generation {
         }
         Ok(())
     }
+}
+
+/// Whether another process has the generation open: LMDB then holds a shared lock on the first byte of its lock file.
+fn is_in_use(directory: &Path) -> bool {
+    // Closing the descriptor would drop this process's own lock. It has none: a process has one environment per directory,
+    // and this one is not open yet.
+    files::open_to_read(&directory.join("lock.mdb")).map_or(true, |file| files::is_locked_elsewhere(&file))
+}
+
+/// Checks a data file that nobody has open. Who has it open has checked it, or relies on who did. A large one is not
+/// checked: at 0.4 s for a GiB the first session of a server would wait for too long.
+fn inspect_unused(directory: &Path, gate: &Gate) -> std::result::Result<(), String> {
+    let data = directory.join("data.mdb");
+    let used = if gate.shape().guard { fs::metadata(&data).map_or(0, |meta| meta.len()) } else { gate.reserved() };
+    if used > CHECKED || gate.trusted_until() > clock::ticks() || is_in_use(directory) {
+        return Ok(());
+    }
+    let begin = Instant::now();
+    if inspect(&data, gate.shape()).is_ok() {
+        gate.trust_until(clock::ticks() + begin.elapsed().as_millis() as u64 * RARELY);
+        return Ok(());
+    }
+    // Somebody may have opened it since then and moved pages under the eyes of the check: look again with writers held off.
+    // Only trying, since a wait in vain would make the puts to come impatient.
+    for _ in 0..SETTLING {
+        if let Ok(_inside) = gate.enter(Duration::ZERO) {
+            return inspect(&data, gate.shape()).map_err(|damage| damage.to_string());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // It is in use after all.
+    Ok(())
+}
+
+/// Reads the whole data file, never through a map: a page that is not there is an error and no signal.
+fn inspect(data: &Path, shape: Shape) -> std::result::Result<(), Damage> {
+    let page = files::page_size().min(check::PAGE_MAX);
+    let unreadable = |_| Damage { page: 0, what: "it cannot be read" };
+    let file = files::open(data).map_err(unreadable)?;
+    // What is written through the map is as long as the map, and LMDB lengthens in silence what is not. A guarded file may
+    // end early: its last pages are free and were never written.
+    if !shape.guard && file.metadata().map_err(unreadable)?.len() < shape.capacity {
+        return Err(Damage { page: shape.capacity / page as u64 - 1, what: "the file ends before it" });
+    }
+    check::check(Expected { page, map: shape.capacity }, |number, out| {
+        file.read_exact_at(out, number * page as u64).is_ok()
+    })?;
+    Ok(())
 }
 
 fn build(place: &Place, mut shape: Shape) -> Result<PathBuf> {
@@ -259,11 +340,29 @@ fn generation_number(name: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Options;
 
     #[test]
     fn a_generation_is_known_by_its_name() {
         assert_eq!(generation_number(&generation_name("0badcafe", 0x1234_5678_9abc)), Some(0x1234_5678_9abc));
         assert_eq!(generation_number("control"), None);
         assert_eq!(generation_number("key-1"), None);
+    }
+
+    #[test]
+    fn a_damaged_generation_is_called_whole() {
+        let path = std::env::temp_dir().join(format!("sesscache-verify-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        let store = super::super::Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
+        let opened = store.obtain().unwrap();
+        let generation = &opened.now;
+        let inside = generation.gate.enter(Duration::from_secs(1)).unwrap();
+        assert!(generation.verify(&inside), "a new generation is called damaged");
+        // The flags of the first page behind the meta pages, which is the root.
+        let file = files::open(&generation.data).unwrap();
+        file.write_all_at(&[0xff], 2 * generation.env.page as u64 + 10).unwrap();
+        assert!(!generation.verify(&inside), "a root of no kind is called whole");
+        drop(inside);
+        fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -196,14 +196,15 @@ impl Sealer {
         self.keys = keys;
     }
 
-    /// Writes the whole record to `out`. `place` is where it will lie: key and namespace.
+    /// Writes the whole record to `out`, notes the key in the header, and says the tag. `place` is where the record will
+    /// lie: key and namespace.
     pub(crate) fn seal(
         &mut self,
-        mut header: Header,
+        header: &mut Header,
         place: (&[u8], u64),
         plain: &[u8],
         out: &mut Vec<u8>,
-    ) -> Option<()> {
+    ) -> Option<[u8; TAG]> {
         let nonce = self.next_nonce()?;
         let key = self.keys.keys.first()?;
         if self.sealing.is_none() {
@@ -217,8 +218,9 @@ impl Sealer {
         let (sealed, tag_out) = rest.split_last_chunk_mut::<TAG>()?;
         header.write(head);
         *nonce_out = nonce;
-        *tag_out = self.sealing.as_mut()?.seal(&nonce, Aad::new(head, place)?.bytes(), plain, sealed)?;
-        Some(())
+        let tag = self.sealing.as_mut()?.seal(&nonce, Aad::new(head, place)?.bytes(), plain, sealed)?;
+        *tag_out = tag;
+        Some(tag)
     }
 
     /// Opens a record into `out`; false when no key proves it.

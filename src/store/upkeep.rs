@@ -16,7 +16,7 @@ use crate::sys::clock;
 /// Milliseconds between two rounds.
 const ROUND: u64 = 1_000;
 /// Milliseconds between two looks for dead readers, over all processes.
-const READERS: u64 = 30_000;
+const READERS: u64 = 10_000;
 /// Expired records deleted in a round.
 const SWEEP: usize = 256;
 
@@ -56,10 +56,14 @@ impl Store {
             }
             control.keep_reading();
             if control.reader_check_is_due(READERS) {
-                let dead = opened.now.env.check_readers();
+                let dead = opened.now.bury_readers();
                 if dead > 0 {
                     self.log.say(Kind::Readers, log::NOTICE, || format!("freed the slots of {dead} readers that died"));
                 }
+            }
+            if opened.now.gate.is_suspect() {
+                // Who passes the gate checks the file.
+                drop(self.enter(&opened.now));
             }
             if opened.before.as_ref().is_some_and(|before| is_over(&before.gate)) {
                 let current = control.current();
@@ -91,7 +95,7 @@ impl Store {
         match fault {
             Fault::Damaged(_) => {
                 self.log.say(Kind::Damage, log::WARNING, || format!("the store is {}", fault.text()));
-                self.renew_from(generation.number, false, "the store is damaged");
+                self.give_up(generation.number, "the store is damaged");
             }
             Fault::Full => {}
             fault => self.log.say(Kind::Bug, log::WARNING, || fault.text()),
@@ -103,10 +107,18 @@ impl Store {
         self.renew_from(number, true, why);
     }
 
+    /// Begins a new generation; the old one is read no more.
+    pub(super) fn give_up(&self, number: u64, why: &str) {
+        self.renew_from(number, false, why);
+    }
+
     fn renew_from(&self, number: u64, keep: bool, why: &str) {
         let Ok(opened) = self.obtain() else { return };
         if opened.now.number == number {
             let _ = self.renew(&opened, keep, why);
+        } else if !keep && opened.before.as_ref().is_some_and(|before| before.number == number) {
+            let current = opened.control.current();
+            opened.control.switch(current, Current { number: current.number, keep: false });
         }
     }
 }

@@ -15,6 +15,7 @@ use super::{Namespace, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
+use crate::sys::crypto::TAG;
 use crate::sys::{clock, files};
 
 /// Largest value in one piece: with its page header it fills one overflow page. Larger records are continued under the
@@ -31,14 +32,14 @@ const STUCK: u64 = 1_000;
 const STARVED: u64 = 2_000;
 
 impl Store {
-    /// Stores a session under its id.
+    /// Stores a session under its id; completes the header as the record has it, and says the record's tag.
     pub(crate) fn put(
         self: &Arc<Self>,
         id: &[u8],
         namespace: Namespace<'_>,
-        header: Header,
+        header: &mut Header,
         plain: &[u8],
-    ) -> Result<()> {
+    ) -> Result<[u8; TAG]> {
         self.put_at(namespace, header, plain, |seat| {
             let now = clock::coarse_micros();
             match seat.opened.mask.decode(id, now, Store::latest(now)) {
@@ -57,22 +58,23 @@ impl Store {
         plain: &[u8],
     ) -> Result<()> {
         header.flags |= flags::OPAQUE;
-        self.put_at(namespace, header, plain, |seat| {
+        let placed = self.put_at(namespace, &mut header, plain, |seat| {
             let now = clock::coarse_micros();
             match seat.opened.mask.decode(id, now, Store::latest(now)) {
                 Decoded::Ours(key) => Some(key),
                 _ => Key::opaque(namespace_hash(&seat.opened, namespace).1, id),
             }
-        })
+        });
+        placed.map(|_| ())
     }
 
     fn put_at(
         self: &Arc<Self>,
         namespace: Namespace<'_>,
-        mut header: Header,
+        header: &mut Header,
         plain: &[u8],
         place: impl FnOnce(&Seat) -> Option<Key>,
-    ) -> Result<()> {
+    ) -> Result<[u8; TAG]> {
         if plain.len() > PLAIN_MAX {
             return Err(Error::new(
                 Status::Full,
@@ -96,12 +98,12 @@ impl Store {
             let mut record = std::mem::take(&mut seat.record);
             let sealed = seat.sealer.seal(header, (key.bytes(), wide), plain, &mut record);
             let done = match sealed {
-                Some(()) => self.write_record(seat, &key, &header, &record),
+                Some(tag) => self.write_record(seat, &key, header, &record).map(|()| tag),
                 None => Err((Counter::PutsFailed, Error::new(Status::OpenSsl, "AES-256-GCM failed"))),
             };
             seat.record = record;
             let counter = match &done {
-                Ok(()) => Counter::Puts,
+                Ok(_) => Counter::Puts,
                 Err((counter, _)) => *counter,
             };
             seat.opened.control.count(seat.shard, counter, 1);
@@ -296,7 +298,7 @@ impl Store {
 
     /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
     pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<Inside<'g>> {
-        generation.gate.enter(self.deadline).map_err(|shut| {
+        let inside = generation.gate.enter(self.deadline).map_err(|shut| {
             self.log.say(Kind::Busy, log::WARNING, || {
                 format!("another process has been writing for {} ms; sessions are not stored meanwhile", shut.held_for)
             });
@@ -304,7 +306,23 @@ impl Store {
                 self.leave_behind(generation.number, "a writer is stopped");
             }
             Error::busy()
-        })
+        })?;
+        if generation.gate.is_suspect() && !self.is_sound(generation, &inside) {
+            self.give_up(generation.number, "processes die of it");
+            return Err(Error::busy());
+        }
+        Ok(inside)
+    }
+
+    /// Several processes died inside an operation within a minute. If a damaged page kills them, the next one would die as
+    /// well: the file is read without LMDB, and given up when it is damaged. If somebody killed them, nothing is lost.
+    #[cold]
+    pub(super) fn is_sound(&self, generation: &Generation, inside: &Inside<'_>) -> bool {
+        let sound = !generation.gate.take_up_suspicion() || generation.verify(inside);
+        if !sound {
+            self.log.say(Kind::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
+        }
+        sound
     }
 
     /// Makes sure that the transaction to come meets no page without a block behind it.

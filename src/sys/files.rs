@@ -67,6 +67,20 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
+/// Whether another process holds a lock on the first byte of a file. When it cannot be told, it does.
+///
+/// Closing any descriptor of a file drops all locks that this process has on it (fcntl(2)), that of `file` as well.
+pub(crate) fn is_locked_elsewhere(file: &File) -> bool {
+    // SAFETY: all-zero is a valid flock.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_len = 1;
+    // SAFETY: F_GETLK reads and writes the struct it is given.
+    let code = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut lock) };
+    code != 0 || lock.l_type != libc::F_UNLCK as libc::c_short
+}
+
 /// Opens an existing regular file for reading alone, following no symbolic link.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;

@@ -1,7 +1,8 @@
 //! Decoded sessions of this process: parsing a client certificate costs more than a whole resumed handshake.
 //!
-//! Never a way around the store: an entry only counts while the store still has the very same record, told by its tag,
-//! and what leaves is a duplicate, never the kept object. A forked child begins with an empty table.
+//! Never a way around the store: an entry only counts while the store still has the very same record under the very same
+//! id, told by its tag, and its header is still what was authenticated. What leaves is a duplicate, never the kept object.
+//! A forked child begins with an empty table.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,7 +10,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::ffi;
-use super::session::{has_peer, Session};
+use super::session::{self, has_peer, Session};
+use crate::store::Header;
 use crate::sys::process::{Found, PerProcess};
 
 /// A busy table is passed by: decoding again is slower, not wrong.
@@ -23,11 +25,16 @@ pub(super) struct Decoded {
 
 #[derive(Default)]
 struct Table {
-    /// By the record's tag: 128 bits that stand for id, header and session at once.
-    sessions: HashMap<[u8; 16], Session>,
+    /// By the record's tag.
+    sessions: HashMap<[u8; 16], Kept>,
     /// Tags in the order they came, as a ring: the oldest gives way.
     order: Vec<[u8; 16]>,
     next: usize,
+}
+
+struct Kept {
+    header: Header,
+    session: Session,
 }
 
 impl Decoded {
@@ -47,26 +54,36 @@ impl Decoded {
         table?.ok()
     }
 
-    /// A duplicate of the session whose record has this tag.
-    pub(super) fn find(&self, tag: &[u8; 16]) -> Option<Session> {
+    /// A duplicate of the session whose record has this tag, header and id: what the tag proves when it is checked.
+    pub(super) fn find(&self, tag: &[u8; 16], header: &Header, id: &[u8]) -> Option<Session> {
         if self.limit == 0 {
             return None;
         }
         let table = self.table()?;
-        let kept = table.lock().ok()?.sessions.get(tag)?.share()?;
-        duplicate(&kept)
+        let session = {
+            let table = table.lock().ok()?;
+            let kept = table.sessions.get(tag).filter(|kept| kept.header == *header)?;
+            kept.session.share()?
+        };
+        // SAFETY: a live session, whose id nobody changes.
+        let same = unsafe { session::id(session.raw()) } == id;
+        same.then(|| duplicate(&session))?
     }
 
-    /// Keeps a duplicate of a session that was just decoded, if decoding it was expensive.
-    pub(super) fn keep(&self, tag: &[u8; 16], session: &Session) {
-        // SAFETY: a live session.
-        if self.limit == 0 || !unsafe { has_peer(session.raw()) } {
+    /// Keeps a duplicate of a session that was decoded, or stored, under this tag, if decoding it is expensive.
+    ///
+    /// # Safety
+    /// `session` is live and nobody changes it during the call.
+    pub(super) unsafe fn keep(&self, tag: &[u8; 16], header: &Header, session: *mut ffi::SSL_SESSION) {
+        // SAFETY: by contract.
+        if self.limit == 0 || !unsafe { has_peer(session) } {
             return;
         }
-        let (Some(table), Some(copy)) = (self.table(), duplicate(session)) else { return };
+        // SAFETY: by contract.
+        let (Some(table), Some(copy)) = (self.table(), unsafe { duplicate_of(session) }) else { return };
         let Ok(mut table) = table.lock() else { return };
         let table = &mut *table;
-        if table.sessions.insert(*tag, copy).is_some() {
+        if table.sessions.insert(*tag, Kept { header: *header, session: copy }).is_some() {
             return;
         }
         if table.order.len() < self.limit {
@@ -80,8 +97,15 @@ impl Decoded {
 }
 
 fn duplicate(session: &Session) -> Option<Session> {
-    // SAFETY: a live session that nobody changes: it is either the table's own or was just decoded.
-    let copy = unsafe { ffi::SSL_SESSION_dup(session.raw()) };
+    // SAFETY: a live session of the table, which nobody changes.
+    unsafe { duplicate_of(session.raw()) }
+}
+
+/// # Safety
+/// `session` is live and nobody changes it during the call.
+unsafe fn duplicate_of(session: *mut ffi::SSL_SESSION) -> Option<Session> {
+    // SAFETY: by contract.
+    let copy = unsafe { ffi::SSL_SESSION_dup(session) };
     // SAFETY: NULL or a new session with one reference.
     unsafe { Session::adopt(copy) }
 }

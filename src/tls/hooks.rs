@@ -174,9 +174,16 @@ pub(super) unsafe fn new(binding: &Binding, ssl: *mut ffi::SSL, session: *mut ff
     header.flags |= if context_len > 0 { flags::ID_CONTEXT } else { 0 };
     // SAFETY: by contract; in this callback no other thread has the session.
     let Some(mut der) = (unsafe { session::encode(session, &id) }) else { return };
-    let stored = binding.store.put(&id, Namespace(&binding.policy.namespace), header, &der);
+    let stored = binding.store.put(&id, Namespace(&binding.policy.namespace), &mut header, &der);
     crate::store::cleanse(&mut der);
-    if stored.is_ok() && tls13 {
+    let Ok(tag) = stored else { return };
+    if tls13 {
+        // A ticket is redeemed once, so decoding it would never pay for another time: kept now or never.
+        // SAFETY: by contract.
+        if unsafe { session::is_as_stored(ssl, session) } {
+            // SAFETY: by contract; in this callback no other thread has the session.
+            unsafe { binding.decoded.keep(&tag, &header, session) };
+        }
         // SAFETY: by contract.
         if let Some(connection) = unsafe { connection::find_or_make(ssl) } {
             connection.remember(&id);
@@ -222,7 +229,7 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
             SingleUse::Off => false,
         };
         used.set(if take { Use::Take } else { Use::Peek });
-        let judgement = match binding.decoded.find(tag) {
+        let judgement = match binding.decoded.find(tag, header, id) {
             Some(session) if !suits(&session) => Judgement::Refuse(Miss::ClientAuth),
             Some(session) => Judgement::Have((session, header.full_handshake)),
             None => Judgement::Open,
@@ -240,7 +247,8 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
             return Err(Miss::ClientAuth);
         }
         if used.get() == Use::Peek {
-            binding.decoded.keep(tag, &session);
+            // SAFETY: a session of our own.
+            unsafe { binding.decoded.keep(tag, header, session.raw()) };
         }
         Ok((session, header.full_handshake))
     };

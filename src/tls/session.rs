@@ -75,6 +75,22 @@ pub(super) unsafe fn has_peer(session: *mut ffi::SSL_SESSION) -> bool {
     !unsafe { ffi::SSL_SESSION_get0_peer(session) }.is_null()
 }
 
+/// Whether a session of this connection has nothing that its DER would lose: the client's certificate chain, which is
+/// there until the first resumption, and what the application attached to it.
+///
+/// # Safety
+/// `ssl` is live and has `session`.
+pub(super) unsafe fn is_as_stored(ssl: *const ffi::SSL, session: *const ffi::SSL_SESSION) -> bool {
+    /// Indices that are looked at; few programs have more than one.
+    const INDICES: c_int = 32;
+    // SAFETY: by contract.
+    let has_chain = !unsafe { ffi::SSL_get_peer_cert_chain(ssl) }.is_null();
+    let ours = note_index();
+    // SAFETY: by contract; an index that nobody has made reads as NULL.
+    let attached = |index| !unsafe { ffi::SSL_SESSION_get_ex_data(session, index) }.is_null();
+    !has_chain && !(0..INDICES).any(|index| index != ours && attached(index))
+}
+
 /// DER of the session without its id, which the key in the store already says.
 ///
 /// # Safety

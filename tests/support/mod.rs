@@ -8,8 +8,8 @@ mod process;
 mod server;
 
 pub use c::{compile, compile_check, Compile};
-pub use clients::{gnutls, measure, python_visits, resume_client, s_client, Tally, Tls, Traffic, Visit, BOTH};
-pub use process::{run, signal, spawn_in_group, Finished};
+pub use clients::{measure, resume_client, Tally, Tls, Traffic, BOTH};
+pub use process::{collect, run, signal, spawn_in_group, Finished};
 pub use server::{certificate, Server};
 
 use std::fs;

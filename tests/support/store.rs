@@ -243,6 +243,11 @@ pub fn monotonic() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// The command that stores a record.
+pub fn put_line(id: &[u8], data: Data, expires: i64) -> String {
+    format!("put {} {} {} {expires}", hex(id), data.len, data.seed)
+}
+
 /// Why a worker's cache did not do it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -356,7 +361,7 @@ impl Worker {
     }
 
     pub fn put(&mut self, id: &[u8], data: Data, expires: i64) -> Result<(), Refused> {
-        self.ask(&format!("put {} {} {} {expires}", hex(id), data.len, data.seed)).map(drop)
+        self.ask(&put_line(id, data, expires)).map(drop)
     }
 
     /// True when it is there and is `data`, false when there is none. Fails the test when it is something else.

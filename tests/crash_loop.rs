@@ -1,0 +1,123 @@
+//! A page of the store is damaged while servers have it open. LMDB believes its pages, so whoever meets that page dies, and so
+//! does the worker that takes his place, and the next: a server that never comes up again. After a few deaths somebody has to
+//! read the file without LMDB and begin a new store. And if the deaths were nobody's fault but the killer's, all must stay.
+
+#[path = "support/store.rs"]
+mod store;
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use store::{now, Data, Random, Scratch, Worker};
+
+store::workers!(work);
+
+fn work(role: &str, _: &[String]) {
+    assert_eq!(role, "serve");
+    store::serve();
+}
+
+/// More deaths than this are a loop.
+const PATIENCE: usize = 12;
+
+fn data(seed: u64) -> Data {
+    Data { len: 200, seed }
+}
+
+fn data_file(store: &Path) -> PathBuf {
+    let mut entries = fs::read_dir(store).expect("the store").flatten().map(|entry| entry.path().join("data.mdb"));
+    entries.find(|path| path.exists()).expect("a data file")
+}
+
+/// Every leaf claims to have more nodes than fit: LMDB reads and copies far behind its end.
+fn damage(file: &Path) {
+    const LEAF: u16 = 2;
+    let file = fs::OpenOptions::new().read(true).write(true).open(file).expect("the data file");
+    let mut flags = [0; 2];
+    let mut number = 2;
+    while file.read_exact_at(&mut flags, number * 4_096 + 10).is_ok() {
+        if u16::from_le_bytes(flags) & LEAF != 0 {
+            file.write_all_at(&0xfff0_u16.to_le_bytes(), number * 4_096 + 12).expect("a page that is damaged");
+        }
+        number += 1;
+    }
+}
+
+/// Lets new workers do this until one survives it; how many did not.
+fn deaths(store: &Path, options: &str, mut work: impl FnMut(&mut Worker)) -> usize {
+    for n in 0..PATIENCE {
+        // As a supervisor does.
+        std::thread::sleep(Duration::from_millis(300));
+        let mut worker = Worker::start("serve", &[]);
+        worker.say(&format!("open {} {options}", store.display()));
+        worker.try_hear(Duration::from_secs(20));
+        work(&mut worker);
+        if worker.try_hear(Duration::from_secs(20)).is_some() {
+            worker.finish();
+            return n;
+        }
+    }
+    PATIENCE
+}
+
+fn crash_loop(options: &str, command: impl Fn(u64) -> String) {
+    let scratch = Scratch::new("loop");
+    let path = scratch.join("store");
+    let mut worker = Worker::open(&path, options);
+    for seed in 0..500 {
+        worker.put(&Random(seed).id(32), data(seed), now() + 600).expect("a record that is stored");
+    }
+    // It stays: the store is never free to be checked by who opens it first.
+    let before = worker.stat("generation");
+    damage(&data_file(&path));
+    let mut seed = 0;
+    let dead = deaths(&path, options, |worker| {
+        seed += 1;
+        worker.say(&command(seed));
+    });
+    assert!(dead > 0, "the damage kills nobody, so this shows nothing");
+    assert!(dead < PATIENCE, "{options}: after {dead} deaths every worker still dies of the damaged page");
+    let mut fresh = Worker::open(&path, options);
+    assert!(fresh.stat("generation") > before, "the damaged store is still in use");
+    fresh.put(b"new", data(7), now() + 600).expect("a record that is stored after the crash loop");
+    assert!(fresh.get(b"new", data(7)), "nothing is found after the crash loop");
+    fresh.finish();
+}
+
+#[test]
+fn writers_that_die_of_a_damaged_page_are_replaced_by_others_for_ever() {
+    for options in ["capacity=4MiB deadline=1s", "capacity=4MiB deadline=1s guard=on"] {
+        crash_loop(options, |seed| store::put_line(&Random(seed).id(32), data(seed), now() + 600));
+    }
+}
+
+#[test]
+fn workers_that_are_killed_in_the_middle_cost_the_sessions_of_all() {
+    let scratch = Scratch::new("killed");
+    let path = scratch.join("store");
+    let mut keeper = Worker::open(&path, "deadline=1s");
+    let kept: Vec<_> = (0..200).map(|seed| (Random(seed).id(32), data(seed))).collect();
+    for (id, data) in &kept {
+        keeper.put(id, *data, now() + 600).expect("a record that is stored");
+    }
+    let before = keeper.stat("generation");
+    for round in 0..60_u64 {
+        let mut worker = Worker::open(&path, "deadline=1s");
+        // A pipe full of work, so that the signal meets it somewhere in the middle.
+        for n in 0..400 {
+            worker.say(&store::put_line(&Random(1_000 + round * 1_000 + n).id(32), data(n), now() + 600));
+            worker.say(&format!("get {}", store::hex(&kept[n as usize % kept.len()].0)));
+        }
+        std::thread::sleep(Duration::from_micros(200 + round * 37 % 900));
+        worker.signal(libc::SIGKILL);
+        drop(worker);
+        let (id, data) = &kept[round as usize];
+        assert!(keeper.get(id, *data), "round {round}: a session is gone because a worker was killed");
+    }
+    assert_eq!(keeper.stat("generation"), before, "workers that were killed make a sound store be given up");
+    for (id, data) in &kept {
+        assert!(keeper.get(id, *data), "a session is gone because workers were killed");
+    }
+}
