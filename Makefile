@@ -5,6 +5,7 @@
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
 #   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
+#   make servers    Debian's servers with their own session caches and with sesscache, in one table; QUICK=1, JSON=FILE
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h anew from src/
 #   make manual     write man/sesscache.1 anew from the program
@@ -45,16 +46,24 @@ STAGED_PKG_CONFIG := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
 # What a step needs: a command, a pkg-config module or a file, and the Debian package that brings it.
 NEED_BUILD := cc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config libssl:libssl-dev
 NEED_DEMO  := $(NEED_BUILD) openssl:openssl
+# nginx, with what its headers need and the modules that the tests load.
+NEED_NGINX := /usr/sbin/nginx:nginx /usr/share/nginx/src/configure:nginx-dev libpcre2-8:libpcre2-dev zlib:zlib1g-dev \
+              /usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
+              /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream
 NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls-bin python3:python3 \
               nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount \
               curl:curl libcurl:libcurl4-openssl-dev nss:libnss3-dev wolfssl:libwolfssl-dev \
-              /usr/include/mbedtls/ssl.h:libmbedtls-dev
+              /usr/include/mbedtls/ssl.h:libmbedtls-dev \
+              $(NEED_NGINX)
+
+NEED_SERVERS := $(NEED_DEMO) make:make $(NEED_NGINX) /usr/sbin/apache2:apache2 apxs:apache2-dev
 
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
-.PHONY: all stage demo test clients bench check header manual install uninstall clean need-build need-demo need-test need-clients need-bench FORCE
+.PHONY: all stage demo test clients bench servers check header manual install uninstall clean FORCE
+.PHONY: need-build need-demo need-test need-clients need-bench need-servers
 .DELETE_ON_ERROR:
 
 all: need-build stage
@@ -64,6 +73,7 @@ need-demo:  ; @scripts/need $(NEED_DEMO)
 need-test:  ; @scripts/need $(NEED_TEST)
 need-clients: ; @scripts/need $(NEED_CLIENTS)
 need-bench: ; @scripts/need $(NEED_BENCH)
+need-servers: ; @scripts/need $(NEED_SERVERS)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
@@ -122,6 +132,10 @@ bench: need-bench
 	$(CARGO) bench --bench store
 	$(CARGO) bench --bench handshake
 	$(CARGO) bench --bench report
+
+servers: need-servers stage
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) bench --quiet --bench servers -- \
+	    $(if $(QUICK),--quick) $(if $(JSON),--json '$(abspath $(JSON))') $(SERVERS)
 
 check: need-build
 	$(CARGO) fmt --check

@@ -237,13 +237,45 @@ sesscache_status sesscache_open(const char *path,
                                 sesscache **cache);
 
 /**
+ * Tells whether sesscache_open() would take these options, and touches nothing: for a server that is asked to check its
+ * configuration without starting. NULL stands for the defaults.
+ *
+ * Returns SESSCACHE_INVALID for options that will not do, and for an owner or group that does not exist.
+ */
+sesscache_status sesscache_check(const char *options);
+
+/**
  * Makes `ctx` look up and store its server sessions in the cache. Call it before the first SSL_new() on `ctx`, and on
  * every SSL_CTX that SSL_set_SSL_CTX() may switch to.
  *
- * It sets the session cache mode (SSL_SESS_CACHE_SERVER with no internal cache), SSL_OP_NO_TICKET,
- * SSL_OP_NO_ANTI_REPLAY (replay of early data is prevented by the cache, across processes), the new, get and remove
- * session callbacks, and the session id generator; with the option ttl= also the timeout. The number of TLS 1.3 tickets
- * and the session id context stay yours: with SSL_VERIFY_PEER, set a session id context or nothing can be resumed.
+ * It sets, whatever was there before:
+ * - the session cache mode: SSL_SESS_CACHE_SERVER with no internal cache; SSL_SESS_CACHE_CLIENT stays if it was set. If you
+ *   turn the internal cache on afterwards, there is no early data, and a ticket may resume twice in the process that made
+ *   it;
+ * - SSL_OP_NO_TICKET: TLS 1.2 clients use session ids, TLS 1.3 tickets are ids too. Ticket keys and ticket key callbacks
+ *   are not asked. If you clear it afterwards, stateless tickets work as ever, but without early data;
+ * - SSL_OP_NO_ANTI_REPLAY: replay of early data is prevented by the cache, across processes;
+ * - the new, get and remove session callbacks; callbacks of your own are refused, see below;
+ * - the session id generator. OpenSSL does not tell whether you had set one; if so, it is gone, also after detach. One set
+ *   after attach works, but lookups are slower, re-issued tickets promise more time than they have, and stateless tickets
+ *   may carry early data;
+ * - the timeout, only with the option ttl=.
+ *
+ * The number of TLS 1.3 tickets and the session id context stay yours: with SSL_VERIFY_PEER, set a session id context or
+ * nothing can be resumed. The cache and its options are those of the SSL_CTX given to SSL_new(), also after
+ * SSL_set_SSL_CTX(); a session id context changed by that in the client_hello callback counts, in the servername callback
+ * it comes too late.
+ *
+ * With SSL_VERIFY_PEER no session resumes that was made without asking for a certificate, with
+ * SSL_VERIFY_FAIL_IF_NO_PEER_CERT none whose client showed none. A demand made in the servername or certificate callback
+ * comes after OpenSSL has looked for the session, with any cache: make it in the client_hello callback, or do not begin to
+ * demand certificates under a name without sesscache_flush(), or look at SSL_get0_peer_certificate() after the handshake.
+ * OpenSSL verifies no certificate again: give SSL_CTXs that judge certificates differently session id contexts of their own.
+ *
+ * A resumed session tells what one from OpenSSL's own cache tells, with three exceptions. SSL_get_peer_cert_chain() is
+ * NULL, as only the client's own certificate is stored. ex_data is not stored: what is to be found again belongs into
+ * SSL_SESSION_set1_ticket_appdata(). The timeout of a TLS 1.3 session is what is left of its life, and so is the lifetime
+ * that the client is told.
  *
  * `ctx` keeps the cache alive until it is freed: the handle may be closed at once. Attaching twice is fine.
  *
@@ -255,8 +287,8 @@ sesscache_status sesscache_attach(sesscache *cache,
                                   struct ssl_ctx_st *ctx);
 
 /**
- * Undoes sesscache_attach(): mode, options and timeout are as before, and the callbacks are gone. Connections that were
- * made before keep what they have. Not needed before SSL_CTX_free().
+ * Undoes sesscache_attach(): mode, options and timeout are as before, the callbacks and the id generator are gone.
+ * Connections that were made before keep what they have. Not needed before SSL_CTX_free().
  *
  * Returns SESSCACHE_NOT_FOUND when `ctx` is not attached, SESSCACHE_INVALID for NULL.
  */
@@ -412,7 +444,7 @@ sesscache_status sesscache_each(sesscache *cache,
  *     strict: a session resumes only under the server name it was made for (RFC 6066).
  *
  * single_use, by default early_data: early_data, always or off.
- *     Which TLS 1.3 tickets resume once only: those offered with early data, all, or none.
+ *     Which TLS 1.3 tickets resume once only: those offered with early data, all, or none. One for all processes.
  *
  * remove, by default failures: failures, openssl or never.
  *     Which of OpenSSL's removals are obeyed: those after a TLS error, all, or none.

@@ -8,7 +8,7 @@ use crate::log::Sink;
 use crate::options::Options;
 use crate::stats::Stats;
 use crate::status::{Error, Result, Status};
-use crate::store::{Header, Miss, Namespace, Store, Use};
+use crate::store::{self, Header, Miss, Namespace, Store, Use};
 use crate::tls::{self, Binding};
 
 /// A TLS session cache shared by all processes that open the same directory.
@@ -126,6 +126,11 @@ impl Cache {
     fn namespace(&self) -> Namespace<'_> {
         Namespace(&self.binding.policy.namespace)
     }
+}
+
+/// Whether [`Cache::open`] would take these options. Touches nothing.
+pub fn check(options: &Options) -> Result<()> {
+    store::check(options)
 }
 
 /// Makes an SSL_CTX forget its cache. Connections made before keep what they have.

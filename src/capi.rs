@@ -121,6 +121,18 @@ pub type sesscache_each_fn = Option<
     ) -> c_int,
 >;
 
+/// An options string; NULL stands for the empty one.
+///
+/// # Safety
+/// `options` is NULL or a string that outlives the result.
+unsafe fn option_text<'a>(options: *const c_char) -> Result<&'a str, Error> {
+    // SAFETY: by contract.
+    match unsafe { text(options) } {
+        Some(text) => std::str::from_utf8(text).map_err(|_| Error::invalid("the options are not UTF-8")),
+        None => Ok(""),
+    }
+}
+
 /// Opens the cache in the directory `path`, which is created with mode 0700 when it is missing, and writes its handle to
 /// `*cache`. A directory on tmpfs, as /run/NAME, is recommended: it keeps secrets off the disk.
 ///
@@ -149,23 +161,59 @@ pub unsafe extern "C" fn sesscache_open(
         // SAFETY: by contract.
         let path = unsafe { text(path) }.ok_or_else(|| Error::invalid("path is NULL; give a directory"))?;
         // SAFETY: by contract.
-        let options = match unsafe { text(options) } {
-            Some(text) => std::str::from_utf8(text).map_err(|_| Error::invalid("the options are not UTF-8"))?,
-            None => "",
-        };
+        let options = unsafe { option_text(options) }?;
         let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
         *to = hand_over(cache::Cache::open(path, &Options::parse(options)?)?);
         Ok(())
     })
 }
 
+/// Tells whether sesscache_open() would take these options, and touches nothing: for a server that is asked to check its
+/// configuration without starting. NULL stands for the defaults.
+///
+/// Returns SESSCACHE_INVALID for options that will not do, and for an owner or group that does not exist.
+// # Safety
+// `options` is NULL or a string.
+#[no_mangle]
+pub unsafe extern "C" fn sesscache_check(options: *const c_char) -> sesscache_status {
+    border(|| {
+        // SAFETY: by contract.
+        let options = unsafe { option_text(options) }?;
+        cache::check(&Options::parse(options)?)
+    })
+}
+
 /// Makes `ctx` look up and store its server sessions in the cache. Call it before the first SSL_new() on `ctx`, and on
 /// every SSL_CTX that SSL_set_SSL_CTX() may switch to.
 ///
-/// It sets the session cache mode (SSL_SESS_CACHE_SERVER with no internal cache), SSL_OP_NO_TICKET,
-/// SSL_OP_NO_ANTI_REPLAY (replay of early data is prevented by the cache, across processes), the new, get and remove
-/// session callbacks, and the session id generator; with the option ttl= also the timeout. The number of TLS 1.3 tickets
-/// and the session id context stay yours: with SSL_VERIFY_PEER, set a session id context or nothing can be resumed.
+/// It sets, whatever was there before:
+/// - the session cache mode: SSL_SESS_CACHE_SERVER with no internal cache; SSL_SESS_CACHE_CLIENT stays if it was set. If you
+///   turn the internal cache on afterwards, there is no early data, and a ticket may resume twice in the process that made
+///   it;
+/// - SSL_OP_NO_TICKET: TLS 1.2 clients use session ids, TLS 1.3 tickets are ids too. Ticket keys and ticket key callbacks
+///   are not asked. If you clear it afterwards, stateless tickets work as ever, but without early data;
+/// - SSL_OP_NO_ANTI_REPLAY: replay of early data is prevented by the cache, across processes;
+/// - the new, get and remove session callbacks; callbacks of your own are refused, see below;
+/// - the session id generator. OpenSSL does not tell whether you had set one; if so, it is gone, also after detach. One set
+///   after attach works, but lookups are slower, re-issued tickets promise more time than they have, and stateless tickets
+///   may carry early data;
+/// - the timeout, only with the option ttl=.
+///
+/// The number of TLS 1.3 tickets and the session id context stay yours: with SSL_VERIFY_PEER, set a session id context or
+/// nothing can be resumed. The cache and its options are those of the SSL_CTX given to SSL_new(), also after
+/// SSL_set_SSL_CTX(); a session id context changed by that in the client_hello callback counts, in the servername callback
+/// it comes too late.
+///
+/// With SSL_VERIFY_PEER no session resumes that was made without asking for a certificate, with
+/// SSL_VERIFY_FAIL_IF_NO_PEER_CERT none whose client showed none. A demand made in the servername or certificate callback
+/// comes after OpenSSL has looked for the session, with any cache: make it in the client_hello callback, or do not begin to
+/// demand certificates under a name without sesscache_flush(), or look at SSL_get0_peer_certificate() after the handshake.
+/// OpenSSL verifies no certificate again: give SSL_CTXs that judge certificates differently session id contexts of their own.
+///
+/// A resumed session tells what one from OpenSSL's own cache tells, with three exceptions. SSL_get_peer_cert_chain() is
+/// NULL, as only the client's own certificate is stored. ex_data is not stored: what is to be found again belongs into
+/// SSL_SESSION_set1_ticket_appdata(). The timeout of a TLS 1.3 session is what is left of its life, and so is the lifetime
+/// that the client is told.
 ///
 /// `ctx` keeps the cache alive until it is freed: the handle may be closed at once. Attaching twice is fine.
 ///
@@ -185,8 +233,8 @@ pub unsafe extern "C" fn sesscache_attach(cache: *mut sesscache, ctx: *mut SSL_C
     })
 }
 
-/// Undoes sesscache_attach(): mode, options and timeout are as before, and the callbacks are gone. Connections that were
-/// made before keep what they have. Not needed before SSL_CTX_free().
+/// Undoes sesscache_attach(): mode, options and timeout are as before, the callbacks and the id generator are gone.
+/// Connections that were made before keep what they have. Not needed before SSL_CTX_free().
 ///
 /// Returns SESSCACHE_NOT_FOUND when `ctx` is not attached, SESSCACHE_INVALID for NULL.
 // # Safety

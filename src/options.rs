@@ -192,7 +192,7 @@ pub const TABLE: &[Row] = &[
         name: "single_use",
         default: "early_data",
         accepts: "early_data, always or off",
-        meaning: "Which TLS 1.3 tickets resume once only: those offered with early data, all, or none.",
+        meaning: "Which TLS 1.3 tickets resume once only: those offered with early data, all, or none. One for all processes.",
         set: |o, v| {
             o.single_use = match v {
                 "early_data" => SingleUse::EarlyData,

@@ -331,6 +331,11 @@ impl Store {
     }
 }
 
+/// Whether [`Store::open`] would take these options: what can be told without a directory.
+pub(crate) fn check(options: &Options) -> Result<()> {
+    place::access(options).map(drop)
+}
+
 /// Never 0, which stands for no name.
 fn name_hash(opened: &Opened, kind: &str, name: &[u8]) -> u64 {
     hash_name(&opened.control.names, kind, name)

@@ -11,6 +11,7 @@ mod connection;
 mod decoded;
 mod ffi;
 mod hooks;
+mod judge;
 mod session;
 mod slots;
 pub(crate) mod text;
@@ -172,8 +173,16 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     let get = unsafe { ffi::SSL_CTX_sess_get_get_cb(ctx) };
     // SAFETY: by contract.
     let remove = unsafe { ffi::SSL_CTX_sess_get_remove_cb(ctx) };
+    let both_ours = get.is_some_and(|get| ptr::fn_addr_eq(get, ours.get))
+        && remove.is_some_and(|remove| ptr::fn_addr_eq(remove, ours.remove));
     match new.map(slots::slot_of) {
-        Some(Some(slot)) if slot == binding.slot() => return Ok(()),
+        Some(Some(slot)) if slot == binding.slot() && both_ours => return Ok(()),
+        Some(Some(slot)) if slot == binding.slot() => {
+            return Err(Error::invalid(
+                "a session callback was set after the SSL_CTX was attached (SSL_CTX_sess_set_get_cb or _remove_cb); \
+                 remove it, call sesscache_detach and attach again",
+            ))
+        }
         Some(Some(_)) => {
             return Err(Error::invalid("the SSL_CTX is attached to another cache; call sesscache_detach first"))
         }

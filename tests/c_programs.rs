@@ -9,7 +9,7 @@ use std::time::Duration;
 use support::{compile, root, run, stage, Scratch};
 
 /// The programs take less than a second each in the main; all of them have deadlines of their own inside.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(240);
 
 /// What all programs are compiled with.
 const SHARED: &[&str] = &["credentials", "saved", "tls", "workers"];
@@ -41,6 +41,7 @@ c_programs! {
     early_data_unprotected
     fork_and_threads
     host_state_untouched
+    ids_of_the_host
     isolation
     lifecycle
     null_arguments

@@ -426,12 +426,21 @@ impl Write<'_> {
         check(unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, 0) })
     }
 
+    /// Puts what is not there; false, with nothing put, when the key is.
+    pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool, Fault> {
+        self.put_unless_there(key, value, ffi::MDB_NOOVERWRITE)
+    }
+
     /// Puts behind the last key; false, with nothing put, when the key is not greater.
     pub(crate) fn append(&mut self, key: &[u8], value: &[u8]) -> Result<bool, Fault> {
+        self.put_unless_there(key, value, ffi::MDB_APPEND)
+    }
+
+    fn put_unless_there(&mut self, key: &[u8], value: &[u8], flags: u32) -> Result<bool, Fault> {
         let mut key = as_val(key);
         let mut value = as_val(value);
         // SAFETY: a live write transaction; LMDB reads key and value.
-        match unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, ffi::MDB_APPEND) } {
+        match unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, flags) } {
             ffi::MDB_KEYEXIST => Ok(false),
             code => check(code).map(|()| true),
         }

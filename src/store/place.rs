@@ -100,7 +100,8 @@ impl Place {
     }
 }
 
-fn access(options: &Options) -> Result<Access> {
+/// Owner, group and mode by number; refused when there is no such user or group.
+pub(super) fn access(options: &Options) -> Result<Access> {
     let named = |option: &str, name: &Option<String>, find: fn(&str) -> Option<u32>| match name {
         None => Ok(None),
         Some(name) => find(name).map(Some).ok_or_else(|| {

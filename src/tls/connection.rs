@@ -7,6 +7,7 @@ use libc::{c_int, c_long, c_void};
 use super::ffi;
 use super::session::{ex_index, Session};
 use crate::store::id::ID;
+use crate::store::Header;
 
 /// Ids remembered per connection, for `sesscache_forget`: two tickets per handshake is what OpenSSL issues by default.
 const IDS: usize = 64;
@@ -16,7 +17,7 @@ const IDS: usize = 64;
 pub(super) struct Connection {
     ids: Vec<[u8; ID]>,
     /// A session taken for this connection: HelloRetryRequest makes OpenSSL ask for it twice.
-    taken: Option<([u8; ID], Session)>,
+    taken: Option<([u8; ID], Header, Session)>,
     /// Nothing of this connection may be resumed any more.
     pub(super) forgotten: bool,
 }
@@ -37,18 +38,19 @@ impl Connection {
     }
 
     /// Keeps a session that was taken, for a second question of the same connection.
-    pub(super) fn keep_taken(&mut self, id: &[u8], session: &Session) {
+    pub(super) fn keep_taken(&mut self, id: &[u8], header: Header, session: &Session) {
         if let (Ok(id), Some(session)) = (id.try_into(), session.share()) {
-            self.taken = Some((id, session));
+            self.taken = Some((id, header, session));
         }
     }
 
     /// The session taken under this id, again: only in the handshake it was taken for, which is being `retried`.
-    pub(super) fn taken(&mut self, id: &[u8], retried: bool) -> Option<Session> {
+    pub(super) fn taken(&mut self, id: &[u8], retried: bool) -> Option<(Header, Session)> {
         if !retried {
             self.taken = None;
         }
-        self.taken.as_ref().filter(|(taken, _)| taken[..] == *id).and_then(|(_, session)| session.share())
+        let (_, header, session) = self.taken.as_ref().filter(|(taken, _, _)| taken[..] == *id)?;
+        Some((*header, session.share()?))
     }
 }
 

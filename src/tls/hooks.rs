@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use libc::c_ulong;
 
+use super::judge::{client_auth, extension, refuse, refuse_client};
 use super::session::{self, Note};
 use super::{connection, ffi, Binding};
 use crate::options::{Remove, SingleUse, Sni};
@@ -40,28 +41,23 @@ unsafe fn tickets_are_stateful(ssl: *const ffi::SSL) -> bool {
     options & ffi::SSL_OP_NO_TICKET_64 != 0 || (early_data && options & ffi::SSL_OP_NO_ANTI_REPLAY == 0)
 }
 
-/// What this connection wants of its client.
-struct ClientAuth {
-    /// OpenSSL resumes only sessions that have a session id context.
-    needs_context: bool,
-    /// The handshake asks for a certificate.
-    asks: bool,
-    /// And fails without one.
-    insists: bool,
-}
-
-/// Reads the verify mode.
+/// Whether the application has given the SSL_CTX an internal cache again: then OpenSSL keeps and returns copies of what is
+/// good for one use, and asks nobody.
 ///
 /// # Safety
 /// `ssl` is live.
-unsafe fn client_auth(ssl: *const ffi::SSL, tls13: bool) -> ClientAuth {
+unsafe fn openssl_keeps_copies(binding: &Binding, ssl: *const ffi::SSL) -> bool {
     // SAFETY: by contract.
-    let mode = unsafe { ffi::SSL_get_verify_mode(ssl) };
-    let needs_context = mode & ffi::SSL_VERIFY_PEER != 0;
-    // Then the application asks later, and asks again after a resumption.
-    let later = tls13 && mode & ffi::SSL_VERIFY_POST_HANDSHAKE != 0;
-    let asks = needs_context && !later;
-    ClientAuth { needs_context, asks, insists: asks && mode & ffi::SSL_VERIFY_FAIL_IF_NO_PEER_CERT != 0 }
+    let ctx = unsafe { ffi::SSL_get_SSL_CTX(ssl) };
+    // After a switch to an SSL_CTX that is not ours its mode says nothing: that of the first one counts.
+    // SAFETY: an SSL always has an SSL_CTX.
+    let new = unsafe { ffi::SSL_CTX_sess_get_new_cb(ctx) };
+    if !new.is_some_and(|new| std::ptr::fn_addr_eq(new, binding.trampolines().new)) {
+        return false;
+    }
+    // SAFETY: as above; this control reads the mode.
+    let mode = unsafe { ffi::SSL_CTX_ctrl(ctx, ffi::SSL_CTRL_GET_SESS_CACHE_MODE, 0, std::ptr::null_mut()) };
+    mode & ffi::SSL_SESS_CACHE_NO_INTERNAL == 0
 }
 
 /// Whether the handshake under way has answered a ClientHello before: with a HelloRetryRequest, then. The server's random
@@ -74,27 +70,6 @@ unsafe fn has_answered(ssl: *const ffi::SSL) -> bool {
     // SAFETY: by contract; at most 32 bytes are written.
     unsafe { ffi::SSL_get_server_random(ssl, random.as_mut_ptr(), random.len()) };
     random != [0; 32]
-}
-
-/// The body of an extension of the ClientHello in progress.
-///
-/// # Safety
-/// `ssl` is live and processing a ClientHello; the result is valid during the callback.
-unsafe fn extension<'a>(ssl: *mut ffi::SSL, kind: libc::c_uint) -> Option<&'a [u8]> {
-    let mut body = std::ptr::null();
-    let mut len = 0;
-    // SAFETY: by contract.
-    let found = unsafe { ffi::SSL_client_hello_get0_ext(ssl, kind, &mut body, &mut len) } == 1;
-    // SAFETY: on success the body has `len` bytes inside the connection.
-    (found && !body.is_null()).then(|| unsafe { std::slice::from_raw_parts(body, len) })
-}
-
-/// The host name in a server_name extension: list length, type 0, name length, name (RFC 6066 section 3).
-fn host_name(extension: &[u8]) -> Option<&[u8]> {
-    let (_list, entry) = extension.split_first_chunk::<2>()?;
-    let (&kind, rest) = entry.split_first()?;
-    let (len, rest) = rest.split_first_chunk::<2>()?;
-    (kind == 0).then(|| rest.get(..usize::from(u16::from_be_bytes(*len))))?
 }
 
 /// A session or ticket was made: store it.
@@ -199,15 +174,6 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
     // SAFETY: by contract.
     let (version, kind) = unsafe { protocol(ssl) };
     let tls13 = version == TLS13;
-    if tls13 {
-        // SAFETY: by contract.
-        let retried = unsafe { has_answered(ssl) };
-        // SAFETY: by contract; used up at once.
-        let known = unsafe { connection::find(ssl) };
-        if let Some(session) = known.and_then(|connection| connection.taken(id, retried)) {
-            return session.into_raw();
-        }
-    }
     // SAFETY: by contract.
     let auth = unsafe { client_auth(ssl, tls13) };
     // A full handshake would fail without a certificate, so no session without one may stand in for it.
@@ -215,6 +181,19 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
         // SAFETY: a live session.
         !auth.insists || unsafe { session::has_peer(session.raw()) }
     };
+    if tls13 {
+        // SAFETY: by contract.
+        let retried = unsafe { has_answered(ssl) };
+        // SAFETY: by contract; used up at once.
+        let known = unsafe { connection::find(ssl) };
+        if let Some((header, session)) = known.and_then(|connection| connection.taken(id, retried)) {
+            // The second ClientHello may differ from the first, and so may what the application makes of it.
+            let hash = |name: &[u8]| binding.store.server_name_hash(name);
+            // SAFETY: by contract.
+            let miss = unsafe { refuse_client(binding, ssl, &header, &auth, hash) };
+            return if miss.is_none() && suits(&session) { session.into_raw() } else { std::ptr::null_mut() };
+        }
+    }
     let policy = &binding.policy;
     let used = std::cell::Cell::new(Use::Peek);
     let judge = |header: &Header, tag: &[u8; 16], names: Names<'_>| {
@@ -228,10 +207,14 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
             SingleUse::Always => tls13,
             SingleUse::Off => false,
         };
+        // SAFETY: by contract.
+        if take && unsafe { openssl_keeps_copies(binding, ssl) } {
+            return (Judgement::Refuse(Miss::Unavailable), Use::Peek);
+        }
         used.set(if take { Use::Take } else { Use::Peek });
         let judgement = match binding.decoded.find(tag, header, id) {
             Some(session) if !suits(&session) => Judgement::Refuse(Miss::ClientAuth),
-            Some(session) => Judgement::Have((session, header.full_handshake)),
+            Some(session) => Judgement::Have((session, *header)),
             None => Judgement::Open,
         };
         (judgement, used.get())
@@ -250,11 +233,11 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
             // SAFETY: a session of our own.
             unsafe { binding.decoded.keep(tag, header, session.raw()) };
         }
-        Ok((session, header.full_handshake))
+        Ok((session, *header))
     };
     let found = binding.store.get(id, Namespace(&policy.namespace), judge, open);
-    let Ok((session, full_handshake)) = found else { return std::ptr::null_mut() };
-    let note = Note { slot: binding.slot(), full_handshake };
+    let Ok((session, header)) = found else { return std::ptr::null_mut() };
+    let note = Note { slot: binding.slot(), full_handshake: header.full_handshake };
     // SAFETY: a session of our own that nobody else has seen: decoded now, or a duplicate.
     unsafe { session::set_note(session.raw(), note) };
     if tls13 {
@@ -262,43 +245,11 @@ pub(super) unsafe fn get(binding: &Binding, ssl: *mut ffi::SSL, id: &[u8]) -> *m
         if let Some(connection) = unsafe { connection::find_or_make(ssl) } {
             connection.remember(id);
             if used.get() == Use::Take {
-                connection.keep_taken(id, &session);
+                connection.keep_taken(id, header, &session);
             }
         }
     }
     session.into_raw()
-}
-
-/// Why a record may not resume this connection, if so.
-///
-/// # Safety
-/// `ssl` is live and processing a ClientHello.
-unsafe fn refuse(
-    binding: &Binding,
-    ssl: *mut ffi::SSL,
-    header: &Header,
-    (version, kind): (u16, u8),
-    auth: &ClientAuth,
-    names: &Names<'_>,
-) -> Option<Miss> {
-    let policy = &binding.policy;
-    if header.protocol != version || header.flags & flags::QUIC != kind || header.openssl != super::running_major() {
-        return Some(Miss::Protocol);
-    }
-    if header.namespace != names.namespace(Namespace(&policy.namespace)) || header.has(flags::OPAQUE) {
-        return Some(Miss::Namespace);
-    }
-    if policy.sni == Sni::Strict {
-        // SAFETY: by contract.
-        let offered = unsafe { extension(ssl, ffi::TLSEXT_TYPE_SERVER_NAME) }.and_then(host_name);
-        if header.server_name != offered.map_or(0, |name| names.server(name)) {
-            return Some(Miss::ServerName);
-        }
-    }
-    let unasked = auth.asks && !header.has(flags::CLIENT_AUTH);
-    // Without a context, resuming under client authentication is fatal in OpenSSL.
-    let fatal = auth.needs_context && !header.has(flags::ID_CONTEXT);
-    (unasked || fatal).then_some(Miss::ClientAuth)
 }
 
 /// OpenSSL has no more use for a session. It says so far more often than sessions go bad.
@@ -360,9 +311,10 @@ pub(super) unsafe fn generate(binding: &Binding, ssl: *mut ffi::SSL, out: &mut [
             unsafe { ffi::SSL_SESSION_set_timeout(session, life as libc::c_long) };
         }
         // SAFETY: by contract.
-        if binding.policy.single_use != SingleUse::Off && !unsafe { tickets_are_stateful(ssl) } {
-            // The application has turned stateless tickets on again. They never come by here, and OpenSSL's own
-            // protection is off: no early data with them.
+        let here = unsafe { tickets_are_stateful(ssl) } && !unsafe { openssl_keeps_copies(binding, ssl) };
+        if binding.policy.single_use != SingleUse::Off && !here {
+            // The application has turned on stateless tickets or the internal cache again. Then nobody asks here before
+            // a ticket is used again, and OpenSSL's own protection is off: no early data with it.
             // SAFETY: by contract.
             unsafe { ffi::SSL_set_max_early_data(ssl, 0) };
         }
@@ -379,16 +331,6 @@ pub(super) unsafe fn generate(binding: &Binding, ssl: *mut ffi::SSL, out: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_host_name_is_found_and_anything_malformed_is_none() {
-        assert_eq!(host_name(b"\x00\x0c\x00\x00\x09localhost"), Some(&b"localhost"[..]));
-        for bad in
-            [&b""[..], b"\x00", b"\x00\x0c\x01\x00\x09localhost", b"\x00\x0c\x00\x00\x0alocalhost", b"\x00\x01\x00"]
-        {
-            assert_eq!(host_name(bad), None, "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_lost_connection_is_no_failure_and_a_bad_record_is() {

@@ -155,6 +155,67 @@ static void hooks_of_the_application_are_refused_and_left_alone(const char *scra
     sesscache_close(cache);
 }
 
+static void a_hook_set_after_attach_is_noticed_when_attaching_again(const char *scratch)
+{
+    sesscache *cache = open_cache(store_in(scratch));
+
+    for (int which = 0; which < 3; which++) {
+        SSL_CTX *server = tls_server();
+
+        CHECK_OK(sesscache_attach(cache, server));
+        if (which == 0)
+            SSL_CTX_sess_set_new_cb(server, host_new);
+        else if (which == 1)
+            SSL_CTX_sess_set_get_cb(server, host_get);
+        else
+            SSL_CTX_sess_set_remove_cb(server, host_remove);
+        CHECK(sesscache_attach(cache, server) == SESSCACHE_INVALID, "attach calls an SSL_CTX attached whose hook %d is another", which);
+        CHECK(strlen(sesscache_errmsg()) > 0, "no message says why");
+        SSL_CTX_free(server);
+    }
+    sesscache_close(cache);
+}
+
+static int asked;
+
+static int host_generate(SSL *ssl, unsigned char *id, unsigned int *len)
+{
+    (void)ssl;
+    asked++;
+    for (unsigned int i = 0; i < *len; i++)
+        id[i] = (unsigned char)(asked + 7 * (int)i);
+    return 1;
+}
+
+/* OpenSSL does not tell of a generator that was there before; the header does. One that is set later is the host's. */
+static void an_id_generator_is_replaced_by_attach_and_one_set_later_works(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int v = 0; v < 2; v++) {
+        SSL_CTX *server = tls_server();
+        struct outcome first;
+
+        CHECK(SSL_CTX_set_generate_session_id(server, host_generate) == 1, "SSL_CTX_set_generate_session_id");
+        CHECK_OK(sesscache_enable(server, store, NULL));
+        first = tls_here(server, (struct visit){.version = tls_versions[v]});
+        CHECK(asked == 0, "%s: attach leaves the id generator of the application in place", tls_name(tls_versions[v]));
+        CHECK(tls_resumes_elsewhere(store, NULL, tls_versions[v], &first.newest), "%s: does not resume", tls_name(tls_versions[v]));
+
+        CHECK(SSL_CTX_set_generate_session_id(server, host_generate) == 1, "SSL_CTX_set_generate_session_id");
+        first = tls_here(server, (struct visit){.version = tls_versions[v]});
+        CHECK(asked > 0, "%s: an id generator set after attach is not asked", tls_name(tls_versions[v]));
+        CHECK(tls_resumes_elsewhere(store, NULL, tls_versions[v], &first.newest),
+              "%s: ids of the application's generator do not resume", tls_name(tls_versions[v]));
+
+        asked = 0;
+        CHECK_OK(sesscache_detach(server));
+        (void)tls_here(server, (struct visit){.version = tls_versions[v]});
+        CHECK(asked == 0, "%s: detach leaves an id generator behind", tls_name(tls_versions[v]));
+        SSL_CTX_free(server);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
@@ -163,6 +224,8 @@ int main(int argc, char **argv)
         TEST(after_detach_connections_are_full_and_openssl_is_as_before),
         TEST(detaching_what_was_never_attached_is_refused),
         TEST(hooks_of_the_application_are_refused_and_left_alone),
+        TEST(a_hook_set_after_attach_is_noticed_when_attaching_again),
+        TEST(an_id_generator_is_replaced_by_attach_and_one_set_later_works),
     };
 
     return check_main(argc, argv, tests, TESTS(tests));

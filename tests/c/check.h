@@ -28,7 +28,9 @@
 #include <sesscache.h>
 
 /* Seconds one test may take before its whole process group is killed. */
+#ifndef CHECK_DEADLINE
 #define CHECK_DEADLINE 60
+#endif
 
 /* The message says what a user of the library would notice; it may be a printf format with arguments. */
 #define CHECK(condition, ...) \

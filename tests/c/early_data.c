@@ -7,6 +7,7 @@
 #include "check.h"
 #include "tls.h"
 
+#include <openssl/rand.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -132,6 +133,26 @@ static void single_use_off_accepts_early_data_every_time(const char *scratch)
 
         CHECK(again.resumed && again.early_accepted, "single_use=off refuses early data at attempt %d", i + 1);
     }
+    SSL_CTX_free(server);
+}
+
+static int generate(SSL *ssl, unsigned char *id, unsigned int *len)
+{
+    (void)ssl;
+    return RAND_bytes(id, (int)*len);
+}
+
+/* Ids that the store did not make: from a generator that the application sets after attach. */
+static void ids_of_the_application_are_accepted_once_too(const char *scratch)
+{
+    SSL_CTX *server = serve(store_in(scratch), NULL);
+    struct outcome first;
+
+    CHECK(SSL_CTX_set_generate_session_id(server, generate) == 1, "SSL_CTX_set_generate_session_id");
+    first = first_visit(server);
+    CHECK(tls_child(server, early(&first.newest)).early_accepted, "early data is refused");
+    CHECK(!tls_child(server, early(&first.newest)).early_accepted, "early data is accepted twice");
+    CHECK(!tls_here(server, plain(&first.newest)).resumed, "a ticket that was taken resumes");
     SSL_CTX_free(server);
 }
 
@@ -264,6 +285,26 @@ static void stateless_tickets_carry_no_early_data(const char *scratch)
     SSL_CTX_free(server);
 }
 
+/* A host that gives the SSL_CTX an internal cache again: the worker that made a ticket, or took it, would have a copy. */
+static void with_an_internal_cache_there_is_no_early_data(const char *scratch)
+{
+    SSL_CTX *server = serve(store_in(scratch), NULL);
+    struct outcome before = tls_here(server, plain(NULL)), after;
+    unsigned char flight[8192];
+    size_t len;
+
+    (void)SSL_CTX_set_session_cache_mode(server, SSL_SESS_CACHE_SERVER);
+    after = tls_here(server, plain(NULL));
+    tls_pretend_early(&after.newest);
+    len = record_flight(server, &after.newest, flight, sizeof flight);
+    for (int i = 0; i < 3; i++)
+        CHECK(!play(server, flight, len), "a ticket of which there is a copy carries early data at attempt %d", i + 1);
+    len = record_flight(server, &before.newest, flight, sizeof flight);
+    for (int i = 0; i < 3; i++)
+        CHECK(!play(server, flight, len), "a ticket that OpenSSL keeps when it is taken carries early data at attempt %d", i + 1);
+    SSL_CTX_free(server);
+}
+
 enum { RACERS = 6, RACES = 15 };
 
 struct race {
@@ -312,10 +353,12 @@ int main(int argc, char **argv)
         TEST(a_ticket_without_early_data_resumes_again_until_early_data_takes_it),
         TEST(single_use_always_lets_each_ticket_resume_once),
         TEST(single_use_off_accepts_early_data_every_time),
+        TEST(ids_of_the_application_are_accepted_once_too),
         TEST(a_hello_retry_request_still_resumes),
         TEST(a_recorded_flight_played_again_is_not_executed),
         TEST(an_ssl_used_again_does_not_resume_a_ticket_twice),
         TEST(stateless_tickets_carry_no_early_data),
+        TEST(with_an_internal_cache_there_is_no_early_data),
         TEST(of_many_processes_at_once_one_accepts_the_early_data),
     };
 

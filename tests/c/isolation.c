@@ -256,11 +256,48 @@ static void with_sni_off_a_context_id_of_its_own_separates_what_is_switched_in_c
     }
 }
 
+/*
+ * A client may send another name after a HelloRetryRequest than before, and OpenSSL asks twice for the session: the second
+ * name counts too, also for a session that was taken at the first.
+ */
+static void a_name_changed_after_a_hello_retry_request_does_not_resume(const char *scratch)
+{
+    static const char *const options[] = {NULL, "single_use=always", NULL};
+    char *store = store_in(scratch);
+
+    for (int i = 0; i < 4; i++) {
+        int with_early = i >= 2, changed = i != 3;
+        SSL_CTX *server = tls_attached(store, options[i % 3]);
+        struct outcome first;
+        struct pair *pair;
+        size_t written;
+
+        CHECK(SSL_CTX_set_max_early_data(server, 16384) == 1, "SSL_CTX_set_max_early_data");
+        first = tls_here(server, (struct visit){.version = TLS1_3_VERSION, .name = names[0]});
+        CHECK(SSL_CTX_set1_groups_list(server, "P-384") == 1, "SSL_CTX_set1_groups_list");
+        pair = tls_pair(server, (struct visit){.version = TLS1_3_VERSION, .name = names[0], .offer = &first.newest,
+                                               .groups = "P-256:P-384"});
+        if (with_early)
+            CHECK(SSL_write_early_data(pair->client, "PAY", 3, &written) == 1, "the client sends no early data");
+        else
+            CHECK(SSL_do_handshake(pair->client) < 0, "the client needs no answer");
+        if (changed)
+            CHECK(SSL_set_tlsext_host_name(pair->client, names[1]) == 1, "SSL_set_tlsext_host_name");
+        tls_talk(pair);
+        CHECK(pair->out.hellos == 2, "there was no HelloRetryRequest");
+        CHECK(pair->out.resumed == !changed, "%s%s: a session of %s %s", options[i % 3] != NULL ? options[i % 3] : "default",
+              with_early ? ", early data" : "", names[0], changed ? "resumes under another name" : "does not resume");
+        tls_end(pair);
+        SSL_CTX_free(server);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(a_session_resumes_where_it_was_made_and_nowhere_else),
         TEST(decoded_anew_each_time_it_is_the_same),
+        TEST(a_name_changed_after_a_hello_retry_request_does_not_resume),
         TEST(with_sni_off_a_context_id_of_its_own_separates_what_is_switched_in_client_hello_cb),
     };
 

@@ -3,6 +3,7 @@
  */
 #include "check.h"
 #include "tls.h"
+#include <unistd.h>
 
 static const unsigned char id[] = {1, 2, 3, 4, 5, 6, 7, 8};
 
@@ -55,6 +56,25 @@ static void the_message_names_the_option_that_is_wrong(const char *scratch)
     REFUSED(sesscache_open(store, "=", &cache));
     REFUSED(sesscache_open(store, "ttl=\xff\xfe", &cache));
     CHECK(cache == NULL, "a refused open gives a handle");
+}
+
+static void a_check_says_what_open_would_and_makes_nothing(const char *scratch)
+{
+    char *store = store_in(scratch);
+    sesscache *cache = NULL;
+
+    CHECK_OK(sesscache_check(NULL));
+    CHECK_OK(sesscache_check(""));
+    CHECK_OK(sesscache_check("capacity=1MiB ttl=2h owner=0 group=0"));
+    REFUSED(sesscache_check("colour=red"));
+    CHECK(strstr(sesscache_errmsg(), "colour") != NULL, "an unknown option is not named: %s", sesscache_errmsg());
+    REFUSED(sesscache_check("ttl=banana"));
+    REFUSED(sesscache_check("owner=nobody-has-this-name"));
+    CHECK(strstr(sesscache_errmsg(), "nobody-has-this-name") != NULL, "the user is not named: %s", sesscache_errmsg());
+    REFUSED(sesscache_check("group=nobody-has-this-name"));
+    REFUSED(sesscache_check("capacity=1MiB capacity=1MiB"));
+    REFUSED(sesscache_open(store, "owner=nobody-has-this-name", &cache));
+    CHECK(access(store, F_OK) != 0, "a refused open makes the directory");
 }
 
 static void attach_detach_enable_and_forget_refuse_null(const char *scratch)
@@ -202,6 +222,7 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         TEST(open_refuses_null),
         TEST(the_message_names_the_option_that_is_wrong),
+        TEST(a_check_says_what_open_would_and_makes_nothing),
         TEST(attach_detach_enable_and_forget_refuse_null),
         TEST(the_calls_of_a_handle_refuse_null),
         TEST(stats_fill_only_what_the_caller_has),

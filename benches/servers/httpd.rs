@@ -1,0 +1,125 @@
+//! httpd with the event MPM, the stock binary of Debian; integrations/httpd is a provider of its object cache.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{fs, path};
+
+use crate::machine::{open_to_all, run, Result};
+use crate::subject::{Cache, Site, Subject};
+
+const PROGRAM: &str = "/usr/sbin/apache2";
+const MODULES: &str = "/usr/lib/apache2/modules";
+
+/// httpd with the module that was built for it.
+#[derive(Default)]
+pub struct Httpd {
+    module: PathBuf,
+    libraries: PathBuf,
+}
+
+impl Subject for Httpd {
+    fn name(&self) -> &'static str {
+        "httpd"
+    }
+
+    fn version(&self) -> Result<String> {
+        let said = run(Command::new(PROGRAM).arg("-v"))?;
+        Ok(said.lines().next().unwrap_or_default().trim_start_matches("Server version: ").to_owned())
+    }
+
+    fn build(&mut self, stage: &Path) -> Result<()> {
+        let stage = path::absolute(stage)?;
+        let build = stage.with_file_name("httpd");
+        let mut make = Command::new("make");
+        make.args(["--no-print-directory", "-C", "integrations/httpd"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        make.arg(format!("BUILD={}", build.display())).arg(format!("STAGE={}", stage.display()));
+        run(&mut make)?;
+        self.module = build.join("mod_socache_sesscache.so");
+        self.libraries = stage.join("lib");
+        Ok(())
+    }
+
+    fn command(&self, site: &Site, cache: Cache) -> Result<Command> {
+        let pages = site.file("pages");
+        if !pages.is_dir() {
+            fs::create_dir(&pages)?;
+            open_to_all(&pages)?;
+            fs::write(pages.join("index.html"), "a page\n")?;
+        }
+        let path = site.file("httpd.conf");
+        fs::write(&path, self.configuration(site, cache)?)?;
+        let mut command = Command::new(PROGRAM);
+        command.arg("-DFOREGROUND").arg("-f").arg(&path);
+        command.env("LD_LIBRARY_PATH", &self.libraries);
+        Ok(command)
+    }
+
+    fn reload_signal(&self) -> i32 {
+        libc::SIGUSR1
+    }
+
+    fn complaints(&self, log: &str) -> Vec<String> {
+        let asks = |line: &&str| [":warn]", ":error]", ":crit]", ":alert]", ":emerg]"].iter().any(|l| line.contains(l));
+        // Said with any session cache: of a Debian that has upgraded httpd before OpenSSL, of tickets without a cache, and
+        // of children that were killed, which is what the harness does.
+        let expected = |line: &&str| ["AH01882", "AH01873", "AH00051", "AH00052"].iter().any(|id| line.contains(id));
+        log.lines().filter(asks).filter(|line| !expected(line)).map(str::to_owned).collect()
+    }
+}
+
+impl Httpd {
+    fn configuration(&self, site: &Site, cache: Cache) -> Result<String> {
+        let (directory, port, timeout) = (site.directory.display(), site.port, site.timeout);
+        let sessions = match cache {
+            Cache::Stock => String::new(),
+            Cache::Own => {
+                format!("SSLSessionCache shmcb:{directory}/shmcb({})\nSSLSessionTickets off", site.own_capacity)
+            }
+            Cache::Sesscache => {
+                format!(
+                    "SSLSessionCache \"sesscache:{}({})\"\nSSLSessionTickets off",
+                    site.store.display(),
+                    site.options
+                )
+            }
+        };
+        let mut text = String::new();
+        for module in ["mpm_event", "authz_core", "dir", "ssl", "socache_shmcb"] {
+            writeln!(text, "LoadModule {module}_module {MODULES}/mod_{module}.so")?;
+        }
+        if cache == Cache::Sesscache {
+            writeln!(text, "LoadModule socache_sesscache_module {}", self.module.display())?;
+        }
+        if let Some(user) = &site.user {
+            writeln!(text, "User {user}\nGroup {user}")?;
+        }
+        let (certificate, key, workers) = (site.certificate.display(), site.key.display(), site.workers);
+        let threads = workers * 8;
+        write!(
+            text,
+            "ServerRoot {directory}
+ServerName localhost
+DefaultRuntimeDir {directory}
+PidFile {directory}/httpd.pid
+ErrorLog {directory}/error.log
+LogLevel warn
+Listen 127.0.0.1:{port}
+DocumentRoot {directory}/pages
+StartServers {workers}
+ServerLimit {workers}
+ThreadsPerChild 8
+MinSpareThreads {threads}
+MaxSpareThreads {threads}
+MaxRequestWorkers {threads}
+KeepAlive Off
+SSLEngine on
+SSLCertificateFile {certificate}
+SSLCertificateKeyFile {key}
+SSLSessionCacheTimeout {timeout}
+{sessions}
+"
+        )?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,146 @@
+/* The part for stream: the directive and the variable. Stream is a module of its own in Debian and may be missing, so
+ * nothing of it is named that would have to be linked. */
+
+#include "ngx_sesscache.h"
+#include <dlfcn.h>
+#include <ngx_stream.h>
+#include <ngx_stream_ssl_module.h>
+
+static ngx_int_t ngx_stream_sesscache_init(ngx_conf_t *cf);
+static void *ngx_stream_sesscache_create(ngx_conf_t *cf);
+static char *ngx_stream_sesscache_merge(ngx_conf_t *cf, void *parent, void *child);
+
+static ngx_command_t ngx_stream_sesscache_commands[] = {
+    { ngx_string("sesscache"),
+      NGX_STREAM_MAIN_CONF | NGX_STREAM_SRV_CONF | NGX_CONF_TAKE12,
+      ngx_sesscache_directive,
+      NGX_STREAM_SRV_CONF_OFFSET,
+      0,
+      NULL },
+    ngx_null_command
+};
+
+static ngx_stream_module_t ngx_stream_sesscache_module_ctx = {
+    NULL,
+    ngx_stream_sesscache_init,
+    NULL,
+    NULL,
+    ngx_stream_sesscache_create,
+    ngx_stream_sesscache_merge
+};
+
+ngx_module_t ngx_stream_sesscache_module = {
+    NGX_MODULE_V1,
+    &ngx_stream_sesscache_module_ctx,
+    ngx_stream_sesscache_commands,
+    NGX_STREAM_MODULE,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NULL,
+    NGX_MODULE_V1_PADDING
+};
+
+/* ngx_stream_ssl_module's place in the configuration, known once a stream block is read. */
+static ngx_uint_t ngx_stream_sesscache_tls;
+
+static void *ngx_stream_sesscache_create(ngx_conf_t *cf)
+{
+    ngx_sesscache_srv_t *conf = ngx_palloc(cf->pool, sizeof *conf);
+    if (conf != NULL)
+        conf->cache = NGX_CONF_UNSET_PTR;
+    return conf;
+}
+
+static char *ngx_stream_sesscache_merge(ngx_conf_t *cf, void *parent, void *child)
+{
+    ngx_sesscache_srv_t *from = parent, *to = child;
+    ngx_conf_merge_ptr_value(to->cache, from->cache, NULL);
+    return NGX_CONF_OK;
+}
+
+/* Notes the SSL context of every server block. */
+ngx_int_t ngx_stream_sesscache_collect(ngx_cycle_t *cycle)
+{
+    ngx_module_t *stream = ngx_sesscache_find_module(cycle, "ngx_stream_module");
+    ngx_module_t *core = ngx_sesscache_find_module(cycle, "ngx_stream_core_module");
+    ngx_module_t *tls = ngx_sesscache_find_module(cycle, "ngx_stream_ssl_module");
+    if (stream == NULL || core == NULL || tls == NULL)
+        return NGX_OK;
+    ngx_stream_conf_ctx_t *block = (ngx_stream_conf_ctx_t *)cycle->conf_ctx[stream->index];
+    if (block == NULL)
+        return NGX_OK;
+    ngx_stream_core_main_conf_t *main = block->main_conf[core->ctx_index];
+    ngx_stream_core_srv_conf_t **server = main->servers.elts;
+    for (ngx_uint_t i = 0; i < main->servers.nelts; i++) {
+        ngx_stream_ssl_conf_t *ssl = server[i]->ctx->srv_conf[tls->ctx_index];
+        ngx_sesscache_srv_t *ours = server[i]->ctx->srv_conf[ngx_stream_sesscache_module.ctx_index];
+        ngx_sesscache_server_t found = { ssl->ssl.ctx, ssl->builtin_session_cache, ssl->session_ticket_keys != NULL,
+                                         server[i]->file_name, server[i]->line };
+        if (ngx_sesscache_add(cycle, ours->cache, &found) != NGX_OK)
+            return NGX_ERROR;
+    }
+    return NGX_OK;
+}
+
+/* $sesscache_resumed_from_store: 1 or 0; empty without TLS. */
+static ngx_int_t ngx_stream_sesscache_variable(ngx_stream_session_t *s, ngx_stream_variable_value_t *v, uintptr_t data)
+{
+    ngx_sesscache_srv_t *conf = ngx_stream_get_module_srv_conf(s, ngx_stream_sesscache_module);
+    if (s->connection->ssl == NULL) {
+        v->not_found = 1;
+        return NGX_OK;
+    }
+    v->data = (u_char *)(ngx_sesscache_resumed(s->connection, conf->cache) ? "1" : "0");
+    v->len = 1;
+    v->valid = 1;
+    v->no_cacheable = 0;
+    v->not_found = 0;
+    return NGX_OK;
+}
+
+/* Not before the block is read, as modules do: when this module is loaded before that of stream, there is no table of
+ * variables yet. nginx looks for the names of variables when all modules are done. */
+static ngx_int_t ngx_stream_sesscache_add_variable(ngx_conf_t *cf)
+{
+    ngx_str_t name = ngx_string("sesscache_resumed_from_store");
+    ngx_stream_variable_t *(*add)(ngx_conf_t *, ngx_str_t *, ngx_uint_t);
+    /* There is a stream block, so the module that defines the function is loaded, before this one or after it. */
+    void *found = dlsym(RTLD_DEFAULT, "ngx_stream_add_variable");
+    if (found == NULL)
+        return NGX_ERROR;
+    ngx_memcpy(&add, &found, sizeof add);
+    ngx_stream_variable_t *variable = add(cf, &name, 0);
+    if (variable == NULL)
+        return NGX_ERROR;
+    variable->get_handler = ngx_stream_sesscache_variable;
+    return NGX_OK;
+}
+
+/* Runs when a connection is over: a session whose client certificate was refused must not come back. */
+static ngx_int_t ngx_stream_sesscache_log(ngx_stream_session_t *s)
+{
+    ngx_stream_ssl_conf_t *ssl = s->srv_conf[ngx_stream_sesscache_tls];
+    ngx_connection_t *c = s->connection;
+    if (c->ssl != NULL && ssl->verify && ngx_sesscache_refused(c, ssl->verify))
+        sesscache_forget(c->ssl->connection);
+    return NGX_OK;
+}
+
+static ngx_int_t ngx_stream_sesscache_init(ngx_conf_t *cf)
+{
+    ngx_module_t *core = ngx_sesscache_find_module(cf->cycle, "ngx_stream_core_module");
+    ngx_module_t *tls = ngx_sesscache_find_module(cf->cycle, "ngx_stream_ssl_module");
+    if (core == NULL || tls == NULL)
+        return NGX_OK;
+    ngx_stream_sesscache_tls = tls->ctx_index;
+    ngx_stream_core_main_conf_t *main = ((ngx_stream_conf_ctx_t *)cf->ctx)->main_conf[core->ctx_index];
+    ngx_stream_handler_pt *handler = ngx_array_push(&main->phases[NGX_STREAM_LOG_PHASE].handlers);
+    if (handler == NULL)
+        return NGX_ERROR;
+    *handler = ngx_stream_sesscache_log;
+    return ngx_stream_sesscache_add_variable(cf);
+}

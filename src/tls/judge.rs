@@ -1,0 +1,112 @@
+//! Whether a session may resume a connection: by what the record says, what the client says, and what is asked of it.
+
+use super::{ffi, Binding};
+use crate::options::Sni;
+use crate::store::{flags, Header, Miss, Names, Namespace};
+
+/// What this connection wants of its client.
+pub(super) struct ClientAuth {
+    /// OpenSSL resumes only sessions that have a session id context.
+    pub(super) needs_context: bool,
+    /// The handshake asks for a certificate.
+    pub(super) asks: bool,
+    /// And fails without one.
+    pub(super) insists: bool,
+}
+
+/// Reads the verify mode.
+///
+/// # Safety
+/// `ssl` is live.
+pub(super) unsafe fn client_auth(ssl: *const ffi::SSL, tls13: bool) -> ClientAuth {
+    // SAFETY: by contract.
+    let mode = unsafe { ffi::SSL_get_verify_mode(ssl) };
+    let needs_context = mode & ffi::SSL_VERIFY_PEER != 0;
+    // Then the application asks later, and asks again after a resumption.
+    let later = tls13 && mode & ffi::SSL_VERIFY_POST_HANDSHAKE != 0;
+    let asks = needs_context && !later;
+    ClientAuth { needs_context, asks, insists: asks && mode & ffi::SSL_VERIFY_FAIL_IF_NO_PEER_CERT != 0 }
+}
+
+/// The body of an extension of the ClientHello in progress.
+///
+/// # Safety
+/// `ssl` is live and processing a ClientHello; the result is valid during the callback.
+pub(super) unsafe fn extension<'a>(ssl: *mut ffi::SSL, kind: libc::c_uint) -> Option<&'a [u8]> {
+    let mut body = std::ptr::null();
+    let mut len = 0;
+    // SAFETY: by contract.
+    let found = unsafe { ffi::SSL_client_hello_get0_ext(ssl, kind, &mut body, &mut len) } == 1;
+    // SAFETY: on success the body has `len` bytes inside the connection.
+    (found && !body.is_null()).then(|| unsafe { std::slice::from_raw_parts(body, len) })
+}
+
+/// The host name in a server_name extension: list length, type 0, name length, name (RFC 6066 section 3).
+fn host_name(extension: &[u8]) -> Option<&[u8]> {
+    let (_list, entry) = extension.split_first_chunk::<2>()?;
+    let (&kind, rest) = entry.split_first()?;
+    let (len, rest) = rest.split_first_chunk::<2>()?;
+    (kind == 0).then(|| rest.get(..usize::from(u16::from_be_bytes(*len))))?
+}
+
+/// Why a record may not resume this connection, if so.
+///
+/// # Safety
+/// `ssl` is live and processing a ClientHello.
+pub(super) unsafe fn refuse(
+    binding: &Binding,
+    ssl: *mut ffi::SSL,
+    header: &Header,
+    (version, kind): (u16, u8),
+    auth: &ClientAuth,
+    names: &Names<'_>,
+) -> Option<Miss> {
+    let policy = &binding.policy;
+    if header.protocol != version || header.flags & flags::QUIC != kind || header.openssl != super::running_major() {
+        return Some(Miss::Protocol);
+    }
+    if header.namespace != names.namespace(Namespace(&policy.namespace)) || header.has(flags::OPAQUE) {
+        return Some(Miss::Namespace);
+    }
+    // SAFETY: by contract.
+    unsafe { refuse_client(binding, ssl, header, auth, |name| Some(names.server(name))) }
+}
+
+/// Why a record may not resume this connection by what this client says and what is asked of it, if so.
+///
+/// # Safety
+/// As for [`refuse`].
+pub(super) unsafe fn refuse_client(
+    binding: &Binding,
+    ssl: *mut ffi::SSL,
+    header: &Header,
+    auth: &ClientAuth,
+    hash: impl FnOnce(&[u8]) -> Option<u64>,
+) -> Option<Miss> {
+    if binding.policy.sni == Sni::Strict {
+        // SAFETY: by contract.
+        let offered = unsafe { extension(ssl, ffi::TLSEXT_TYPE_SERVER_NAME) }.and_then(host_name);
+        if offered.map_or(Some(0), hash) != Some(header.server_name) {
+            return Some(Miss::ServerName);
+        }
+    }
+    let unasked = auth.asks && !header.has(flags::CLIENT_AUTH);
+    // Without a context, resuming under client authentication is fatal in OpenSSL.
+    let fatal = auth.needs_context && !header.has(flags::ID_CONTEXT);
+    (unasked || fatal).then_some(Miss::ClientAuth)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_name_is_found_and_anything_malformed_is_none() {
+        assert_eq!(host_name(b"\x00\x0c\x00\x00\x09localhost"), Some(&b"localhost"[..]));
+        for bad in
+            [&b""[..], b"\x00", b"\x00\x0c\x01\x00\x09localhost", b"\x00\x0c\x00\x00\x0alocalhost", b"\x00\x01\x00"]
+        {
+            assert_eq!(host_name(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! A lookup makes no system call and allocates nothing, hit or miss, and a put into a store that is written through the map
+//! makes none either: a cache that costs a server calls or locks for every connection is not worth having.
+
+#[path = "support/store.rs"]
+mod store;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use sesscache::Cache;
+use store::{now, Random, Scratch, Worker};
+
+store::workers!(work);
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts what this thread allocates.
+struct Counting;
+
+fn count() {
+    let _ = ALLOCATIONS.try_with(|n| n.set(n.get() + 1));
+}
+
+// SAFETY: everything is the system allocator's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn realloc(&self, at: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.realloc(at, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        // SAFETY: the caller's contract is the same.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const LOOKUPS: usize = 100_000;
+
+/// A system call that shows in the trace where a part begins or ends.
+fn mark(name: &str) {
+    let _ = fs::metadata(format!("/mark/{name}"));
+}
+
+struct Filled {
+    cache: Cache,
+    ids: Vec<[u8; 32]>,
+    absent: Vec<[u8; 32]>,
+    forged: Vec<Vec<u8>>,
+}
+
+fn fill(path: &str, options: &str) -> Filled {
+    let cache = store::open(path.as_ref(), options);
+    let mut random = Random(1);
+    let issue = |_| cache.issue_id(Duration::from_secs(600)).expect("an id");
+    let ids: Vec<_> = (0..1_000).map(issue).collect();
+    let absent = (0..1_000).map(issue).collect();
+    for id in &ids {
+        cache.put(id, &random.id(140), now() + 600).expect("a record that is stored");
+    }
+    let forged = (0..1_000).map(|_| random.id(32)).collect();
+    Filled { cache, ids, absent, forged }
+}
+
+fn look_up(cache: &Cache, id: &[u8], found: bool) {
+    assert_eq!(cache.get(id, |data| assert_eq!(data.len(), 140)).is_ok(), found);
+}
+
+fn work(role: &str, arguments: &[String]) {
+    let Filled { cache, ids, absent, forged } = fill(&arguments[0], &arguments[1]);
+    // Warm: the seat is taken, the buffers have their size.
+    look_up(&cache, &ids[0], true);
+    match role {
+        "trace" => {
+            mark("hits");
+            (0..LOOKUPS).for_each(|n| look_up(&cache, &ids[n % 1_000], true));
+            mark("absent");
+            (0..LOOKUPS).for_each(|n| look_up(&cache, &absent[n % 1_000], false));
+            mark("forged");
+            (0..LOOKUPS).for_each(|n| look_up(&cache, &forged[n % 1_000], false));
+            // What the file grows by is reserved a MiB at a time.
+            mark("puts");
+            for _ in 0..LOOKUPS / 10 {
+                let id = cache.issue_id(Duration::from_secs(600)).expect("an id");
+                cache.put(&id, &[7; 140], now() + 600).expect("a record that is stored");
+            }
+            mark("end");
+        }
+        "allocations" => {
+            for (name, of) in [("hits", &ids), ("absent", &absent)] {
+                let before = ALLOCATIONS.get();
+                (0..LOOKUPS).for_each(|n| look_up(&cache, &of[n % 1_000], name == "hits"));
+                println!("{name} {}", ALLOCATIONS.get() - before);
+            }
+        }
+        role => panic!("no such role: {role}"),
+    }
+}
+
+/// System calls between marks, by the trace.
+fn calls<'a>(trace: &'a str, from: &str, to: &str) -> Vec<&'a str> {
+    let lines = trace.lines().skip_while(|line| !line.contains(&format!("/mark/{from}"))).skip(1);
+    lines.take_while(|line| !line.contains(&format!("/mark/{to}"))).collect()
+}
+
+#[test]
+fn a_lookup_or_a_put_makes_a_system_call() {
+    let scratch = Scratch::new("calls");
+    let trace = scratch.join("trace");
+    let mut strace = Command::new("strace");
+    strace.arg("-f").arg("-o").arg(&trace).arg(std::env::current_exe().expect("this program"));
+    strace.arg(scratch.join("store")).arg("");
+    let begin = Instant::now();
+    let mut worker = Worker::run_as("trace", strace);
+    assert_eq!(worker.hear_rest(), [""; 0]);
+    // Once a second a process looks after its keys and its control file, and one for all after the rest.
+    let upkeep = 40 * (begin.elapsed().as_secs() as usize + 1);
+    let trace = fs::read_to_string(&trace).expect("strace writes a trace");
+    assert!(trace.contains("/mark/end"), "the worker did not come to its end");
+    for (from, to) in [("hits", "absent"), ("absent", "forged"), ("forged", "puts"), ("puts", "end")] {
+        let calls = calls(&trace, from, to);
+        // 10,000 puts take 3 MiB, which are reserved in three steps of three calls, and their ids some random bytes.
+        let few = upkeep + if from == "puts" { 60 } else { 0 };
+        assert!(calls.len() <= few, "{from}: {} system calls in {LOOKUPS} operations: {:?}", calls.len(), &calls[..20]);
+    }
+}
+
+#[test]
+fn a_miss_or_a_hit_allocates() {
+    let scratch = Scratch::new("allocations");
+    let path = scratch.join("store");
+    let mut worker = Worker::start("allocations", &[path.to_str().expect("UTF-8"), ""]);
+    for line in worker.hear_rest() {
+        let (name, n) = line.split_once(' ').expect("a count");
+        let n: usize = n.parse().expect("a number");
+        // A refusal carries its sentence, which is the Rust API's; what is done before is allocated nowhere.
+        let sentence = if name == "hits" { 0 } else { 1 };
+        // Once a second, looking after files allocates their names.
+        assert!(n <= LOOKUPS * sentence + 2_000, "{name}: {n} allocations in {LOOKUPS} lookups");
+    }
+}
