@@ -98,6 +98,8 @@ impl Inspect {
     pub fn refresh(&mut self) -> Result<()> {
         if self.view.is_outdated() {
             let path = self.path().to_owned();
+            // First the environments that are open: the generation before may be one of them.
+            self.view.looks.clear();
             self.view = View::open(&path, self.key.as_deref())?;
         }
         Ok(())

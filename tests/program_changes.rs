@@ -6,13 +6,13 @@ mod program;
 mod store;
 mod support;
 
-use program::{exit_status, json, json_lines, number, sesscache, word};
+use program::{exit_status, json, json_lines, number, sesscache, visit, word};
 use sesscache::{Cache, Status};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
 use store::{hex, now, open};
-use support::{resume_client, s_client, Scratch, Server, Tls};
+use support::{resume_client, Scratch, Server, Tls};
 
 /// A record under an id of the store's own making.
 fn put(cache: &Cache, life: u64) -> Vec<u8> {
@@ -57,7 +57,7 @@ fn a_flush_forgets_everything_and_the_server_goes_on() {
     let scratch = Scratch::new("program");
     let (path, session) = (scratch.join("store"), scratch.join("session.pem"));
     let server = Server::start("prefork_server", &["-s", &path, "-o", "deadline=10s"]);
-    s_client(server.port, Tls::V12, &session, 1);
+    visit(server.port, &session);
     let key = fs::read(Path::new(&path).join("key")).expect("a key");
     let sessions = number(&json(&["--json", &path]), "sessions");
     assert!(sessions > 0);

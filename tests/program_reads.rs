@@ -6,7 +6,7 @@ mod program;
 mod store;
 mod support;
 
-use program::{contents, exit_status, json, json_lines, number, sesscache, word};
+use program::{contents, exit_status, json, json_lines, number, sesscache, visit, word};
 use sesscache::{COUNTERS, READINGS};
 use std::collections::HashSet;
 use std::fs;
@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use store::{now, open, Random};
-use support::{resume_client, run, s_client, Scratch, Server, Tls};
+use support::{resume_client, run, Scratch, Server, Tls};
 
 /// Every verb that only looks.
 const READING: [&[&str]; 7] = [
@@ -73,7 +73,7 @@ fn the_session_that_is_shown_is_the_one_that_the_client_has() {
     let scratch = Scratch::new("program");
     let (store, session) = (scratch.join("store"), scratch.join("session.pem"));
     let server = Server::start("prefork_server", &["-s", &store]);
-    s_client(server.port, Tls::V12, &session, 1);
+    visit(server.port, &session);
     let field = |text: &str, name: &str| {
         let line = text.lines().find_map(|line| line.trim().strip_prefix(name).map(str::trim).map(str::to_owned));
         line.unwrap_or_else(|| panic!("no '{name}' in\n{text}"))

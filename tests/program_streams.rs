@@ -153,6 +153,23 @@ fn watch_in_a_pipe_gives_a_line_per_interval_and_ends_on_ctrl_c() {
 }
 
 #[test]
+fn watch_follows_a_store_into_a_new_generation() {
+    let scratch = Scratch::new("program");
+    let path = small(&scratch);
+    let mut watch = start(&["watch", &path, "--interval", "100ms", "--json"]);
+    let mut step = || -> serde_json::Value { serde_json::from_str(&watch.line()).expect("a step in JSON") };
+    let before = number(&step(), "generation");
+    // Another capacity begins one, and the sessions of the one before stay.
+    fill(&path, 1, "capacity=8MiB");
+    let seen = (0..50).map(|_| step()).find(|step| number(step, "sessions") == 101);
+    let seen = seen.expect("a session that was stored since is not seen");
+    assert_eq!((number(&seen, "generation"), number(&seen, "capacity")), (before + 1, 8 << 20), "{seen}");
+    let stat = json(&["--json", &path]);
+    assert_eq!(number(&stat, "processes"), 1, "watch has lost its reader slot, or holds two: {stat}");
+    assert_eq!(watch.end_by(libc::SIGTERM), Some(0));
+}
+
+#[test]
 fn watch_on_a_terminal_leaves_it_as_it_was() {
     let scratch = Scratch::new("program");
     let path = small(&scratch);

@@ -255,7 +255,7 @@ fn limits(inspect: &Inspect, findings: &mut Findings) {
             format!("process {pid} may not write files as large as the store (ulimit -f)"),
             format!("prlimit --pid {pid} --fsize=unlimited, and LimitFSIZE=infinity in its unit"),
         ),
-        None => findings.fine("limits", format!("file sizes of {seen} processes attached are not limited")),
+        None => findings.fine("limits", format!("files may be as large as the store, in {} processes", seen + 1)),
     }
 }
 
@@ -274,7 +274,8 @@ fn readers(inspect: &Inspect, findings: &mut Findings) {
             "give a larger readers= to sesscache_open",
         );
     } else {
-        findings.fine("readers", format!("{} processes attached with {slots} of {limit} slots", count(Presence::Here)));
+        let attached = processes.len() - count(Presence::Gone);
+        findings.fine("readers", format!("{attached} processes attached with {slots} of {limit} slots"));
     }
     if count(Presence::Gone) > 0 {
         findings.note(

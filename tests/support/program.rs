@@ -4,6 +4,7 @@
 use crate::support::{run, staged, Finished};
 use serde_json::Value;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 /// Longest that the program may take.
@@ -41,6 +42,13 @@ pub fn number(value: &Value, name: &str) -> u64 {
 /// A text in a JSON object.
 pub fn word(value: &Value, name: &str) -> String {
     value[name].as_str().unwrap_or_else(|| panic!("{name} is no text in {value}")).to_owned()
+}
+
+/// A visit of the stock `openssl s_client` over TLS 1.2, which saves its session in a file.
+pub fn visit(port: u16, session: &str) {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-ign_eof", "-tls1_2", "-connect", &format!("127.0.0.1:{port}"), "-sess_out", session]);
+    run(&mut command, DEADLINE, "bye\n").expect_success("openssl s_client cannot connect");
 }
 
 /// The files in a directory and below, with their contents.

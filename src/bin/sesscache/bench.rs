@@ -117,7 +117,7 @@ fn measure(cache: &Cache, arguments: &Bench, interrupted: &Interrupted) -> Resul
     let mut absent = [0x77; 32];
     let measured = vec![
         time("put", Box::new(|at| cache.put(&ids[at], &data, expires)))?,
-        time("get", Box::new(|at| cache.get(&ids[in_turn(at)], |found| read(found))))?,
+        time("get", Box::new(|at| cache.get(&ids[in_turn(at)], read)))?,
         time(
             "miss",
             Box::new(|at| {
@@ -128,7 +128,7 @@ fn measure(cache: &Cache, arguments: &Bench, interrupted: &Interrupted) -> Resul
                 }
             }),
         )?,
-        time("take", Box::new(|at| cache.take(&ids[in_turn(at)], |found| read(found))))?,
+        time("take", Box::new(|at| cache.take(&ids[in_turn(at)], read)))?,
     ];
     bar.finish_and_clear();
     Ok(measured)
