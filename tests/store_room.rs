@@ -66,7 +66,7 @@ fn a_store_grows_beyond_its_capacity_or_refuses_a_record() {
         let cache = open(&path, &format!("capacity={capacity}MiB {options}"));
         let mut random = Random(capacity);
         let mut put_bytes = 0;
-        while put_bytes < 4 * capacity << 20 {
+        while put_bytes < (4 * capacity) << 20 {
             // Eight of the largest fill a store of 1 MiB: still none is refused.
             let data = mixed(&mut random, 65_536);
             let own = Random(data.seed).id(24);

@@ -275,21 +275,17 @@ impl<'g> Sweep<'g> {
 
     /// Deletes a record with its continuations; false when it was not there.
     pub(crate) fn delete(&mut self, write: &mut Write<'_>, key: &Key) -> Result<bool, Fault> {
-        let continued = match write.txn().get(key.bytes())? {
-            Some(value) => {
-                self.ledger.gone(self.gate, key.bytes(), value);
-                Header::read(value).is_some_and(|header| header.has(flags::CONTINUED))
-            }
-            None => return Ok(false),
-        };
+        let Some(value) = write.txn().get(key.bytes())? else { return Ok(false) };
+        self.ledger.gone(self.gate, key.bytes(), value);
+        let continued = Header::read(value).is_some_and(|header| header.has(flags::CONTINUED));
         write.delete(key.bytes())?;
-        let mut n = 1;
-        while continued {
-            let next = key.continuation(n);
-            let Some(value) = write.txn().get(next.bytes())? else { break };
-            self.ledger.gone(self.gate, next.bytes(), value);
-            write.delete(next.bytes())?;
-            n += 1;
+        if continued {
+            for n in 1..=u8::MAX {
+                let next = key.continuation(n);
+                let Some(value) = write.txn().get(next.bytes())? else { break };
+                self.ledger.gone(self.gate, next.bytes(), value);
+                write.delete(next.bytes())?;
+            }
         }
         Ok(true)
     }

@@ -74,7 +74,8 @@ impl Generation {
         let map = |directory: &Path| Gate::view(directory).map(|gate| gate.map(Arc::new));
         let check = |directory: &Path, gate: &Gate| {
             // Nothing may be noted in the gate, and nobody may be held off.
-            let whole = is_in_use(directory) || inspect(&directory.join("data.mdb"), gate.shape()).is_ok();
+            let data = directory.join("data.mdb");
+            let whole = is_large(&data, gate) || is_in_use(directory) || inspect(&data, gate.shape()).is_ok();
             whole.then_some(()).ok_or_else(|| "its data file is damaged".to_owned())
         };
         Generation::open_as(place, number, map, check, Env::view)
@@ -207,12 +208,16 @@ fn is_in_use(directory: &Path) -> bool {
     files::open_to_read(&directory.join("lock.mdb")).map_or(true, |file| files::is_locked_elsewhere(&file))
 }
 
+fn is_large(data: &Path, gate: &Gate) -> bool {
+    let used = if gate.shape().guard { fs::metadata(data).map_or(0, |meta| meta.len()) } else { gate.reserved() };
+    used > CHECKED
+}
+
 /// Checks a data file that nobody has open. Who has it open has checked it, or relies on who did. A large one is not
 /// checked: at 0.4 s for a GiB the first session of a server would wait for too long.
 fn inspect_unused(directory: &Path, gate: &Gate) -> std::result::Result<(), String> {
     let data = directory.join("data.mdb");
-    let used = if gate.shape().guard { fs::metadata(&data).map_or(0, |meta| meta.len()) } else { gate.reserved() };
-    if used > CHECKED || gate.trusted_until() > clock::ticks() || is_in_use(directory) {
+    if gate.trusted_until() > clock::ticks() || is_large(&data, gate) || is_in_use(directory) {
         return Ok(());
     }
     let begin = Instant::now();
