@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use crate::client::{Client, Tls};
-use crate::machine::{wait_until, Result};
+use crate::machine::{go_on, wait_until, Result};
 use crate::subject::{Cache, Site, Subject};
 
 /// How long a server may take to begin and to end.
@@ -152,7 +152,9 @@ impl<'a> Instance<'a> {
 
 impl Drop for Instance<'_> {
     fn drop(&mut self) {
-        if let Err(error) = self.stop() {
+        let ended = self.stop();
+        // After an interruption it was killed, and the user knows why.
+        if let (Err(error), Ok(())) = (ended, go_on()) {
             eprintln!("{error}");
         }
     }

@@ -24,6 +24,8 @@ use crate::Sites;
 const RETURNING: usize = 400;
 /// Bytes of a TLS 1.2 session without client certificate, as a server encodes it.
 const RECORD: usize = 140;
+/// Times that the workers are replaced.
+const ROUNDS: usize = 6;
 /// Clients that fill a cache at the same time.
 const THREADS: usize = 4;
 
@@ -131,14 +133,23 @@ pub fn measure(subject: &dyn Subject, sites: &mut Sites, sessions: usize, effort
     let own = Instance::start(subject, sites.new_site(name, "unused")?, Cache::Own)?;
     let shared = Instance::start(subject, sites.new_site(name, &format!("live-{sessions}"))?, Cache::Sesscache)?;
     let kept = [fill_own(own.site.port, sessions)?, fill_sesscache(&shared.site, sessions)?];
-    own.spread();
-    shared.spread();
     let mut samples = [Samples::default(), Samples::default()];
-    for turn in 0..=effort.turns {
-        for (i, instance) in [&own, &shared].into_iter().enumerate() {
-            let cost = come_back(instance, &kept[i], turn * effort.block, effort.block, &mut errors)?;
-            if turn > 0 {
-                samples[i].0.push(cost);
+    for round in 0..ROUNDS {
+        // Where a process happens to lie in memory is worth some percent. Both caches outlive a reload, and new workers
+        // draw new lots.
+        if round > 0 {
+            own.reload()?;
+            shared.reload()?;
+        }
+        own.spread();
+        shared.spread();
+        for turn in 0..=effort.turns / ROUNDS {
+            // Each goes first every other time.
+            for i in [turn % 2, 1 - turn % 2] {
+                let cost = come_back([&own, &shared][i], &kept[i], turn * effort.block, effort.block, &mut errors)?;
+                if turn > 0 {
+                    samples[i].0.push(cost);
+                }
             }
         }
     }

@@ -57,13 +57,13 @@ const WHOLE: Plan = Plan {
     clients: 200,
     effort: Effort { turns: 100, block: 20 },
     live: &[10_000, 100_000],
-    live_effort: Effort { turns: 300, block: 20 },
+    live_effort: Effort { turns: 600, block: 20 },
 };
 const QUICK: Plan = Plan {
     clients: 30,
     effort: Effort { turns: 10, block: 10 },
     live: &[1_000],
-    live_effort: Effort { turns: 40, block: 10 },
+    live_effort: Effort { turns: 48, block: 10 },
 };
 
 /// What the command line asks for.

@@ -122,18 +122,36 @@ fn the_status_page_counts() {
 
 #[test]
 fn a_session_of_one_server_name_is_not_taken_under_another() {
-    let both = "sesscache STORE; server { listen 127.0.0.1:PORT ssl; server_name a b; return 200 OK; }";
-    let mut nginx = Nginx::http(both, "");
+    let two = ["a", "b"].map(|name| {
+        format!("server {{ listen 127.0.0.1:PORT ssl; server_name {name}; location / {{ return 200 {name}; }} }}")
+    });
+    let mut nginx = Nginx::http(&format!("sesscache STORE; {}", two.concat()), "");
     nginx.start();
     for version in VERSIONS {
-        let session = format!("names{version}");
-        nginx.get(&session, &[version, "-servername", "a"], "/");
-        assert!(nginx.get(&session, &[version, "-servername", "a"], "/").resumed, "{version}: the same name");
-        let kept = nginx.scratch.join(&session);
-        let copy = nginx.scratch.join("copy");
-        fs::copy(&kept, &copy).expect("copy a session");
+        for name in ["a", "b"] {
+            let session = format!("{name}{version}");
+            let visit = || nginx.get(&session, &[version, "-servername", name], "/");
+            visit();
+            assert!(visit().resumed, "{version}: {name} is not resumed under its own name\n{}", nginx.log());
+        }
+        fs::copy(nginx.scratch.join(&format!("a{version}")), nginx.scratch.join("copy")).expect("copy a session");
         assert!(!nginx.get("copy", &[version, "-servername", "b"], "/").resumed, "{version}: another name is resumed");
-        fs::remove_file(copy).expect("remove a session");
+        fs::remove_file(nginx.scratch.join("copy")).expect("remove a session");
+    }
+}
+
+#[test]
+fn the_session_timeout_of_nginx_holds() {
+    let mut nginx = Nginx::http("sesscache STORE; ssl_session_timeout 6;", "");
+    nginx.start();
+    for version in VERSIONS {
+        nginx.get(version, &[version], "/");
+        assert!(nginx.get(version, &[version], "/").resumed, "{version}: not resumed within its time\n{}", nginx.log());
+    }
+    // Resuming does not prolong a session: its life counts from the full handshake.
+    std::thread::sleep(Duration::from_secs(7));
+    for version in VERSIONS {
+        assert!(!nginx.get(version, &[version], "/").resumed, "{version}: resumed after ssl_session_timeout");
     }
 }
 
