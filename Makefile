@@ -7,18 +7,24 @@
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h anew from src/
 #   make install    into $(DESTDIR)$(PREFIX), after `make`; `make uninstall` takes it away
+#   make deb        Debian packages, into $(TARGET)/deb; `make test-deb` installs them in a scratch root and uses them
+#   make vendor     copies of all crates into vendor/; then `make OFFLINE=1` builds without a network
+#   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
+#   make test-cargo-c        `cargo cinstall` must install what `make install` does; builds cargo-c first if need be
+#   make deny       licences, sources and advisories of all crates; builds cargo-deny first if need be
 #   make clean
 
 PREFIX  ?= /usr/local
-LIBDIR  ?= $(PREFIX)/lib
+LIBDIR  ?=
 DESTDIR ?=
 CARGO   ?= cargo
 CFLAGS  ?= -O2 -g
 
+override LIBDIR := $(or $(LIBDIR),$(PREFIX)/lib)
 BINDIR     := $(DESTDIR)$(PREFIX)/bin
 INCLUDEDIR := $(DESTDIR)$(PREFIX)/include
-MANDIR     := $(DESTDIR)$(PREFIX)/share/man
-EXAMPLEDIR := $(DESTDIR)$(PREFIX)/share/doc/sesscache/examples
+SHAREDIR   := $(DESTDIR)$(PREFIX)/share
+EXAMPLEDIR := $(SHAREDIR)/doc/sesscache/examples
 LIBRARYDIR := $(DESTDIR)$(LIBDIR)
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -30,7 +36,24 @@ RELEASE  := $(TARGET)/release
 STAGE    := $(TARGET)/stage
 EXAMPLES := $(patsubst c-examples/%.c,%,$(wildcard c-examples/*.c))
 PROGRAM  := $(if $(wildcard src/bin/sesscache*),sesscache)
+FEATURES := $(if $(shell sed -n '/^cli *=/p' Cargo.toml),--features cli)
 MANPAGES := $(wildcard man/*.[1-8])
+COMPLETIONS := $(wildcard completions/*)
+
+# No path of this machine goes into the library: built in another directory, by another user or from vendor/ it is the
+# same, byte for byte. Flags in RUSTFLAGS or CFLAGS take the place of these.
+CRATES   := $(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*)
+SYSROOT  := $(shell rustc --print sysroot)
+RUSTC_ID := $(shell rustc -vV | sed -n 's/^commit-hash: //p')
+comma    := ,
+REMAP    := $(CURDIR)=/usr/src/sesscache $(foreach dir,$(CRATES),$(dir)=/usr/src/sesscache/vendor) \
+            $(SYSROOT)/lib/rustlib/src/rust=/rustc/$(RUSTC_ID)
+SAME     := --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma))]' \
+            --config 'env.CFLAGS="$(addprefix -ffile-prefix-map=,$(REMAP))"'
+ifdef OFFLINE
+CRATES_FROM := --offline --locked --config 'source.crates-io.replace-with="vendor"' \
+            --config 'source.vendor.directory="$(CURDIR)/vendor"'
+endif
 
 WARNINGS := -std=c11 -Wall -Wextra -Wpedantic -Werror
 STAGED_PKG_CONFIG := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
@@ -55,18 +78,21 @@ need-bench: ; @scripts/need $(NEED_BENCH)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
-stage: $(STAGE)/lib/libsesscache.so $(STAGE)/include/sesscache.h $(STAGE)/lib/pkgconfig/sesscache.pc \
+stage: $(STAGE)/lib/libsesscache.so $(STAGE)/lib/libsesscache.a $(STAGE)/include/sesscache.h $(STAGE)/lib/pkgconfig/sesscache.pc \
        $(addprefix $(STAGE)/bin/,$(EXAMPLES) $(PROGRAM))
 
 # Cargo knows best whether anything changed; when nothing did, the file keeps its time and nothing below is remade.
 $(RELEASE)/libsesscache.so: FORCE
-	$(CARGO) build --release --quiet
+	$(CARGO) build --release --quiet $(FEATURES) $(SAME) $(CRATES_FROM)
 
 $(STAGE)/lib/libsesscache.so.$(ABI): $(RELEASE)/libsesscache.so
 	install -D -m 755 $< $@
 
 $(STAGE)/lib/libsesscache.so: $(STAGE)/lib/libsesscache.so.$(ABI)
 	ln -sfn $(<F) $@
+
+$(STAGE)/lib/libsesscache.a: $(RELEASE)/libsesscache.so scripts/static-library include/sesscache.symbols
+	scripts/static-library $(RELEASE)/libsesscache.a include/sesscache.symbols $@
 
 $(STAGE)/include/sesscache.h: include/sesscache.h
 	install -D -m 644 $< $@
@@ -89,12 +115,12 @@ demo:
 	@scripts/demo
 
 test: need-test stage
-	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(FEATURES) $(CRATES_FROM)
 
 bench: need-bench
-	$(CARGO) bench --bench store
-	$(CARGO) bench --bench handshake
-	$(CARGO) bench --bench report
+	$(CARGO) bench --bench store $(SAME) $(CRATES_FROM)
+	$(CARGO) bench --bench handshake $(SAME) $(CRATES_FROM)
+	$(CARGO) bench --bench report $(SAME) $(CRATES_FROM)
 
 check: need-build
 	$(CARGO) fmt --check
@@ -106,28 +132,42 @@ header:
 
 # ---- installing --------------------------------------------------------------------------------------------------
 
+# Where the files of completions/ go: NAME.bash, _NAME for zsh, NAME.fish.
+completion = $(SHAREDIR)/$(strip $(if $(filter %.bash,$(1)),bash-completion/completions/$(notdir $(basename $(1))),\
+             $(if $(filter %.fish,$(1)),fish/vendor_completions.d/$(notdir $(1)),zsh/site-functions/$(notdir $(1)))))
+manpage = $(SHAREDIR)/man/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+# From the directory of the CMake files to that of the header.
+INCLUDE := $(shell realpath -m --relative-to='$(LIBDIR)/cmake/sesscache' '$(PREFIX)/include')
+fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@ABI@|$(ABI)|' \
+       -e 's|@INCLUDE@|$(INCLUDE)|' $(1) >$(2) && chmod 644 $(2)
+
+INSTALLED = $(addprefix $(LIBRARYDIR)/,libsesscache.so libsesscache.so.$(ABI) libsesscache.so.$(VERSION) libsesscache.a \
+              pkgconfig/sesscache.pc) $(INCLUDEDIR)/sesscache.h $(if $(PROGRAM),$(BINDIR)/sesscache) \
+            $(foreach page,$(MANPAGES),$(call manpage,$(page))) $(foreach file,$(COMPLETIONS),$(call completion,$(file)))
+
 # Builds nothing: `sudo make install` would leave files of root's in the build directory.
 install:
-	@test -f $(RELEASE)/libsesscache.so || { echo 'Nothing is built yet. Run: make' >&2; exit 1; }
-	install -d $(LIBRARYDIR)/pkgconfig $(INCLUDEDIR) $(EXAMPLEDIR)
-	install -m 755 $(RELEASE)/libsesscache.so $(LIBRARYDIR)/libsesscache.so.$(VERSION)
+	@test -f $(STAGE)/lib/libsesscache.a || { echo 'Nothing is built yet. Run: make' >&2; exit 1; }
+	install -d $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake/sesscache $(INCLUDEDIR) $(EXAMPLEDIR)
+	install -m 755 $(STAGE)/lib/libsesscache.so.$(ABI) $(LIBRARYDIR)/libsesscache.so.$(VERSION)
 	ln -sfn libsesscache.so.$(VERSION) $(LIBRARYDIR)/libsesscache.so.$(ABI)
 	ln -sfn libsesscache.so.$(ABI) $(LIBRARYDIR)/libsesscache.so
-	install -m 644 $(RELEASE)/libsesscache.a $(LIBRARYDIR)/
+	install -m 644 $(STAGE)/lib/libsesscache.a $(LIBRARYDIR)/
 	install -m 644 include/sesscache.h $(INCLUDEDIR)/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' sesscache.pc.in \
-	    >$(LIBRARYDIR)/pkgconfig/sesscache.pc
-	chmod 644 $(LIBRARYDIR)/pkgconfig/sesscache.pc
+	$(call fill,sesscache.pc.in,$(LIBRARYDIR)/pkgconfig/sesscache.pc)
+	$(call fill,packaging/cmake/sesscache-config.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config.cmake)
+	$(call fill,packaging/cmake/sesscache-config-version.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config-version.cmake)
 	install -m 644 $(addprefix c-examples/,$(addsuffix .c,$(EXAMPLES))) $(EXAMPLEDIR)/
 	$(if $(PROGRAM),install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache)
-	$(foreach page,$(MANPAGES),install -D -m 644 $(page) $(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)) &&) true
+	@$(foreach page,$(MANPAGES),install -D -m 644 $(page) $(call manpage,$(page)) &&) true
+	@$(foreach file,$(COMPLETIONS),install -D -m 644 $(file) $(call completion,$(file)) &&) true
 	@$(if $(DESTDIR),,echo 'Run ldconfig when $(LIBDIR) is one of its directories.')
 
 uninstall:
-	rm -f $(addprefix $(LIBRARYDIR)/,libsesscache.so libsesscache.so.$(ABI) libsesscache.so.$(VERSION) libsesscache.a) \
-	    $(LIBRARYDIR)/pkgconfig/sesscache.pc $(INCLUDEDIR)/sesscache.h $(BINDIR)/sesscache \
-	    $(foreach page,$(MANPAGES),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
-	rm -rf $(dir $(EXAMPLEDIR))
+	rm -f $(INSTALLED)
+	rm -rf $(LIBRARYDIR)/cmake/sesscache $(SHAREDIR)/doc/sesscache
+	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake \
+	    $(sort $(dir $(filter $(SHAREDIR)/%,$(INSTALLED)))) 2>/dev/null || true
 
 clean:
 	$(CARGO) clean
