@@ -5,7 +5,7 @@
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make check      formatting, lints, documentation
-#   make header     write include/sesscache.h anew from src/
+#   make header     write include/sesscache.h and the lists in man/ anew from src/
 #   make install    into $(DESTDIR)$(PREFIX), after `make`; `make uninstall` takes it away
 #   make deb        Debian packages, into $(TARGET)/deb; `make test-deb` installs them in a scratch root and uses them
 #   make vendor     copies of all crates into vendor/; then `make OFFLINE=1` builds without a network
@@ -129,7 +129,7 @@ check: need-build
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 
 header:
-	UPDATE=1 $(CARGO) test --quiet --test header
+	UPDATE=1 $(CARGO) test --quiet --test header --test manual
 
 # ---- installing --------------------------------------------------------------------------------------------------
 
@@ -160,7 +160,7 @@ install:
 	$(call fill,packaging/cmake/sesscache-config-version.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config-version.cmake)
 	install -m 644 $(addprefix c-examples/,$(addsuffix .c,$(EXAMPLES))) $(EXAMPLEDIR)/
 	$(if $(PROGRAM),install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache)
-	@$(foreach page,$(MANPAGES),install -D -m 644 $(page) $(call manpage,$(page)) &&) true
+	@$(foreach page,$(MANPAGES),install -d $(dir $(call manpage,$(page))) && $(if $(shell test -L $(page) && echo link),cp -P,install -m 644) $(page) $(call manpage,$(page)) &&) true
 	@$(foreach file,$(COMPLETIONS),install -D -m 644 $(file) $(call completion,$(file)) &&) true
 	@$(if $(DESTDIR),,echo 'Run ldconfig when $(LIBDIR) is one of its directories.')
 
