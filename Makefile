@@ -41,7 +41,7 @@ MANPAGES := $(wildcard man/*.[1-8])
 COMPLETIONS := $(wildcard completions/*)
 
 # No path of this machine goes into the library: built in another directory, by another user or from vendor/ it is the
-# same, byte for byte. Flags in RUSTFLAGS or CFLAGS take the place of these.
+# same, byte for byte. A RUSTFLAGS in the environment takes the place of these.
 CRATES   := $(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*)
 SYSROOT  := $(shell rustc --print sysroot)
 RUSTC_ID := $(shell rustc -vV | sed -n 's/^commit-hash: //p')
@@ -49,7 +49,7 @@ comma    := ,
 REMAP    := $(CURDIR)=/usr/src/sesscache $(foreach dir,$(CRATES),$(dir)=/usr/src/sesscache/vendor) \
             $(SYSROOT)/lib/rustlib/src/rust=/rustc/$(RUSTC_ID)
 SAME     := --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma))]' \
-            --config 'env.CFLAGS="$(addprefix -ffile-prefix-map=,$(REMAP))"'
+            --config 'env.CFLAGS.value="$(CFLAGS) $(addprefix -ffile-prefix-map=,$(REMAP))"' --config env.CFLAGS.force=true
 ifdef OFFLINE
 CRATES_FROM := --offline --locked --config 'source.crates-io.replace-with="vendor"' \
             --config 'source.vendor.directory="$(CURDIR)/vendor"'
@@ -65,9 +65,11 @@ NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls
               /usr/include/lmdb.h:liblmdb-dev cmake:cmake meson:meson ninja:ninja-build mandoc:mandoc man:man-db \
               nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount
 
+NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
-.PHONY: all stage demo test bench check header install uninstall clean need-build need-demo need-test need-bench FORCE
+.PHONY: all stage demo test bench check header install uninstall clean \
+        vendor test-reproducible test-cargo-c deny deb test-deb need-build need-demo need-test need-bench need-deb FORCE
 .DELETE_ON_ERROR:
 
 all: need-build stage
@@ -76,6 +78,7 @@ need-build: ; @scripts/need $(NEED_BUILD)
 need-demo:  ; @scripts/need $(NEED_DEMO)
 need-test:  ; @scripts/need $(NEED_TEST)
 need-bench: ; @scripts/need $(NEED_BENCH)
+need-deb:   ; @scripts/need $(NEED_DEB)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
@@ -127,6 +130,27 @@ check: need-build
 	$(CARGO) fmt --check
 	$(CARGO) clippy --all-targets --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
+
+# ---- without a network, and the same anywhere -----------------------------------------------------------------------
+
+vendor:
+	$(CARGO) vendor --quiet --locked --versioned-dirs vendor >/dev/null
+
+test-reproducible: need-build
+	scripts/test-reproducible
+
+# The advisories need their database, which only comes from the network: `cargo deny check advisories` by hand.
+deny:
+	scripts/cargo-tool cargo-deny 0.20.2 $(abspath $(TARGET)/tools)
+	$(TARGET)/tools/bin/cargo-deny check bans licenses sources
+
+# ---- packages ----------------------------------------------------------------------------------------------------
+
+deb: need-deb
+	scripts/make-deb $(TARGET)/deb
+
+test-deb: need-deb deb
+	scripts/test-deb $(TARGET)/deb
 
 header:
 	UPDATE=1 $(CARGO) test --quiet --test header --test manual
