@@ -155,7 +155,8 @@ fn every_shell_command_works() {
         // Root's commands are run as whoever runs the test, and below the scratch directory.
         let text = block.text.replace("/run/myserver-tls", &run_directory);
         let script = format!("sudo() {{ \"$@\"; }}\n{before}\n{text}\n{after}\n");
-        let mut bash = shop.prefix.command("bash");
+        // A build in the source tree must not look at the scratch prefix: cargo would build anew.
+        let mut bash = if command.starts_with("make") { Command::new("bash") } else { shop.prefix.command("bash") };
         bash.current_dir(root()).args(["-euo", "pipefail", "-c", &script]);
         for inherited in ["MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "SESSCACHE_STAGE", "PREFIX", "LIBDIR"] {
             bash.env_remove(inherited);

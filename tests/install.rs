@@ -4,7 +4,7 @@
 mod support;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use support::install::{build_directory, files_below, make, Prefix};
@@ -135,26 +135,58 @@ fn the_static_library_shows_the_reviewed_symbols_and_no_other() {
     assert_eq!(shown, reviewed, "a program meets symbols in the static library that it did not ask for");
 }
 
+/// A C function that panics and catches it, as a static library of Rust's.
+fn library_that_panics(scratch: &Scratch) -> PathBuf {
+    let source = "#[no_mangle] pub extern \"C\" fn sesscache_other() -> i32 {\n\
+        std::panic::set_hook(Box::new(|_| {}));\n\
+        std::panic::catch_unwind(|| std::hint::black_box(Vec::<i32>::new())[0]).unwrap_or(42)\n}\n";
+    fs::write(scratch.join("other.rs"), source).expect("write a source");
+    let archive = scratch.path().join("libother.a");
+    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    rustc.args(["--crate-type=staticlib", "--edition=2021", "-o", text(&archive), &scratch.join("other.rs")]);
+    run(&mut rustc, MINUTE, "").expect_success("rustc cannot make another library");
+    archive
+}
+
 /// Every Rust static library brings Rust's runtime. Two of them with visible symbols do not link, or share one runtime.
 #[test]
 fn another_rust_library_fits_into_the_same_program() {
     let scratch = Scratch::new("other-rust");
     let prefix = Prefix::install(scratch.path().join("prefix"), "lib");
-    let other = "#[no_mangle] pub extern \"C\" fn other() -> i32 {\n\
-        std::panic::set_hook(Box::new(|_| {}));\n\
-        std::panic::catch_unwind(|| { std::hint::black_box(Vec::<i32>::new())[0] }).unwrap_or(42)\n}\n";
-    let program = "#include <sesscache.h>\nint other(void);\n\
-        int main(void) { return other() == 42 && sesscache_version()[0] != 0 ? 0 : 1; }\n";
-    fs::write(scratch.join("other.rs"), other).expect("write a source");
+    let program = "#include <sesscache.h>\nint sesscache_other(void);\n\
+        int main(void) { return sesscache_other() == 42 && sesscache_version()[0] != 0 ? 0 : 1; }\n";
     fs::write(scratch.join("program.c"), program).expect("write a source");
-    let (ours, other) = (prefix.libdir.join("libsesscache.a"), scratch.path().join("libother.a"));
-    let mut rustc = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    rustc.args(["--crate-type=staticlib", "--edition=2021", "-o", text(&other), &scratch.join("other.rs")]);
-    run(&mut rustc, MINUTE, "").expect_success("rustc cannot make another library");
+    let (ours, other) = (prefix.libdir.join("libsesscache.a"), library_that_panics(&scratch));
     let (source, output) = (scratch.path().join("program.c"), scratch.path().join("program"));
     for order in [[ours.as_path(), &other], [&other, &ours]] {
         link_statically(&prefix, &order, &[&source], &["-lpthread"], &output);
         run(&mut prefix.command(&output), MINUTE, "")
             .expect_success("two Rust libraries in one program disturb each other");
     }
+}
+
+/// What `scripts/static-library` does to an archive must leave the tables of the unwinder whole: a fault in the cache is a
+/// panic that is caught, and costs a handshake. Tried with a library that does panic.
+#[test]
+fn a_panic_is_still_caught_in_a_static_library_with_hidden_symbols() {
+    let scratch = Scratch::new("hidden-panic");
+    let (archive, hidden) = (library_that_panics(&scratch), scratch.join("libhidden.a"));
+    fs::write(scratch.join("symbols"), "sesscache_other 0.1.0\n").expect("write a list");
+    let mut hide = Command::new(root().join("scripts/static-library"));
+    hide.args([text(&archive), &scratch.join("symbols"), &hidden]);
+    run(&mut hide, MINUTE, "").expect_success("the symbols of another library cannot be hidden");
+    let program = "int sesscache_other(void);\nint main(void) { return sesscache_other() == 42 ? 0 : 1; }\n";
+    fs::write(scratch.join("program.c"), program).expect("write a source");
+    let mut cc = Command::new("cc");
+    cc.args(STRICT).args([
+        "-o",
+        &scratch.join("program"),
+        &scratch.join("program.c"),
+        &hidden,
+        "-lm",
+        "-ldl",
+        "-lpthread",
+    ]);
+    run(&mut cc, MINUTE, "").expect_success("a program cannot be linked with the static library");
+    run(&mut Command::new(scratch.join("program")), MINUTE, "").expect_success("a contained fault ends the server");
 }
