@@ -144,6 +144,11 @@ deny:
 	scripts/cargo-tool cargo-deny 0.20.2 $(abspath $(TARGET)/tools)
 	$(TARGET)/tools/bin/cargo-deny check bans licenses sources
 
+# cargo-c takes minutes to build, once.
+test-cargo-c: need-build stage
+	scripts/cargo-tool cargo-c 0.10.24+cargo-0.98.0 $(abspath $(TARGET)/tools)
+	scripts/test-cargo-c $(abspath $(TARGET)/tools) $(abspath $(TARGET))
+
 # ---- packages ----------------------------------------------------------------------------------------------------
 
 deb: need-deb
