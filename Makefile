@@ -38,7 +38,8 @@ EXAMPLES := $(patsubst c-examples/%.c,%,$(wildcard c-examples/*.c))
 PROGRAM  := $(if $(wildcard src/bin/sesscache*),sesscache)
 FEATURES := $(if $(shell sed -n '/^cli *=/p' Cargo.toml),--features cli)
 MANPAGES := $(wildcard man/*.[1-8])
-COMPLETIONS := $(wildcard completions/*)
+# What goes with the program, as paths below the stage and below $(PREFIX): completions, and what it runs.
+EXTRAS   := $(if $(PROGRAM),$(COMPLETIONS) $(DEMO))
 
 # No path of this machine goes into the library: built in another directory, by another user or from vendor/ it is the
 # same, byte for byte. A RUSTFLAGS in the environment takes the place of these.
@@ -158,13 +159,10 @@ test-deb: need-deb deb
 	scripts/test-deb $(TARGET)/deb
 
 header:
-	UPDATE=1 $(CARGO) test --quiet --test header --test manual
+	UPDATE=1 $(CARGO) test --quiet --test header --test manual_pages
 
 # ---- installing --------------------------------------------------------------------------------------------------
 
-# Where the files of completions/ go: NAME.bash, _NAME for zsh, NAME.fish.
-completion = $(SHAREDIR)/$(strip $(if $(filter %.bash,$(1)),bash-completion/completions/$(notdir $(basename $(1))),\
-             $(if $(filter %.fish,$(1)),fish/vendor_completions.d/$(notdir $(1)),zsh/site-functions/$(notdir $(1)))))
 manpage = $(SHAREDIR)/man/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
 # From the directory of the CMake files to that of the header.
 INCLUDE := $(shell realpath -m --relative-to='$(LIBDIR)/cmake/sesscache' '$(PREFIX)/include')
@@ -173,7 +171,7 @@ fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@
 
 INSTALLED = $(addprefix $(LIBRARYDIR)/,libsesscache.so libsesscache.so.$(ABI) libsesscache.so.$(VERSION) libsesscache.a \
               pkgconfig/sesscache.pc) $(INCLUDEDIR)/sesscache.h $(if $(PROGRAM),$(BINDIR)/sesscache) \
-            $(foreach page,$(MANPAGES),$(call manpage,$(page))) $(foreach file,$(COMPLETIONS),$(call completion,$(file)))
+            $(foreach page,$(MANPAGES),$(call manpage,$(page))) $(addprefix $(DESTDIR)$(PREFIX)/,$(EXTRAS))
 
 # Builds nothing: `sudo make install` would leave files of root's in the build directory.
 install:
@@ -189,14 +187,14 @@ install:
 	$(call fill,packaging/cmake/sesscache-config-version.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config-version.cmake)
 	install -m 644 $(addprefix c-examples/,$(addsuffix .c,$(EXAMPLES))) $(EXAMPLEDIR)/
 	$(if $(PROGRAM),install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache)
-	@$(foreach page,$(MANPAGES),install -d $(dir $(call manpage,$(page))) && $(if $(shell test -L $(page) && echo link),cp -P,install -m 644) $(page) $(call manpage,$(page)) &&) true
-	@$(foreach file,$(COMPLETIONS),install -D -m 644 $(file) $(call completion,$(file)) &&) true
+	@$(foreach page,$(MANPAGES),install -d $(dir $(call manpage,$(page))) && $(if $(shell test -L $(page) && echo link),cp -Pf,install -m 644) $(page) $(call manpage,$(page)) &&) true
+	@$(foreach file,$(EXTRAS),install -D -m $(if $(filter libexec/%,$(file)),755,644) $(STAGE)/$(file) $(DESTDIR)$(PREFIX)/$(file) &&) true
 	@$(if $(DESTDIR),,echo 'Run ldconfig when $(LIBDIR) is one of its directories.')
 
 uninstall:
 	rm -f $(INSTALLED)
-	rm -rf $(LIBRARYDIR)/cmake/sesscache $(SHAREDIR)/doc/sesscache
-	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake \
+	rm -rf $(LIBRARYDIR)/cmake/sesscache $(SHAREDIR)/doc/sesscache $(DESTDIR)$(PREFIX)/libexec/sesscache
+	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake $(DESTDIR)$(PREFIX)/libexec \
 	    $(sort $(dir $(filter $(SHAREDIR)/%,$(INSTALLED)))) 2>/dev/null || true
 
 clean:
