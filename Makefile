@@ -42,14 +42,14 @@ MANPAGES := $(wildcard man/*.[1-8])
 EXTRAS   := $(if $(PROGRAM),$(COMPLETIONS) $(DEMO))
 
 # No path of this machine goes into the library: built in another directory, by another user or from vendor/ it is the
-# same, byte for byte. A RUSTFLAGS in the environment takes the place of these.
+# same, byte for byte. Looked up by builds only: `sudo make install` may have no rustc. A RUSTFLAGS in the environment takes the place of these.
 CRATES   := $(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*)
-SYSROOT  := $(shell rustc --print sysroot)
-RUSTC_ID := $(shell rustc -vV | sed -n 's/^commit-hash: //p')
+SYSROOT  = $(shell rustc --print sysroot)
+RUSTC_ID = $(shell rustc -vV | sed -n 's/^commit-hash: //p')
 comma    := ,
-REMAP    := $(CURDIR)=/usr/src/sesscache $(foreach dir,$(CRATES),$(dir)=/usr/src/sesscache/vendor) \
+REMAP    = $(CURDIR)=/usr/src/sesscache $(foreach dir,$(CRATES),$(dir)=/usr/src/sesscache/vendor) \
             $(SYSROOT)/lib/rustlib/src/rust=/rustc/$(RUSTC_ID)
-SAME     := --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma))]' \
+SAME     = --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma))]' \
             --config 'env.CFLAGS.value="$(CFLAGS) $(addprefix -ffile-prefix-map=,$(REMAP))"' --config env.CFLAGS.force=true
 ifdef OFFLINE
 CRATES_FROM := --offline --locked --config 'source.crates-io.replace-with="vendor"' \
