@@ -42,8 +42,9 @@ MANPAGES := $(wildcard man/*.[1-8])
 EXTRAS   := $(if $(PROGRAM),$(COMPLETIONS) $(DEMO))
 
 # No path of this machine goes into the library: built in another directory, by another user or from vendor/ it is the
-# same, byte for byte. Looked up by builds only: `sudo make install` may have no rustc. A RUSTFLAGS in the environment takes the place of these.
-CRATES   := $(wildcard $(or $(CARGO_HOME),$(HOME)/.cargo)/registry/src/*)
+# same, byte for byte. Looked up by builds only: `sudo make install` may have no rustc. A RUSTFLAGS in the environment
+# takes the place of these.
+CRATES   = $(shell ls -d '$(or $(CARGO_HOME),$(HOME)/.cargo)'/registry/src/* 2>/dev/null)
 SYSROOT  = $(shell rustc --print sysroot)
 RUSTC_ID = $(shell rustc -vV | sed -n 's/^commit-hash: //p')
 comma    := ,
@@ -69,7 +70,7 @@ NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls
 NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
-.PHONY: all stage demo test bench check header install uninstall clean \
+.PHONY: all stage fetch demo test bench check header install uninstall clean \
         vendor test-reproducible test-cargo-c deny deb test-deb need-build need-demo need-test need-bench need-deb FORCE
 .DELETE_ON_ERROR:
 
@@ -87,8 +88,12 @@ stage: $(STAGE)/lib/libsesscache.so $(STAGE)/lib/libsesscache.a $(STAGE)/include
        $(addprefix $(STAGE)/bin/,$(EXAMPLES) $(PROGRAM))
 
 # Cargo knows best whether anything changed; when nothing did, the file keeps its time and nothing below is remade.
-$(RELEASE)/libsesscache.so: FORCE
+$(RELEASE)/libsesscache.so: fetch FORCE
 	$(CARGO) build --release --quiet $(FEATURES) $(SAME) $(CRATES_FROM)
+
+# The crates have a place before the build looks for it.
+fetch:
+	@$(if $(OFFLINE)$(CRATES),:,$(CARGO) fetch --quiet)
 
 $(STAGE)/lib/libsesscache.so.$(ABI): $(RELEASE)/libsesscache.so
 	install -D -m 755 $< $@
