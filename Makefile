@@ -11,21 +11,27 @@
 #   make miri       the pure modules under Miri
 #   make soak       a server under everything at once, for MINUTES=10; `make test` has 20 seconds of it
 #   make check      formatting, lints, documentation
-#   make header     write include/sesscache.h anew from src/
+#   make header     write include/sesscache.h and the lists in man/ anew from src/
 #   make manual     write man/sesscache.1 anew from the program
 #   make install    into $(DESTDIR)$(PREFIX), after `make`; `make uninstall` takes it away
+#   make deb        Debian packages, into $(TARGET)/deb; `make test-deb` installs them in a scratch root and uses them
+#   make vendor     copies of all crates into vendor/; then `make OFFLINE=1` builds without a network
+#   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
+#   make test-cargo-c        `cargo cinstall` must install what `make install` does; builds cargo-c first if need be
+#   make deny       licences, sources and advisories of all crates; builds cargo-deny first if need be
 #   make clean
 
 PREFIX  ?= /usr/local
-LIBDIR  ?= $(PREFIX)/lib
+LIBDIR  ?=
 DESTDIR ?=
 CARGO   ?= cargo
 CFLAGS  ?= -O2 -g
 
+override LIBDIR := $(or $(LIBDIR),$(PREFIX)/lib)
 BINDIR     := $(DESTDIR)$(PREFIX)/bin
 INCLUDEDIR := $(DESTDIR)$(PREFIX)/include
-MANDIR     := $(DESTDIR)$(PREFIX)/share/man
-EXAMPLEDIR := $(DESTDIR)$(PREFIX)/share/doc/sesscache/examples
+SHAREDIR   := $(DESTDIR)$(PREFIX)/share
+EXAMPLEDIR := $(SHAREDIR)/doc/sesscache/examples
 LIBRARYDIR := $(DESTDIR)$(LIBDIR)
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
@@ -37,12 +43,30 @@ RELEASE  := $(TARGET)/release
 STAGE    := $(TARGET)/stage
 EXAMPLES := $(patsubst c-examples/%.c,%,$(wildcard c-examples/*.c))
 PROGRAM  := sesscache
-MANPAGES := $(wildcard man/*.[1-8])
-
+FEATURES := --features cli
 # `sesscache demo`: the script, and the server and the client that it runs.
 DEMO        := libexec/sesscache/demo libexec/sesscache/prefork_server libexec/sesscache/resume_client
 COMPLETIONS := share/bash-completion/completions/sesscache share/zsh/site-functions/_sesscache \
                share/fish/vendor_completions.d/sesscache.fish
+MANPAGES := $(wildcard man/*.[1-8])
+# What goes with the program, as paths below the stage and below $(PREFIX): completions, and what it runs.
+EXTRAS   := $(if $(PROGRAM),$(COMPLETIONS) $(DEMO))
+
+# No path of this machine goes into the library: built in another directory, by another user or from vendor/ it is the
+# same, byte for byte. Looked up by builds only: `sudo make install` may have no rustc. A RUSTFLAGS in the environment
+# takes the place of these.
+CRATES   = $(shell ls -d '$(or $(CARGO_HOME),$(HOME)/.cargo)'/registry/src/* 2>/dev/null)
+SYSROOT  = $(shell rustc --print sysroot)
+RUSTC_ID = $(shell rustc -vV | sed -n 's/^commit-hash: //p')
+comma    := ,
+REMAP    = $(CURDIR)=/usr/src/sesscache $(foreach dir,$(CRATES),$(dir)=/usr/src/sesscache/vendor) \
+            $(SYSROOT)/lib/rustlib/src/rust=/rustc/$(RUSTC_ID)
+SAME     = --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma))]' \
+            --config 'env.CFLAGS.value="$(CFLAGS) $(addprefix -ffile-prefix-map=,$(REMAP))"' --config env.CFLAGS.force=true
+ifdef OFFLINE
+CRATES_FROM := --offline --locked --config 'source.crates-io.replace-with="vendor"' \
+            --config 'source.vendor.directory="$(CURDIR)/vendor"'
+endif
 
 WARNINGS := -std=c11 -Wall -Wextra -Wpedantic -Werror
 STAGED_PKG_CONFIG := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
@@ -58,6 +82,7 @@ NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls
               nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount \
               curl:curl libcurl:libcurl4-openssl-dev nss:libnss3-dev wolfssl:libwolfssl-dev \
               /usr/include/mbedtls/ssl.h:libmbedtls-dev \
+              /usr/include/lmdb.h:liblmdb-dev cmake:cmake meson:meson ninja:ninja-build mandoc:mandoc man:man-db \
               $(NEED_NGINX)
 
 NEED_SERVERS := $(NEED_DEMO) make:make $(NEED_NGINX) /usr/sbin/apache2:apache2 apxs:apache2-dev
@@ -68,9 +93,11 @@ NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/i
 
 NEED_SANITIZE := $(NEED_BUILD) g++:g++ readelf:binutils
 
-.PHONY: all stage demo test clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
-.PHONY: install uninstall clean FORCE
-.PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize
+NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
+
+.PHONY: all stage fetch demo test clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
+.PHONY: vendor test-reproducible test-cargo-c deny deb test-deb install uninstall clean FORCE
+.PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
 .DELETE_ON_ERROR:
 
 all: need-build stage
@@ -82,21 +109,29 @@ need-clients: ; @scripts/need $(NEED_CLIENTS)
 need-bench: ; @scripts/need $(NEED_BENCH)
 need-servers: ; @scripts/need $(NEED_SERVERS)
 need-sanitize: ; @scripts/need $(NEED_SANITIZE)
+need-deb:   ; @scripts/need $(NEED_DEB)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
-stage: $(STAGE)/lib/libsesscache.so $(STAGE)/include/sesscache.h $(STAGE)/lib/pkgconfig/sesscache.pc \
-       $(addprefix $(STAGE)/,$(addprefix bin/,$(EXAMPLES) $(PROGRAM)) $(DEMO) $(COMPLETIONS))
+stage: $(STAGE)/lib/libsesscache.so $(STAGE)/lib/libsesscache.a $(STAGE)/include/sesscache.h $(STAGE)/lib/pkgconfig/sesscache.pc \
+       $(addprefix $(STAGE)/,$(addprefix bin/,$(EXAMPLES) $(PROGRAM)) $(EXTRAS))
 
 # Cargo knows best whether anything changed; when nothing did, the file keeps its time and nothing below is remade.
-$(RELEASE)/libsesscache.so: FORCE
-	$(CARGO) build --release --quiet --features cli
+$(RELEASE)/libsesscache.so: fetch FORCE
+	$(CARGO) build --release --quiet $(FEATURES) $(SAME) $(CRATES_FROM)
+
+# The crates have a place before the build looks for it.
+fetch:
+	@$(if $(OFFLINE)$(CRATES),:,$(CARGO) fetch --quiet)
 
 $(STAGE)/lib/libsesscache.so.$(ABI): $(RELEASE)/libsesscache.so
 	install -D -m 755 $< $@
 
 $(STAGE)/lib/libsesscache.so: $(STAGE)/lib/libsesscache.so.$(ABI)
 	ln -sfn $(<F) $@
+
+$(STAGE)/lib/libsesscache.a: $(RELEASE)/libsesscache.so scripts/static-library include/sesscache.symbols
+	scripts/static-library $(RELEASE)/libsesscache.a include/sesscache.symbols $@
 
 $(STAGE)/include/sesscache.h: include/sesscache.h
 	install -D -m 644 $< $@
@@ -131,15 +166,15 @@ demo: need-demo
 	@$(STAGE)/bin/sesscache demo
 
 test: need-test stage
-	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --features cli
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(FEATURES) $(CRATES_FROM)
 
 clients: need-clients stage
 	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --test clients -- --include-ignored
 
 bench: need-bench
-	$(CARGO) bench --bench store
-	$(CARGO) bench --bench handshake
-	$(CARGO) bench --bench report
+	$(CARGO) bench --bench store $(SAME) $(CRATES_FROM)
+	$(CARGO) bench --bench handshake $(SAME) $(CRATES_FROM)
+	$(CARGO) bench --bench report $(SAME) $(CRATES_FROM)
 
 servers: need-servers stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) bench --quiet --bench servers -- \
@@ -184,39 +219,73 @@ check: need-build
 	$(CARGO) clippy --all-targets --features cli --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 
+# ---- without a network, and the same anywhere -----------------------------------------------------------------------
+
+vendor:
+	$(CARGO) vendor --quiet --locked --versioned-dirs vendor >/dev/null
+
+test-reproducible: need-build
+	scripts/test-reproducible
+
+# The advisories need their database, which only comes from the network: `cargo deny check advisories` by hand.
+deny:
+	scripts/cargo-tool cargo-deny 0.20.2 $(abspath $(TARGET)/tools)
+	$(TARGET)/tools/bin/cargo-deny check bans licenses sources
+
+# cargo-c takes minutes to build, once.
+test-cargo-c: need-build stage
+	scripts/cargo-tool cargo-c 0.10.24+cargo-0.98.0 $(abspath $(TARGET)/tools)
+	scripts/test-cargo-c $(abspath $(TARGET)/tools) $(abspath $(TARGET))
+
+# ---- packages ----------------------------------------------------------------------------------------------------
+
+deb: need-deb
+	scripts/make-deb $(TARGET)/deb
+
+test-deb: need-deb deb
+	scripts/test-deb $(TARGET)/deb
+
 header:
-	UPDATE=1 $(CARGO) test --quiet --test header
+	UPDATE=1 $(CARGO) test --quiet --test header --test manual_pages
 
 manual:
 	UPDATE=1 $(CARGO) test --quiet --features cli --test manual
 
 # ---- installing --------------------------------------------------------------------------------------------------
 
+manpage = $(SHAREDIR)/man/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
+# From the directory of the CMake files to that of the header.
+INCLUDE := $(shell realpath -m --relative-to='$(LIBDIR)/cmake/sesscache' '$(PREFIX)/include')
+fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@ABI@|$(ABI)|' \
+       -e 's|@INCLUDE@|$(INCLUDE)|' $(1) >$(2) && chmod 644 $(2)
+
+INSTALLED = $(addprefix $(LIBRARYDIR)/,libsesscache.so libsesscache.so.$(ABI) libsesscache.so.$(VERSION) libsesscache.a \
+              pkgconfig/sesscache.pc) $(INCLUDEDIR)/sesscache.h $(if $(PROGRAM),$(BINDIR)/sesscache) \
+            $(foreach page,$(MANPAGES),$(call manpage,$(page))) $(addprefix $(DESTDIR)$(PREFIX)/,$(EXTRAS))
+
 # Builds nothing: `sudo make install` would leave files of root's in the build directory.
 install:
-	@test -f $(RELEASE)/libsesscache.so || { echo 'Nothing is built yet. Run: make' >&2; exit 1; }
-	install -d $(LIBRARYDIR)/pkgconfig $(INCLUDEDIR) $(EXAMPLEDIR)
-	install -m 755 $(RELEASE)/libsesscache.so $(LIBRARYDIR)/libsesscache.so.$(VERSION)
+	@test -f $(STAGE)/lib/libsesscache.a || { echo 'Nothing is built yet. Run: make' >&2; exit 1; }
+	install -d $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake/sesscache $(INCLUDEDIR) $(EXAMPLEDIR)
+	install -m 755 $(STAGE)/lib/libsesscache.so.$(ABI) $(LIBRARYDIR)/libsesscache.so.$(VERSION)
 	ln -sfn libsesscache.so.$(VERSION) $(LIBRARYDIR)/libsesscache.so.$(ABI)
 	ln -sfn libsesscache.so.$(ABI) $(LIBRARYDIR)/libsesscache.so
-	install -m 644 $(RELEASE)/libsesscache.a $(LIBRARYDIR)/
+	install -m 644 $(STAGE)/lib/libsesscache.a $(LIBRARYDIR)/
 	install -m 644 include/sesscache.h $(INCLUDEDIR)/
-	sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' sesscache.pc.in \
-	    >$(LIBRARYDIR)/pkgconfig/sesscache.pc
-	chmod 644 $(LIBRARYDIR)/pkgconfig/sesscache.pc
+	$(call fill,sesscache.pc.in,$(LIBRARYDIR)/pkgconfig/sesscache.pc)
+	$(call fill,packaging/cmake/sesscache-config.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config.cmake)
+	$(call fill,packaging/cmake/sesscache-config-version.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config-version.cmake)
 	install -m 644 $(addprefix c-examples/,$(addsuffix .c,$(EXAMPLES))) $(EXAMPLEDIR)/
-	install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache
-	$(foreach file,$(DEMO),install -D -m 755 $(STAGE)/$(file) $(DESTDIR)$(PREFIX)/$(file) &&) true
-	$(foreach file,$(COMPLETIONS),install -D -m 644 $(STAGE)/$(file) $(DESTDIR)$(PREFIX)/$(file) &&) true
-	$(foreach page,$(MANPAGES),install -D -m 644 $(page) $(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)) &&) true
+	$(if $(PROGRAM),install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache)
+	@$(foreach page,$(MANPAGES),install -d $(dir $(call manpage,$(page))) && $(if $(shell test -L $(page) && echo link),cp -Pf,install -m 644) $(page) $(call manpage,$(page)) &&) true
+	@$(foreach file,$(EXTRAS),install -D -m $(if $(filter libexec/%,$(file)),755,644) $(STAGE)/$(file) $(DESTDIR)$(PREFIX)/$(file) &&) true
 	@$(if $(DESTDIR),,echo 'Run ldconfig when $(LIBDIR) is one of its directories.')
 
 uninstall:
-	rm -f $(addprefix $(LIBRARYDIR)/,libsesscache.so libsesscache.so.$(ABI) libsesscache.so.$(VERSION) libsesscache.a) \
-	    $(LIBRARYDIR)/pkgconfig/sesscache.pc $(INCLUDEDIR)/sesscache.h $(BINDIR)/sesscache \
-	    $(foreach page,$(MANPAGES),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(notdir $(page)))
-	rm -f $(addprefix $(DESTDIR)$(PREFIX)/,$(DEMO) $(COMPLETIONS))
-	rm -rf $(dir $(EXAMPLEDIR)) $(DESTDIR)$(PREFIX)/libexec/sesscache
+	rm -f $(INSTALLED)
+	rm -rf $(LIBRARYDIR)/cmake/sesscache $(SHAREDIR)/doc/sesscache $(DESTDIR)$(PREFIX)/libexec/sesscache
+	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake $(DESTDIR)$(PREFIX)/libexec \
+	    $(sort $(dir $(filter $(SHAREDIR)/%,$(INSTALLED)))) 2>/dev/null || true
 
 clean:
 	$(CARGO) clean

@@ -4,6 +4,8 @@
 
 mod c;
 mod clients;
+pub mod install;
+pub mod mdoc;
 mod process;
 mod server;
 
