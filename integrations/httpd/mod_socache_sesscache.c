@@ -15,7 +15,6 @@
 #include <http_protocol.h>
 #include <ap_provider.h>
 #include <ap_socache.h>
-#include <apr_lib.h>
 #include <apr_strings.h>
 #include <mod_status.h>
 #include <unixd.h>
@@ -55,8 +54,7 @@ static apr_status_t close_cache(void *data)
     return APR_SUCCESS;
 }
 
-/* Runs for `apachectl configtest` as well, so nothing is made here: the options are tried on a path at which no directory
- * can be. What is refused as invalid is then one of them. */
+/* Runs for `apachectl configtest` as well, so nothing is made here. */
 static const char *create(ap_socache_instance_t **out, const char *arg, apr_pool_t *tmp, apr_pool_t *pool)
 {
     ap_socache_instance_t *instance = apr_pcalloc(pool, sizeof *instance);
@@ -81,34 +79,26 @@ static const char *create(ap_socache_instance_t **out, const char *arg, apr_pool
             return apr_psprintf(tmp, "invalid directory %s", path);
     }
 
-    sesscache *none = NULL;
-    sesscache_status status = sesscache_open("/dev/null/none", instance->options, &none);
-    sesscache_close(none);
-    return status == SESSCACHE_INVALID ? apr_psprintf(tmp, "sesscache: %s", sesscache_errmsg()) : NULL;
+    return sesscache_check(instance->options) == SESSCACHE_OK ? NULL : apr_psprintf(tmp, "sesscache: %s", sesscache_errmsg());
 }
 
-static int has_option(const char *options, const char *name)
+/* An option given twice is refused: the administrator's own stays. */
+static const char *add_option(const char *options, const char *option, apr_pool_t *pool)
 {
-    size_t length = strlen(name);
-    for (const char *at = options; (at = strstr(at, name)) != NULL; at += length) {
-        if (at[length] == '=' && (at == options || apr_isspace(at[-1])))
-            return 1;
-    }
-    return 0;
+    const char *more = apr_psprintf(pool, "%s %s", options, option);
+    return sesscache_check(more) == SESSCACHE_OK ? more : options;
 }
 
 /* The children run as somebody else than the parent, and it is they who use the store. */
 static const char *complete_options(const ap_socache_instance_t *instance, const char *consumer, apr_pool_t *pool)
 {
-    const char *options = instance->options;
-    if (!has_option(options, "namespace"))
-        options = apr_psprintf(pool, "%s namespace=%s", options, consumer);
-    if (geteuid() == 0 && !has_option(options, "owner")) {
-        options = apr_psprintf(pool, "%s owner=%lu", options, (unsigned long)ap_unixd_config.user_id);
-        if (!has_option(options, "group"))
-            options = apr_psprintf(pool, "%s group=%lu", options, (unsigned long)ap_unixd_config.group_id);
-    }
-    return options;
+    const char *given = add_option(instance->options, apr_pstrcat(pool, "namespace=", consumer, NULL), pool);
+    if (geteuid() != 0)
+        return given;
+    const char *owned = add_option(given, apr_psprintf(pool, "owner=%lu", (unsigned long)ap_unixd_config.user_id), pool);
+    if (owned == given)
+        return given;
+    return add_option(owned, apr_psprintf(pool, "group=%lu", (unsigned long)ap_unixd_config.group_id), pool);
 }
 
 static apr_status_t init(ap_socache_instance_t *instance, const char *consumer, const struct ap_socache_hints *hints,

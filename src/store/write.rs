@@ -27,7 +27,7 @@ const fn piece(page: usize) -> usize {
 /// Expired records deleted along with a put.
 const EXPIRE_PER_PUT: usize = 16;
 /// Records outside the time order that a put beside them looks at. Each is likely not in the processor's cache. With four,
-/// one in five of those there has expired when as many expire as are put.
+/// one in four of those there has expired when as many expire as are put.
 const LOOKS_PER_PUT: usize = 4;
 /// A gate whose holder does not move for so many milliseconds is left behind with its generation.
 const STUCK: u64 = 1_000;
