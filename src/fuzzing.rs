@@ -12,8 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, process};
 
+type Target = fn(&[u8]);
+
 /// Every target: its name, which is that of its file in `fuzz/fuzz_targets` and its folder in `fuzz/seeds`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+const TARGETS: &[(&str, Target)] = &[
     ("calls", calls::calls),
     ("control", pages::control),
     ("damage", damage::damage),

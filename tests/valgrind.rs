@@ -1,6 +1,6 @@
 //! Memory: no error and no leak in a server with threads and in one that forks for every connection, from the first
-//! handshake to the end of every process; no error either in the C programs
-//! that use what servers use seldom.
+//! handshake to the end of every process; no error either in calls
+//! with NULL in every place.
 
 mod support;
 
@@ -80,11 +80,6 @@ fn program_is_clean(name: &str) {
 #[test]
 fn calls_with_null_touch_no_foreign_memory() {
     program_is_clean("null_arguments");
-}
-
-#[test]
-fn records_of_an_application_touch_no_foreign_memory() {
-    program_is_clean("opaque_records");
 }
 
 #[test]
