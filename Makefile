@@ -186,6 +186,7 @@ SECONDS ?= 600
 MINUTES ?= 10
 TARGETS ?=
 # Programs that a sanitizer has most to say about: threads, forks, handles, records.
+SANITIZED_SHORT := fork_and_threads opaque_records
 SANITIZED := attach_and_detach early_data fork_and_threads host_state_untouched lifecycle opaque_records
 
 fuzz: need-sanitize
@@ -203,7 +204,7 @@ sanitize: need-sanitize
 
 sanitize-short: need-sanitize
 	@scripts/nightly rust-src
-	@scripts/sanitize thread fork_and_threads
+	@scripts/sanitize thread $(SANITIZED_SHORT)
 
 miri: need-sanitize
 	@scripts/nightly rust-src miri

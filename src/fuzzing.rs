@@ -12,11 +12,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{fs, process};
 
-/// Looks at one input and panics when something is wrong.
-pub type Target = fn(&[u8]);
+type Target = fn(&[u8]);
 
 /// Every target: its name, which is that of its file in `fuzz/fuzz_targets` and its folder in `fuzz/seeds`.
-pub const TARGETS: &[(&str, Target)] = &[
+const TARGETS: &[(&str, Target)] = &[
     ("calls", calls::calls),
     ("control", pages::control),
     ("damage", damage::damage),

@@ -88,9 +88,8 @@ fn crash_loop(options: &str, command: impl Fn(u64) -> String) {
 
 #[test]
 fn writers_that_die_of_a_damaged_page_are_replaced_by_others_for_ever() {
-    for options in ["capacity=4MiB deadline=1s", "capacity=4MiB deadline=1s guard=on"] {
-        crash_loop(options, |seed| store::put_line(&Random(seed).id(32), data(seed), now() + 600));
-    }
+    // Without guard=on: what LMDB makes of such a page there depends on what happens to lie behind it.
+    crash_loop("capacity=4MiB deadline=1s", |seed| store::put_line(&Random(seed).id(32), data(seed), now() + 600));
 }
 
 #[test]

@@ -80,9 +80,10 @@ fn a_server_with_the_static_library_resumes_its_sessions() {
     let scratch = Scratch::new("static");
     let prefix = Prefix::install(scratch.path().join("prefix"), "lib");
     let (program, sources) = (scratch.path().join("program"), root().join("tests/c"));
-    let sources = [sources.join("tls13_chain_ends.c"), sources.join("tls.c")];
+    let sources =
+        ["tls13_chain_ends", "credentials", "saved", "tls", "workers"].map(|c| sources.join(format!("{c}.c")));
     let archive = prefix.libdir.join("libsesscache.a");
-    link_statically(&prefix, &[&archive], &[&sources[0], &sources[1]], &["-lpthread"], &program);
+    link_statically(&prefix, &[&archive], &sources.each_ref().map(|source| &**source), &["-lpthread"], &program);
     let mut command = prefix.command(&program);
     command.current_dir(scratch.path()).env("TMPDIR", scratch.path()).env_remove("LD_LIBRARY_PATH");
     run(&mut command, MINUTE, "").expect_success("a program of tests/c fails when it is linked statically");

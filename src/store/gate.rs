@@ -65,8 +65,9 @@ struct Page {
     shares: [Share; SHARES],
     /// When the gate was last passed, in ticks; tells a slow holder from a stuck one.
     since: AtomicU64,
-    /// Until this tick the file need not be checked again.
+    /// Until this tick the file need not be checked again, and which file that is, by its inode.
     trusted: AtomicU64,
+    trusted_file: AtomicU64,
     /// When processes died inside an operation, in ticks: the last few of them, in no order.
     deaths: [AtomicU64; DEATHS],
     /// Not 0: so many died within so short a time that the file is to be checked.
@@ -246,7 +247,7 @@ impl Gate {
         // The longest ago gives way. Two at the same instant may be noted as one.
         let first = deaths.iter().min_by_key(|death| death.load(Ordering::Relaxed));
         first.inspect(|death| death.store(now, Ordering::Relaxed));
-        self.trust_until(0);
+        self.trust(0, 0);
         let recent =
             |death: &AtomicU64| matches!(death.load(Ordering::Relaxed), at if at != 0 && at + DEATHS_WITHIN > now);
         if deaths.iter().all(recent) {
@@ -274,14 +275,16 @@ impl Gate {
         self.page.reserved.load(Ordering::Relaxed)
     }
 
-    /// Until this tick the data file counts as checked.
-    pub(crate) fn trusted_until(&self) -> u64 {
-        self.page.trusted.load(Ordering::Relaxed)
+    /// Whether the data file of this inode counts as checked. One put in its place does not.
+    pub(crate) fn is_trusted(&self, inode: u64) -> bool {
+        self.page.trusted_file.load(Ordering::Relaxed) == inode
+            && self.page.trusted.load(Ordering::Relaxed) > clock::ticks()
     }
 
-    /// Notes until when that is so.
-    pub(crate) fn trust_until(&self, tick: u64) {
-        self.page.trusted.store(tick, Ordering::Relaxed);
+    /// Notes that it does, for so many milliseconds.
+    pub(crate) fn trust(&self, inode: u64, millis: u64) {
+        self.page.trusted_file.store(inode, Ordering::Relaxed);
+        self.page.trusted.store(clock::ticks() + millis, Ordering::Relaxed);
     }
 
     /// Notes how far the data file is reserved.

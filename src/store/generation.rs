@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -217,12 +217,13 @@ fn is_large(data: &Path, gate: &Gate) -> bool {
 /// checked: at 0.4 s for a GiB the first session of a server would wait for too long.
 fn inspect_unused(directory: &Path, gate: &Gate) -> std::result::Result<(), String> {
     let data = directory.join("data.mdb");
-    if gate.trusted_until() > clock::ticks() || is_large(&data, gate) || is_in_use(directory) {
+    let inode = fs::metadata(&data).map_or(0, |meta| meta.ino());
+    if gate.is_trusted(inode) || is_large(&data, gate) || is_in_use(directory) {
         return Ok(());
     }
     let begin = Instant::now();
     if inspect(&data, gate.shape()).is_ok() {
-        gate.trust_until(clock::ticks() + begin.elapsed().as_millis() as u64 * RARELY);
+        gate.trust(inode, begin.elapsed().as_millis() as u64 * RARELY);
         return Ok(());
     }
     // Somebody may have opened it since then and moved pages under the eyes of the check: look again with writers held off.

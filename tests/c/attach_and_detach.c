@@ -67,6 +67,7 @@ static void after_detach_connections_are_full_and_openssl_is_as_before(const cha
         uint64_t options = SSL_CTX_get_options(server);
         struct pair *open_one;
         struct outcome first;
+        sesscache *cache;
 
         CHECK_OK(sesscache_enable(server, store, NULL));
         first = tls_here(server, (struct visit){.version = version});
@@ -84,7 +85,9 @@ static void after_detach_connections_are_full_and_openssl_is_as_before(const cha
         tls_talk(open_one);
         tls_end(open_one);
 
-        CHECK_OK(sesscache_attach(open_cache(store), server));
+        cache = open_cache(store);
+        CHECK_OK(sesscache_attach(cache, server));
+        sesscache_close(cache);
         CHECK(tls_here(server, (struct visit){.version = version, .offer = &first.newest}).resumed,
               "%s: an SSL_CTX attached again does not resume", tls_name(version));
         SSL_CTX_free(server);
