@@ -192,6 +192,7 @@ impl Store {
                 }
                 Ok(now) => {
                     let before = if current.keep { open(current.number - 1).ok() } else { None };
+                    [Some(&now), before.as_ref()].into_iter().flatten().for_each(|g| g.env.keep_out_of_core());
                     let mask = Mask::new(&control.mask);
                     return Ok(Opened { epoch, control, now, before, keys, mask });
                 }
@@ -210,8 +211,8 @@ impl Store {
         Err(Error::new(Status::Busy, "the store changes faster than it can be opened"))
     }
 
-    /// Looks, as a process that has just started, for others that died inside an operation, and if there were many of late,
-    /// for the reason. False when that is damage.
+    /// Looks, as a process that has just started and has not read a page yet, for others that died inside an operation, and if
+    /// there were many of late, for the reason. False when that is damage.
     fn is_fit(&self, generation: &Generation, control: &Control, known: bool) -> bool {
         if !known && control.reader_check_is_due(DEATHS) {
             generation.bury_readers();

@@ -137,7 +137,6 @@ impl Env {
         if info.me_mapsize as u64 != shape.capacity || file < needed || info.me_last_pgno >= env.pages {
             return Err(Fault::Damaged(ffi::MDB_INVALID));
         }
-        env.keep_out_of_core();
         Ok(env)
     }
 
@@ -217,8 +216,8 @@ impl Env {
         dead.max(0) as usize
     }
 
-    /// Finds the map by the address of the sentinel and leaves it out of core dumps.
-    fn keep_out_of_core(&self) {
+    /// Finds the map by the address of the sentinel and leaves it out of core dumps. The first look into the tree.
+    pub(crate) fn keep_out_of_core(&self) {
         let Ok(mut txn) = self.begin(ffi::MDB_RDONLY) else { return };
         let found = txn.get(SENTINEL).ok().flatten().map(|value| value.as_ptr() as usize & !(self.page - 1));
         if let Some(page) = found {
