@@ -30,6 +30,9 @@ const SHELL: &[(&str, Shell)] = &[
     ("make demo", Run { before: "export CONNECTIONS=20", after: "" }),
     ("make test", Not("this very test is a part of it")),
     ("make bench", Not("takes ten minutes of a quiet machine")),
+    ("make servers", Not("a step of CI of its own")),
+    ("make clients", Not("installs browsers and languages; docs/clients.md is its result")),
+    ("make soak", Not("runs for ten minutes; the tests have twenty seconds of it")),
     ("make && sudo make install", Run { before: "", after: "test -f \"$DESTDIR/usr/local/include/sesscache.h\"" }),
     ("cc -o myserver myserver.c $(pkg-config", Run { before: "cd $WORK", after: STARTS }),
     (
