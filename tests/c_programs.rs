@@ -40,6 +40,7 @@ c_programs! {
     early_data_replayed
     early_data_unprotected
     fork_and_threads
+    host_closes_descriptors
     host_state_untouched
     isolation
     lifecycle
