@@ -41,9 +41,11 @@ c_programs! {
     early_data_unprotected
     fork_and_threads
     host_closes_descriptors
+    host_leaves_in_the_middle
     host_state_untouched
     isolation
     lifecycle
+    no_memory_left
     null_arguments
     one_ticket_at_once
     opaque_records
