@@ -69,7 +69,8 @@ pub(crate) struct Store {
 
 /// What one process has open. Replaced whole when the control file's epoch moves.
 pub(crate) struct Opened {
-    epoch: u64,
+    /// As read when it was opened; 0 when it is to be opened anew whatever the control file says.
+    epoch: AtomicU64,
     control: Arc<Control>,
     now: Arc<Generation>,
     /// The generation before, until its last record has expired.
@@ -81,6 +82,22 @@ pub(crate) struct Opened {
 /// Whose record it is: names the namespace in keys and seals.
 #[derive(Clone, Copy)]
 pub(crate) struct Namespace<'a>(pub(crate) &'a str);
+
+impl Opened {
+    fn is_current(&self) -> bool {
+        self.epoch.load(Ordering::Relaxed) == self.control.epoch()
+    }
+
+    /// Whether the host has left the descriptors alone.
+    fn has_its_files(&self) -> bool {
+        [Some(&self.now), self.before.as_ref()].into_iter().flatten().all(|generation| generation.env.has_its_files())
+    }
+
+    /// Whoever uses it next in this process opens the files anew.
+    fn retire(&self) {
+        self.epoch.store(0, Ordering::Relaxed);
+    }
+}
 
 impl Store {
     /// Finds or makes the directory, its control file and its keys, and closes them again: daemons close descriptors
@@ -130,7 +147,7 @@ impl Store {
             return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
         }
         let opened = self.opened.update(OPENING, |found| match found {
-            Found::Mine(opened) if opened.epoch == opened.control.epoch() => Ok(Arc::clone(opened)),
+            Found::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
             found => self.open_now(found).map(Arc::new),
         });
         match opened {
@@ -179,7 +196,7 @@ impl Store {
                     .find(|g| g.number == number && Arc::ptr_eq(&control, &opened.control))
             };
             let open = |number: u64| match known(number) {
-                Some(generation) if mine => Ok(Arc::clone(generation)),
+                Some(generation) if mine && generation.env.has_its_files() => Ok(Arc::clone(generation)),
                 known => Generation::open(place, number, known.map(|g| Arc::clone(&g.gate))).map(Arc::new),
             };
             match open(current.number) {
@@ -194,7 +211,7 @@ impl Store {
                     let before = if current.keep { open(current.number - 1).ok() } else { None };
                     [Some(&now), before.as_ref()].into_iter().flatten().for_each(|g| g.env.keep_out_of_core());
                     let mask = Mask::new(&control.mask);
-                    return Ok(Opened { epoch, control, now, before, keys, mask });
+                    return Ok(Opened { epoch: AtomicU64::new(epoch), control, now, before, keys, mask });
                 }
                 // Replaced by another process since `current` was read: look again. Else it is of an earlier boot.
                 Err(Broken::Gone) if control.current() != current => {}
@@ -231,11 +248,11 @@ impl Store {
         match Control::open(&place.path) {
             Ok(control) => Ok(control),
             Err(Unusable::Missing | Unusable::Damaged) => {
-                self.log.say(Kind::Damage, log::WARNING, || {
-                    "the control file is gone or damaged: a new one begins".to_owned()
-                });
                 Control::replace(&place.path, default_shape(), place.access)
                     .map_err(|e| Error::system(format_args!("cannot write {}/control", place.path.display()), &e))?;
+                self.log.say(Kind::Damage, log::WARNING, || {
+                    "the control file was gone or damaged: a new one begins".to_owned()
+                });
                 Control::open(&place.path).map_err(|unusable| unusable_error(place, unusable))
             }
             Err(unusable) => Err(unusable_error(place, unusable)),

@@ -40,10 +40,13 @@ c_programs! {
     early_data_replayed
     early_data_unprotected
     fork_and_threads
+    host_closes_descriptors
+    host_leaves_in_the_middle
     host_state_untouched
     ids_of_the_host
     isolation
     lifecycle
+    no_memory_left
     null_arguments
     one_ticket_at_once
     opaque_records

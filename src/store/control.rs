@@ -265,6 +265,15 @@ impl Control {
         fs::symlink_metadata(directory.join("control")).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity)
     }
 
+    /// Whether another file is there in its place, or none. A directory that is out of reach since the process changed its
+    /// root or its user says neither: what is open goes on.
+    pub(crate) fn is_replaced(&self, directory: &Path) -> bool {
+        match fs::symlink_metadata(directory.join("control")) {
+            Ok(meta) => (meta.dev(), meta.ino()) != self.identity,
+            Err(e) => e.kind() == io::ErrorKind::NotFound && directory.exists(),
+        }
+    }
+
     /// Changes whenever there is something to look at again.
     #[inline]
     pub(crate) fn epoch(&self) -> u64 {

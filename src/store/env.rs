@@ -21,9 +21,14 @@ use super::id::SENTINEL;
 use crate::sys::files::{self, Access};
 use crate::sys::process;
 
+mod descriptors;
+mod fault;
 mod look;
 mod reader;
 
+use self::descriptors::Descriptors;
+use self::fault::check;
+pub(crate) use self::fault::Fault;
 pub(crate) use self::look::{lmdb_version, Slot};
 pub(crate) use self::reader::Reader;
 
@@ -35,56 +40,13 @@ const PAGE_MOST: usize = 0x8000;
 const READER_SLOT: u64 = 64;
 const LOCK_HEAD: u64 = 192;
 
-/// Why LMDB did not do it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// No free page: at put, at delete, or at commit.
-    Full,
-    /// Every reader slot is taken.
-    ReadersFull,
-    /// A process of another PID namespace has this process's number: this one cannot have a reader slot.
-    PidClash,
-    /// The pages contradict themselves.
-    Damaged(i32),
-    /// The system refused.
-    System(i32),
-}
-
-impl Fault {
-    fn from_code(code: libc::c_int) -> Fault {
-        match code {
-            ffi::MDB_MAP_FULL | ffi::MDB_TXN_FULL | libc::ENOSPC | libc::EDQUOT => Fault::Full,
-            ffi::MDB_READERS_FULL => Fault::ReadersFull,
-            libc::EAGAIN => Fault::PidClash,
-            code if code < 0 => Fault::Damaged(code),
-            code => Fault::System(code),
-        }
-    }
-
-    /// The error in words; never LMDB's own `Display`, which borrows a static buffer.
-    pub(crate) fn text(self) -> String {
-        match self {
-            Fault::Full => "no free page".to_owned(),
-            Fault::ReadersFull => "every reader slot is taken".to_owned(),
-            Fault::PidClash => "a process of another PID namespace has the same number".to_owned(),
-            Fault::Damaged(code) => format!("damaged ({:?})", lmdb::Error::from_err_code(code)),
-            Fault::System(code) => io::Error::from_raw_os_error(code).to_string(),
-        }
-    }
-}
-
-fn check(code: libc::c_int) -> Result<(), Fault> {
-    if code == 0 {
-        Ok(())
-    } else {
-        Err(Fault::from_code(code))
-    }
-}
-
 /// An open environment of this process.
 pub(crate) struct Env {
     raw: *mut ffi::MDB_env,
     process: u64,
+    descriptors: Descriptors,
+    /// Commits write through a descriptor, and not through the map.
+    guard: bool,
     /// Bytes of a page.
     pub(crate) page: usize,
     /// Pages of the whole map.
@@ -155,6 +117,8 @@ impl Env {
             let env = Env {
                 raw,
                 process: process::incarnation(),
+                descriptors: Descriptors::default(),
+                guard: shape.guard,
                 page: 0,
                 pages: 0,
                 tree_is_known: AtomicBool::new(false),
@@ -183,6 +147,8 @@ impl Env {
         // LMDB forgets it on the data file: a child that execs would inherit all sessions.
         // SAFETY: fcntl on a descriptor number.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+        // SAFETY: the environment is open.
+        self.descriptors = unsafe { Descriptors::of(self.raw, fd) };
         let mut stat = std::mem::MaybeUninit::<ffi::MDB_stat>::zeroed();
         // SAFETY: the environment is open; the struct is written whole.
         check(unsafe { ffi::mdb_env_stat(self.raw, stat.as_mut_ptr()) })?;
@@ -208,8 +174,17 @@ impl Env {
         self.info().me_last_pgno + 1
     }
 
+    /// Whether the descriptors still lead to the files of the store: a host may close whatever it does not know.
+    pub(crate) fn has_its_files(&self) -> bool {
+        self.descriptors.are_whole()
+    }
+
     /// Frees the slots of readers that died. Costs a system call per process attached.
     pub(crate) fn check_readers(&self) -> usize {
+        // LMDB asks the lock file who lives. Any other file would say that nobody does.
+        if !self.has_its_files() {
+            return 0;
+        }
         let mut dead = 0;
         // SAFETY: the environment is open.
         unsafe { ffi::mdb_reader_check(self.raw, &mut dead) };
@@ -267,6 +242,10 @@ impl Env {
     }
 
     fn write_alone<T>(&self, f: impl FnOnce(&mut Write<'_>) -> Result<T, Fault>) -> Result<T, Fault> {
+        // A commit would write pages into whatever file has the descriptor's number.
+        if self.guard && !self.descriptors.data_is_whole() {
+            return Err(Fault::Closed);
+        }
         let mut guard = AbortOnDrop(Some(self.begin(0)?));
         let done = match &mut guard.0 {
             Some(txn) => f(&mut Write { txn })?,
@@ -287,9 +266,15 @@ impl Env {
 
 impl Drop for Env {
     fn drop(&mut self) {
-        if self.process == process::incarnation() {
+        if self.process != process::incarnation() {
+            return;
+        }
+        // What else is there of it stays: closing would close files of the host.
+        if self.has_its_files() {
             // SAFETY: made in this process, and every transaction on it is gone: readers hold an Arc of it.
             unsafe { ffi::mdb_env_close(self.raw) };
+        } else {
+            process::keep_inherited(self.raw);
         }
     }
 }

@@ -40,10 +40,17 @@ impl Desk {
             };
             self.reader = Some(reader?);
         }
-        match &mut self.reader {
-            Some(reader) => reader.read(f),
-            None => Err(Fault::ReadersFull),
-        }
+        let Some(reader) = &mut self.reader else { return Err(Fault::ReadersFull) };
+        let mut f = Some(f);
+        let mut once = |txn: &mut Txn| f.take().map(|f| f(txn));
+        let done = match reader.read(&mut once) {
+            Err(Fault::SlotLost) => {
+                *reader = Reader::new(&self.generation.env)?;
+                reader.read(once)
+            }
+            done => done,
+        };
+        done.and_then(|done| done.ok_or(Fault::SlotLost))
     }
 }
 
@@ -84,7 +91,7 @@ impl Seat {
     }
 
     fn is_fresh(&self) -> bool {
-        self.process == process::incarnation() && self.opened.epoch == self.opened.control.epoch()
+        self.process == process::incarnation() && self.opened.is_current()
     }
 
     fn refresh(&mut self, store: &Arc<Store>) -> Result<()> {

@@ -8,7 +8,7 @@ use super::env::Fault;
 use super::evict::Sweep;
 use super::gate::Gate;
 use super::generation::{self, Generation};
-use super::{seat, Store};
+use super::{seat, Opened, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
 use crate::sys::clock;
@@ -48,7 +48,11 @@ impl Store {
         let _ = seat::with(self, |seat| {
             let opened = &seat.opened;
             let control = &opened.control;
-            if !first && (opened.keys.changed(&self.place.key) || !control.is_current_file(&self.place.path)) {
+            if !opened.has_its_files() {
+                self.open_anew(opened);
+                return None;
+            }
+            if !first && (opened.keys.changed(&self.place.key) || control.is_replaced(&self.place.path)) {
                 control.bump();
             }
             if !control.round_is_due(ROUND) {
@@ -90,6 +94,15 @@ impl Store {
         Some(sweep.committed().expired)
     }
 
+    /// The host has closed our descriptors, which daemons do that begin with a session too early.
+    #[cold]
+    fn open_anew(&self, opened: &Opened) {
+        self.log.say(Kind::Open, log::WARNING, || {
+            "the program has closed descriptors of the store: they are opened anew".to_owned()
+        });
+        opened.retire();
+    }
+
     /// Damage begins a new generation; anything else is said once.
     pub(super) fn note_fault(&self, generation: &Generation, fault: Fault) {
         match fault {
@@ -98,6 +111,7 @@ impl Store {
                 self.give_up(generation.number, "the store is damaged");
             }
             Fault::Full => {}
+            Fault::Closed => drop(self.obtain().map(|opened| self.open_anew(&opened))),
             fault => self.log.say(Kind::Bug, log::WARNING, || fault.text()),
         }
     }

@@ -81,6 +81,18 @@ pub(crate) fn is_locked_elsewhere(file: &File) -> bool {
     code != 0 || lock.l_type != libc::F_UNLCK as libc::c_short
 }
 
+/// Device and inode of what a descriptor leads to; `None` when it is closed.
+pub(crate) fn identity(descriptor: libc::c_int) -> Option<(u64, u64)> {
+    let mut found = std::mem::MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: fstat takes any number, and writes the struct whole on success.
+    if unsafe { libc::fstat(descriptor, found.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: fstat succeeded; all-zero was valid before as well.
+    let found = unsafe { found.assume_init() };
+    Some((found.st_dev, found.st_ino))
+}
+
 /// Opens an existing regular file for reading alone, following no symbolic link.
 pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;

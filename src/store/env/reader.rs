@@ -12,7 +12,7 @@ pub(crate) struct Reader {
     txn: Option<Txn>,
     process: u64,
     /// Kept so that the environment closes only after its readers.
-    _env: Arc<Env>,
+    env: Arc<Env>,
 }
 
 impl Reader {
@@ -21,7 +21,7 @@ impl Reader {
         let txn = env.begin(ffi::MDB_RDONLY)?;
         // SAFETY: a live read transaction.
         unsafe { ffi::mdb_txn_reset(txn.raw) };
-        Ok(Reader { txn: Some(txn), process: env.process, _env: Arc::clone(env) })
+        Ok(Reader { txn: Some(txn), process: env.process, env: Arc::clone(env) })
     }
 
     /// Runs `f` on a snapshot of this moment. No lock, no system call.
@@ -29,9 +29,22 @@ impl Reader {
     pub(crate) fn read<T>(&mut self, f: impl FnOnce(&mut Txn) -> T) -> Result<T, Fault> {
         let Some(txn) = &mut self.txn else { return Err(Fault::System(libc::EINVAL)) };
         // SAFETY: a reset read transaction of this process.
-        check(unsafe { ffi::mdb_txn_renew(txn.raw) })?;
+        let renewed = check(unsafe { ffi::mdb_txn_renew(txn.raw) });
+        if renewed == Err(Fault::SlotLost) {
+            self.give_up();
+        }
+        renewed?;
+        let Some(txn) = &mut self.txn else { return Err(Fault::SlotLost) };
         let scope = ResetOnDrop(txn);
         Ok(f(scope.0))
+    }
+
+    /// Lets go of a slot that others take for free: ending the transaction could empty one that is somebody else's by now.
+    #[cold]
+    fn give_up(&mut self) {
+        if let Some(txn) = self.txn.take() {
+            process::keep_inherited(txn);
+        }
     }
 }
 
@@ -47,6 +60,9 @@ impl Drop for ResetOnDrop<'_> {
 impl Drop for Reader {
     fn drop(&mut self) {
         if self.process == process::incarnation() {
+            if !self.env.has_its_files() {
+                self.give_up();
+            }
             if let Some(txn) = self.txn.take() {
                 txn.abort();
             }

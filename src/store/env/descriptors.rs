@@ -1,0 +1,87 @@
+//! The descriptors that LMDB keeps, and whether they are still its own.
+//!
+//! Daemons close every number from 3 on, and give the numbers to files of their own. LMDB would go on writing pages, asking
+//! for locks and closing under these numbers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use libc::c_int;
+use lmdb_sys as ffi;
+
+use crate::sys::files;
+
+/// A number, and device and inode of the file behind it.
+type Known = (c_int, (u64, u64));
+
+/// What an environment has open. Once lost it stays lost: a number may come to lead to the same file again, its locks do not.
+#[derive(Default)]
+pub(super) struct Descriptors {
+    data: Option<Known>,
+    lock: Option<Known>,
+    meta: Option<Known>,
+    lost: AtomicBool,
+}
+
+impl Descriptors {
+    /// Those of an environment that was opened a moment ago and has its data file under `data`.
+    ///
+    /// # Safety
+    /// `env` is an open environment.
+    pub(super) unsafe fn of(env: *mut ffi::MDB_env, data: c_int) -> Descriptors {
+        let known = |descriptor: c_int| files::identity(descriptor).map(|file| (descriptor, file));
+        // An MDB_env begins with the numbers of data, lock and, in guard mode, meta file (mdb.c). LMDB tells the first only.
+        // SAFETY: an MDB_env is larger than three numbers and aligned to a pointer.
+        let first = unsafe { *env.cast::<[c_int; 3]>() };
+        let [lock, meta] = if first[0] == data { [first[1], first[2]] } else { [-1, -1] };
+        Descriptors { data: known(data), lock: known(lock), meta: known(meta), lost: AtomicBool::new(false) }
+    }
+
+    /// Whether all of them are still what they were.
+    pub(super) fn are_whole(&self) -> bool {
+        self.check(&[self.data, self.lock, self.meta])
+    }
+
+    /// The same of the one that commits are written to.
+    pub(super) fn data_is_whole(&self) -> bool {
+        self.check(&[self.data])
+    }
+
+    fn check(&self, all: &[Option<Known>]) -> bool {
+        if self.lost.load(Ordering::Relaxed) {
+            return false;
+        }
+        let whole = all.iter().flatten().all(|(descriptor, file)| files::identity(*descriptor) == Some(*file));
+        if !whole {
+            self.lost.store(true, Ordering::Relaxed);
+        }
+        whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Env;
+    use crate::options::Options;
+    use crate::store::Store;
+    use std::os::fd::AsRawFd;
+
+    #[test]
+    fn a_descriptor_that_is_replaced_goes_unnoticed() {
+        for guard in ["off", "on"] {
+            let path = std::env::temp_dir().join(format!("sesscache-descriptors-{guard}-{}", std::process::id()));
+            let _ = std::fs::remove_dir_all(&path);
+            let options = Options::parse(&format!("capacity=1MiB guard={guard}")).unwrap();
+            let store = Store::open(&path, &options).unwrap();
+            let opened = store.obtain().unwrap();
+            let env: &Env = &opened.now.env;
+            assert!(env.has_its_files(), "guard={guard}: descriptors that nobody touched count as lost");
+            let (lock, _) = env.descriptors.lock.expect("LMDB's lock file is not where its source says");
+            assert_eq!(env.descriptors.meta.is_some(), guard == "on", "LMDB's meta file is not where its source says");
+            let other = std::fs::File::open("/dev/null").unwrap();
+            // SAFETY: dup2 replaces a number that nobody but the environment knows.
+            assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), lock) }, lock);
+            assert!(!env.has_its_files(), "guard={guard}: the lock file is gone and nothing is noticed");
+            std::fs::remove_dir_all(&path).unwrap();
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What LMDB's codes mean for the store.
+
+use std::io;
+
+use lmdb_sys as ffi;
+
+/// Why LMDB did not do it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// No free page: at put, at delete, or at commit.
+    Full,
+    /// Every reader slot is taken.
+    ReadersFull,
+    /// A process of another PID namespace has this process's number: this one cannot have a reader slot.
+    PidClash,
+    /// A thread's reader slot was given to another: this process had lost its locks, and others took it for dead.
+    SlotLost,
+    /// The host has closed the descriptors of the store, and may have given their numbers to files of its own.
+    Closed,
+    /// The pages contradict themselves.
+    Damaged(i32),
+    /// The system refused.
+    System(i32),
+}
+
+impl Fault {
+    pub(super) fn from_code(code: libc::c_int) -> Fault {
+        match code {
+            ffi::MDB_MAP_FULL | ffi::MDB_TXN_FULL | libc::ENOSPC | libc::EDQUOT => Fault::Full,
+            ffi::MDB_READERS_FULL => Fault::ReadersFull,
+            libc::EAGAIN => Fault::PidClash,
+            ffi::MDB_BAD_RSLOT => Fault::SlotLost,
+            code if code < 0 => Fault::Damaged(code),
+            code => Fault::System(code),
+        }
+    }
+
+    /// The error in words; never LMDB's own `Display`, which borrows a static buffer.
+    pub(crate) fn text(self) -> String {
+        match self {
+            Fault::Full => "no free page".to_owned(),
+            Fault::ReadersFull => "every reader slot is taken".to_owned(),
+            Fault::PidClash => "a process of another PID namespace has the same number".to_owned(),
+            Fault::SlotLost => "the reader slot is somebody else's".to_owned(),
+            Fault::Closed => "the host has closed the descriptors of the store".to_owned(),
+            Fault::Damaged(code) => format!("damaged ({:?})", lmdb::Error::from_err_code(code)),
+            Fault::System(code) => io::Error::from_raw_os_error(code).to_string(),
+        }
+    }
+}
+
+pub(super) fn check(code: libc::c_int) -> Result<(), Fault> {
+    if code == 0 {
+        Ok(())
+    } else {
+        Err(Fault::from_code(code))
+    }
+}
