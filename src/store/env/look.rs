@@ -4,7 +4,8 @@ use std::ffi::CStr;
 
 use lmdb_sys as ffi;
 
-use super::{check, Cursor, Env, Fault, Txn};
+use super::txn::Cursor;
+use super::{check, Env, Fault, Txn};
 
 /// A reader slot that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,230 @@
+//! A transaction, and what is done in one: look up, put, delete, walk from either end.
+
+use std::ptr;
+
+use lmdb_sys as ffi;
+
+use super::fault::{check, Fault};
+
+/// LMDB's number for the one unnamed tree (MAIN_DBI in mdb.c).
+const TREE: ffi::MDB_dbi = 1;
+/// Largest page of LMDB (mdb.c: MAX_PAGESIZE).
+const PAGE_MOST: usize = 0x8000;
+
+/// A transaction. No `Drop`: ending one is a decision.
+pub(crate) struct Txn {
+    pub(super) raw: *mut ffi::MDB_txn,
+}
+
+fn as_val(bytes: &[u8]) -> ffi::MDB_val {
+    ffi::MDB_val { mv_size: bytes.len(), mv_data: bytes.as_ptr() as *mut libc::c_void }
+}
+
+impl Txn {
+    pub(super) fn commit(self) -> Result<(), Fault> {
+        // SAFETY: a live transaction, used up here.
+        check(unsafe { ffi::mdb_txn_commit(self.raw) })
+    }
+
+    pub(super) fn abort(self) {
+        // SAFETY: a live transaction, used up here.
+        unsafe { ffi::mdb_txn_abort(self.raw) };
+    }
+
+    /// The value under `key`, where it lies in the map.
+    pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<&[u8]>, Fault> {
+        let mut key = as_val(key);
+        let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
+        // SAFETY: a live transaction; LMDB only reads the key.
+        match unsafe { ffi::mdb_get(self.raw, TREE, &mut key, &mut value) } {
+            // No value of ours fills a page: LMDB has read this length from a page that is damaged.
+            0 if value.mv_size > PAGE_MOST => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
+            // SAFETY: valid until the transaction ends or writes, which needs the `&mut self` that the result borrows.
+            0 => Ok(Some(unsafe { bytes_of(&value) })),
+            ffi::MDB_NOTFOUND => Ok(None),
+            code => Err(Fault::from_code(code)),
+        }
+    }
+
+    /// Entries in the tree.
+    pub(crate) fn entries(&mut self) -> Result<usize, Fault> {
+        self.stat(TREE).map(|stat| stat.ms_entries)
+    }
+
+    /// Pages that hold the tree.
+    pub(crate) fn used_pages(&mut self) -> Result<usize, Fault> {
+        let stat = self.stat(TREE)?;
+        Ok(stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages)
+    }
+
+    fn stat(&mut self, tree: ffi::MDB_dbi) -> Result<ffi::MDB_stat, Fault> {
+        let mut stat = std::mem::MaybeUninit::<ffi::MDB_stat>::zeroed();
+        // SAFETY: a live transaction; the struct is written whole.
+        check(unsafe { ffi::mdb_stat(self.raw, tree, stat.as_mut_ptr()) })?;
+        // SAFETY: as checked; zeroed is valid as well.
+        Ok(unsafe { stat.assume_init() })
+    }
+
+    /// Walks from the first key at or after `from` until `f` says stop.
+    pub(crate) fn walk(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
+        let mut cursor = Cursor::open(self)?;
+        let mut at = cursor.seek(ffi::MDB_SET_RANGE, from)?;
+        while let Some((key, value)) = at {
+            if !f(key, value) {
+                break;
+            }
+            at = cursor.seek(ffi::MDB_NEXT, &[])?;
+        }
+        Ok(())
+    }
+}
+
+/// A key and its value, where they lie in the map.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+
+pub(super) struct Cursor<'t> {
+    raw: *mut ffi::MDB_cursor,
+    _txn: &'t mut Txn,
+}
+
+impl<'t> Cursor<'t> {
+    pub(super) fn open(txn: &'t mut Txn) -> Result<Cursor<'t>, Fault> {
+        let mut raw = ptr::null_mut();
+        // SAFETY: a live transaction, borrowed for as long as the cursor lives.
+        check(unsafe { ffi::mdb_cursor_open(txn.raw, TREE, &mut raw) })?;
+        Ok(Cursor { raw, _txn: txn })
+    }
+
+    pub(super) fn seek(&mut self, op: ffi::MDB_cursor_op, key: &[u8]) -> Result<Option<Entry<'_>>, Fault> {
+        let mut key = as_val(key);
+        let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
+        // SAFETY: a live cursor; the key is read, and replaced by where it lies in the map.
+        match unsafe { ffi::mdb_cursor_get(self.raw, &mut key, &mut value, op) } {
+            0 => {
+                // SAFETY: valid until the cursor moves or deletes, which needs the `&mut self` that the result borrows.
+                let key = unsafe { bytes_of(&key) };
+                // SAFETY: as above.
+                let value = unsafe { bytes_of(&value) };
+                Ok(Some((key, value)))
+            }
+            ffi::MDB_NOTFOUND => Ok(None),
+            code => Err(Fault::from_code(code)),
+        }
+    }
+
+    fn delete(&mut self) -> Result<(), Fault> {
+        // SAFETY: a live cursor of a write transaction, on an entry.
+        check(unsafe { ffi::mdb_cursor_del(self.raw, 0) })
+    }
+}
+
+impl Drop for Cursor<'_> {
+    fn drop(&mut self) {
+        // SAFETY: a live cursor; LMDB wants it closed before its write transaction ends.
+        unsafe { ffi::mdb_cursor_close(self.raw) };
+    }
+}
+
+/// # Safety
+/// The value must come from LMDB, and its transaction must outlive the result unchanged.
+unsafe fn bytes_of<'a>(value: &ffi::MDB_val) -> &'a [u8] {
+    if value.mv_size == 0 {
+        return &[];
+    }
+    // SAFETY: by contract.
+    unsafe { std::slice::from_raw_parts(value.mv_data.cast(), value.mv_size) }
+}
+
+/// A write transaction in progress.
+pub(crate) struct Write<'t> {
+    txn: &'t mut Txn,
+}
+
+/// What to do with an entry on the way from the front.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Front {
+    /// Delete it and look at the next.
+    Delete,
+    /// Leave it and look at the next.
+    Skip,
+    /// Leave it and stop.
+    Stop,
+}
+
+impl<'t> Write<'t> {
+    pub(super) fn new(txn: &'t mut Txn) -> Write<'t> {
+        Write { txn }
+    }
+
+    /// For reading within.
+    pub(crate) fn txn(&mut self) -> &mut Txn {
+        self.txn
+    }
+
+    /// Puts in whatever place.
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
+        let mut key = as_val(key);
+        let mut value = as_val(value);
+        // SAFETY: a live write transaction; LMDB reads key and value.
+        check(unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, 0) })
+    }
+
+    /// Puts what is not there; false, with nothing put, when the key is.
+    pub(crate) fn insert(&mut self, key: &[u8], value: &[u8]) -> Result<bool, Fault> {
+        self.put_unless_there(key, value, ffi::MDB_NOOVERWRITE)
+    }
+
+    /// Puts behind the last key; false, with nothing put, when the key is not greater.
+    pub(crate) fn append(&mut self, key: &[u8], value: &[u8]) -> Result<bool, Fault> {
+        self.put_unless_there(key, value, ffi::MDB_APPEND)
+    }
+
+    fn put_unless_there(&mut self, key: &[u8], value: &[u8], flags: u32) -> Result<bool, Fault> {
+        let mut key = as_val(key);
+        let mut value = as_val(value);
+        // SAFETY: a live write transaction; LMDB reads key and value.
+        match unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, flags) } {
+            ffi::MDB_KEYEXIST => Ok(false),
+            code => check(code).map(|()| true),
+        }
+    }
+
+    /// Deletes; false when it was not there.
+    pub(crate) fn delete(&mut self, key: &[u8]) -> Result<bool, Fault> {
+        let mut key = as_val(key);
+        // SAFETY: a live write transaction; LMDB reads the key.
+        match unsafe { ffi::mdb_del(self.txn.raw, TREE, &mut key, ptr::null_mut()) } {
+            ffi::MDB_NOTFOUND => Ok(false),
+            code => check(code).map(|()| true),
+        }
+    }
+
+    /// Goes from the first key at or after `from`, deleting what `f` says.
+    pub(crate) fn sweep(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> Front) -> Result<(), Fault> {
+        let mut cursor = Cursor::open(self.txn)?;
+        let mut next = ffi::MDB_SET_RANGE;
+        loop {
+            match cursor.seek(next, from)?.map(|(key, value)| f(key, value)) {
+                Some(Front::Delete) => {
+                    cursor.delete()?;
+                    // After a delete the cursor stands on what followed, and NEXT returns that.
+                    next = ffi::MDB_NEXT;
+                }
+                Some(Front::Skip) => next = ffi::MDB_NEXT,
+                Some(Front::Stop) | None => return Ok(()),
+            }
+        }
+    }
+
+    /// Goes from the last key backwards, deleting while `f` says so.
+    pub(crate) fn sweep_back(&mut self, mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
+        let mut cursor = Cursor::open(self.txn)?;
+        while let Some((key, value)) = cursor.seek(ffi::MDB_LAST, &[])? {
+            if !f(key, value) {
+                break;
+            }
+            cursor.delete()?;
+        }
+        Ok(())
+    }
+}
