@@ -332,7 +332,8 @@ impl Store {
     pub(crate) fn issue_id(self: &Arc<Self>, life: Duration) -> Option<[u8; id::ID]> {
         seat::with(self, |seat| {
             let random = seat.random()?;
-            Some(seat.opened.mask.issue(clock::micros() + life.as_micros() as u64, &random))
+            let expiry = seat.next_moment(clock::micros() + life.as_micros() as u64);
+            Some(seat.opened.mask.issue(expiry, &random))
         })
         .ok()
         .flatten()

@@ -15,7 +15,11 @@ const STRICT: [&str; 4] = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 fn generated() -> String {
     let mut config = cbindgen::Config::from_file(root().join("cbindgen.toml")).expect("cbindgen.toml");
     config.trailer = Some(options());
-    let bindings = cbindgen::Builder::new().with_src(root().join("src/capi.rs")).with_config(config).generate();
+    let bindings = cbindgen::Builder::new()
+        .with_src(root().join("src/capi.rs"))
+        .with_src(root().join("src/capi/records.rs"))
+        .with_config(config)
+        .generate();
     let mut header = Vec::new();
     bindings.expect("the C API is beyond cbindgen").write(&mut header);
     String::from_utf8(header).expect("a header in UTF-8")

@@ -126,6 +126,10 @@ impl Model {
 
     /// Of a record that was found, or not, which is the same as what the model has.
     fn check(&mut self, name: usize, what: &str, found: bool) -> Result<(), TestCaseError> {
+        // Ids issued within a microsecond are told apart by ending up to a millisecond later.
+        if (self.ends[name]..self.ends[name].saturating_add(1_000)).contains(&self.now) {
+            return Ok(());
+        }
         let Some(held) = self.find(name) else {
             prop_assert!(!found, "{what} finds a record that is expired, taken, removed or was never stored");
             return Ok(());

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Input, Scratch};
+use crate::capi::records::*;
 use crate::capi::sesscache_status::{self, *};
 use crate::capi::*;
 use crate::sys::errno;

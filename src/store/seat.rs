@@ -67,6 +67,7 @@ pub(super) struct Seat {
     pub(super) shard: usize,
     pool: [u8; POOL * RANDOM],
     pool_left: usize,
+    last_moment: u64,
     process: u64,
     store: Arc<Store>,
 }
@@ -84,6 +85,7 @@ impl Seat {
             shard: opened.control.shard(),
             pool: [0; POOL * RANDOM],
             pool_left: 0,
+            last_moment: 0,
             process: process::incarnation(),
             opened,
             store: Arc::clone(store),
@@ -116,6 +118,16 @@ impl Seat {
         }
         self.opened = opened;
         Ok(())
+    }
+
+    /// A moment of expiry that is later than the last one, if that was of about the same time: ids of one microsecond would be
+    /// stored in the order of their random bytes, which halves pages.
+    pub(super) fn next_moment(&mut self, expiry: u64) -> u64 {
+        /// As many ids as a thread may be ahead of the clock.
+        const BURST: u64 = 1_000;
+        let behind = self.last_moment.wrapping_sub(expiry);
+        self.last_moment = if behind < BURST { self.last_moment + 1 } else { expiry };
+        self.last_moment
     }
 
     /// Random bytes for one id.
