@@ -49,6 +49,7 @@ c_programs! {
     null_arguments
     one_ticket_at_once
     opaque_records
+    other_local_user
     renegotiation
     same_as_openssl
     server_names
