@@ -35,6 +35,7 @@ macro_rules! c_programs {
 
 c_programs! {
     attach_and_detach
+    attackers
     client_auth
     early_data
     early_data_replayed
