@@ -46,6 +46,7 @@ c_programs! {
     host_state_untouched
     isolation
     lifecycle
+    narrow_stacks
     no_memory_left
     null_arguments
     one_ticket_at_once
