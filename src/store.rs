@@ -165,6 +165,7 @@ impl Store {
     /// third of its first lookup. Environments it opens for itself.
     fn open_now(&self, found: Found<'_, Opened>) -> Result<Opened> {
         let place = &self.place;
+        place.check_again()?;
         let _stdio = crate::sys::files::occupy_stdio().map_err(|e| Error::system("cannot open /dev/null", &e))?;
         let (known, mine) = match found {
             Found::Nothing => (None, false),

@@ -35,6 +35,7 @@ macro_rules! c_programs {
 
 c_programs! {
     attach_and_detach
+    attackers
     client_auth
     early_data
     early_data_replayed
@@ -46,10 +47,12 @@ c_programs! {
     ids_of_the_host
     isolation
     lifecycle
+    narrow_stacks
     no_memory_left
     null_arguments
     one_ticket_at_once
     opaque_records
+    other_local_user
     renegotiation
     same_as_openssl
     server_names

@@ -85,6 +85,15 @@ impl Place {
         })
     }
 
+    /// Looks again, where files are opened later than the directory was: another one in its place must be as private.
+    pub(crate) fn check_again(&self) -> Result<()> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(meta) if (meta.dev(), meta.ino()) != self.identity => check_directory(&self.path, &meta, self.access),
+            // What is missing or out of reach fails where it is opened.
+            _ => Ok(()),
+        }
+    }
+
     /// Why the directory would be refused by whoever opens it with owner and modes as they are.
     pub(crate) fn refusal(&self) -> Option<Error> {
         let meta = fs::symlink_metadata(&self.path);
