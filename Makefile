@@ -3,6 +3,7 @@
 #   make            build the library and lay out $(STAGE): header, library, pkg-config file, compiled examples
 #   make demo       show in a table what the cache does for a server of four processes
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
+#   make faults     the tests of kills and damage at random moments, many times as often; about 10 minutes
 #   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make check      formatting, lints, documentation
@@ -52,9 +53,10 @@ NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls
 
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
+FAULTS     := killed_workers stopped_process no_room damaged_store shared_directory
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
-.PHONY: all stage demo test clients bench check header manual install uninstall clean need-build need-demo need-test need-clients need-bench FORCE
+.PHONY: all stage demo test faults clients bench check header manual install uninstall clean need-build need-demo need-test need-clients need-bench FORCE
 .DELETE_ON_ERROR:
 
 all: need-build stage
@@ -114,6 +116,10 @@ demo: need-demo
 
 test: need-test stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --features cli
+
+faults: need-test stage
+	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --features cli --no-fail-fast \
+	    $(addprefix --test ,$(FAULTS)) -- --nocapture
 
 clients: need-clients stage
 	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --test clients -- --include-ignored
