@@ -3,6 +3,7 @@
 #   make            build the library and lay out $(STAGE): header, library, pkg-config file, compiled examples
 #   make demo       show in a table what the cache does for a server of four processes
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
+#   make faults     the tests of kills and damage at random moments, many times as often; about 10 minutes
 #   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make servers    Debian's servers with their own session caches and with sesscache, in one table; QUICK=1, JSON=FILE
@@ -89,13 +90,14 @@ NEED_SERVERS := $(NEED_DEMO) make:make $(NEED_NGINX) /usr/sbin/apache2:apache2 a
 
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
+FAULTS     := killed_workers stopped_process no_room damaged_store shared_directory
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
 NEED_SANITIZE := $(NEED_BUILD) g++:g++ readelf:binutils
 
 NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
 
-.PHONY: all stage fetch demo test clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
+.PHONY: all stage fetch demo test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
 .PHONY: vendor test-reproducible test-cargo-c deny deb test-deb install uninstall clean FORCE
 .PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
 .DELETE_ON_ERROR:
@@ -167,6 +169,10 @@ demo: need-demo
 
 test: need-test stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(FEATURES) $(CRATES_FROM)
+
+faults: need-test stage
+	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --features cli --no-fail-fast \
+	    $(addprefix --test ,$(FAULTS)) -- --nocapture
 
 clients: need-clients stage
 	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --test clients -- --include-ignored

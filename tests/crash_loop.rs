@@ -1,6 +1,7 @@
 //! A page of the store is damaged while servers have it open. LMDB believes its pages, so whoever meets that page dies, and so
 //! does the worker that takes his place, and the next: a server that never comes up again. After a few deaths somebody has to
-//! read the file without LMDB and begin a new store. And if the deaths were nobody's fault but the killer's, all must stay.
+//! read the file without LMDB and begin a new store.
+//! tests/killed_workers.rs has the deaths that are nobody's fault but the killer's: there, all must stay.
 
 #[path = "support/store.rs"]
 mod store;
@@ -100,34 +101,5 @@ fn writers_that_die_of_a_damaged_page_are_replaced_by_others_for_ever() {
 fn readers_that_die_of_a_damaged_page_are_replaced_by_others_for_ever() {
     for options in BOTH {
         crash_loop(options, |seed| format!("get {}", store::hex(&Random(seed).id(32))));
-    }
-}
-
-#[test]
-fn workers_that_are_killed_in_the_middle_cost_the_sessions_of_all() {
-    let scratch = Scratch::new("killed");
-    let path = scratch.join("store");
-    let mut keeper = Worker::open(&path, "deadline=1s");
-    let kept: Vec<_> = (0..200).map(|seed| (Random(seed).id(32), data(seed))).collect();
-    for (id, data) in &kept {
-        keeper.put(id, *data, now() + 600).expect("a record that is stored");
-    }
-    let before = keeper.stat("generation");
-    for round in 0..60_u64 {
-        let mut worker = Worker::open(&path, "deadline=1s");
-        // A pipe full of work, so that the signal meets it somewhere in the middle.
-        for n in 0..400 {
-            worker.say(&store::put_line(&Random(1_000 + round * 1_000 + n).id(32), data(n), now() + 600));
-            worker.say(&format!("get {}", store::hex(&kept[n as usize % kept.len()].0)));
-        }
-        std::thread::sleep(Duration::from_micros(200 + round * 37 % 900));
-        worker.signal(libc::SIGKILL);
-        drop(worker);
-        let (id, data) = &kept[round as usize];
-        assert!(keeper.get(id, *data), "round {round}: a session is gone because a worker was killed");
-    }
-    assert_eq!(keeper.stat("generation"), before, "workers that were killed make a sound store be given up");
-    for (id, data) in &kept {
-        assert!(keeper.get(id, *data), "a session is gone because workers were killed");
     }
 }

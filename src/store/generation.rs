@@ -25,8 +25,11 @@ use crate::sys::{clock, crypto};
 const RESERVE_WHOLE: u64 = 4 << 20;
 /// The least step of reserving: one transaction of 64 KiB records and evictions never needs as much.
 pub(crate) const RESERVE_STEP: u64 = 1 << 20;
-/// Milliseconds between two attempts to reserve on a full file system, and between two looks for dead readers.
+/// Milliseconds between two attempts to reserve on a full file system.
 const PAUSE: u64 = 1_000;
+/// Milliseconds between two looks for dead readers by one process: a busy store that a dead one pins is full within less than a
+/// second.
+const READERS_PAUSE: u64 = 100;
 /// Unfinished directories older than this were left by a dead maker.
 const ABANDONED: Duration = Duration::from_secs(60);
 /// A file is not checked again before so many times the check has passed. A server with a process per connection has
@@ -137,12 +140,12 @@ impl Generation {
         inspect(&self.data, self.gate.shape()).is_ok()
     }
 
-    /// Frees the slots of readers that died, at most once a second: it costs a system call per process attached.
+    /// Frees the slots of readers that died, at most ten times a second: it costs a system call per process attached.
     pub(crate) fn free_dead_readers(&self) -> bool {
         let now = clock::ticks();
         let due = self.readers_at.load(Ordering::Relaxed);
         now >= due
-            && self.readers_at.compare_exchange(due, now + PAUSE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+            && self.readers_at.compare_exchange(due, now + READERS_PAUSE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
             && self.bury_readers() > 0
     }
 

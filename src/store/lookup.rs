@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::env::{Fault, Txn};
-use super::evict::Sweep;
 use super::id::{Decoded, Key};
 use super::record::{self, flags, Header, Record};
 use super::seat::{self, Desk, Seat};
+use super::write::sweep_in;
 use super::{hash_name, name_hash, Namespace, Opened, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
@@ -232,25 +232,23 @@ impl Store {
         let generation = &desk.generation;
         let inside = self.enter(generation).map_err(|_| Miss::Unavailable)?;
         self.with_room(generation).map_err(|_| Miss::Unavailable)?;
-        let mut sweep = Sweep::begin(&inside, clock::coarse_micros());
-        let taken = generation.env.write(&inside, |write| {
+        let mut gone = false;
+        let taken = sweep_in(generation, &inside, clock::coarse_micros(), |write, sweep| {
             let same = if Header::read(seen).is_some_and(|header| header.has(flags::CONTINUED)) {
                 let mut current = Vec::with_capacity(seen.len());
                 copy_record(write.txn(), key, &mut current)? && current == seen
             } else {
                 write.txn().get(key.bytes())? == Some(seen)
             };
-            Ok(same && sweep.delete(write, key)?)
+            gone = same && sweep.delete(write, key)?;
+            Ok(())
         });
-        if taken.is_ok() {
-            sweep.committed();
-        }
         drop(inside);
-        let taken = taken.map_err(|fault| {
+        taken.map_err(|fault| {
             self.note_fault(generation, fault);
             Miss::Unavailable
         })?;
-        if taken {
+        if gone {
             Ok(())
         } else {
             Err(Miss::Absent)

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use super::env::{Env, Fault, Write};
+use super::env::{Fault, Write};
 use super::evict::{self, Sweep, Swept};
 use super::gate::Inside;
 use super::generation::{Generation, RESERVE_STEP};
@@ -202,15 +202,14 @@ impl Store {
             }
             Ok(())
         };
-        let swept = match sweep_in(env, inside, now, put) {
+        let swept = match sweep_in(generation, inside, now, put) {
             // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
             Err(Fault::Full) => {
-                generation.free_dead_readers();
-                let freed = sweep_in(env, inside, now, |write, sweep| {
+                let freed = sweep_in(generation, inside, now, |write, sweep| {
                     let less = write.txn().used_pages()?.saturating_sub(pieces + 8);
                     sweep.make_room(write, (less, less), key)
                 })?;
-                let mut swept = sweep_in(env, inside, now, put)?;
+                let mut swept = sweep_in(generation, inside, now, put)?;
                 swept.evicted += freed.evicted;
                 swept
             }
@@ -280,7 +279,7 @@ impl Store {
                 let inside = self.enter(generation)?;
                 self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
                 let batch = (most - gone).min(evict::MOST);
-                let swept = sweep_in(&generation.env, &inside, now, |write, sweep| {
+                let swept = sweep_in(generation, &inside, now, |write, sweep| {
                     sweep.expire(write, batch)?;
                     if generation.gate.has_foreign() {
                         sweep.expire_outside(write, OUTSIDERS, batch, usize::MAX)?;
@@ -383,21 +382,30 @@ impl Store {
 }
 
 /// Makes the changes of `f` in one transaction.
-fn sweep_in<'g>(
-    env: &Env,
+///
+/// A reader that was killed in its snapshot pins every page that is freed after it, until a store with room has none. So before
+/// anything is given up for lack of room, dead readers are looked for, and `f` has a second try if there were any.
+pub(super) fn sweep_in<'g>(
+    generation: &Generation,
     inside: &Inside<'g>,
     now: u64,
-    f: impl FnOnce(&mut Write<'_>, &mut Sweep<'g>) -> std::result::Result<(), Fault>,
+    mut f: impl FnMut(&mut Write<'_>, &mut Sweep<'g>) -> std::result::Result<(), Fault>,
 ) -> std::result::Result<Swept, Fault> {
-    let mut sweep = Sweep::begin(inside, now);
-    env.write(inside, |write| f(write, &mut sweep))?;
-    Ok(sweep.committed())
+    let mut attempt = || {
+        let mut sweep = Sweep::begin(inside, now);
+        generation.env.write(inside, |write| f(write, &mut sweep))?;
+        Ok(sweep.committed())
+    };
+    match attempt() {
+        Err(Fault::Full) if generation.free_dead_readers() => attempt(),
+        other => other,
+    }
 }
 
 /// Deletes a whole record; false when it was not there.
 fn delete(generation: &Generation, inside: &Inside<'_>, key: &Key) -> std::result::Result<bool, Fault> {
     let mut there = false;
-    sweep_in(&generation.env, inside, clock::coarse_micros(), |write, sweep| {
+    sweep_in(generation, inside, clock::coarse_micros(), |write, sweep| {
         there = sweep.delete(write, key)?;
         Ok(())
     })?;

@@ -82,6 +82,15 @@ pub fn open(path: &Path, options: &str) -> Cache {
     Cache::open(path, &options).unwrap_or_else(|e| panic!("{} does not open: {e}", path.display()))
 }
 
+/// The long form of tests that try something at random moments: SESSCACHE_LONG=1, as `make faults` sets it.
+pub fn tries(short: u64, long: u64) -> u64 {
+    if std::env::var_os("SESSCACHE_LONG").is_some_and(|value| value == "1") {
+        long
+    } else {
+        short
+    }
+}
+
 /// Seconds since 1970.
 pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs() as i64
@@ -403,6 +412,17 @@ impl Worker {
         // SAFETY: kill touches no memory; the child is not yet reaped, so the number is still its own.
         let code = unsafe { libc::kill(self.pid(), signal) };
         assert_eq!(code, 0, "worker {} is gone", self.pid());
+    }
+
+    /// Kills it and says how it ended, which may have been before.
+    pub fn kill(mut self) -> ExitStatus {
+        let _ = self.child.kill();
+        self.child.wait().expect("wait for a killed worker")
+    }
+
+    /// How it ended, if it did.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("look at a worker")
     }
 
     /// No more commands; the worker must end well.
