@@ -7,4 +7,5 @@ pub(crate) mod clock;
 pub(crate) mod crypto;
 pub(crate) mod errno;
 pub(crate) mod files;
+mod memory;
 pub(crate) mod process;

@@ -48,6 +48,7 @@ c_programs! {
     isolation
     lifecycle
     narrow_stacks
+    no_memory_for_the_store
     no_memory_left
     null_arguments
     one_ticket_at_once

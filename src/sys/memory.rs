@@ -1,0 +1,162 @@
+//! Memory that does not run out in the middle of a handshake: Rust ends the process when an allocation fails, and that process
+//! is a server that could have gone on.
+//!
+//! Behind the system's allocator stands a reserve. It is used when the system has nothing, which is when an address space or a
+//! cgroup is full, and is whole again as soon as everything taken from it is given back: an operation needs a few hundred
+//! bytes, opening a store some twenty kilobytes, and keeps little of it.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::UnsafeCell;
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Enough for several threads with the largest records. Never touched as long as there is memory, so it costs none.
+const RESERVE: usize = 512 * 1024;
+
+struct Memory {
+    bytes: Bytes,
+    /// Bytes handed out from the start of the reserve (upper half), and how many pieces of them are in use (lower half).
+    taken: AtomicU64,
+}
+
+#[repr(C, align(64))]
+struct Bytes(UnsafeCell<[u8; RESERVE]>);
+
+// SAFETY: no reference to the bytes is ever made; `taken` gives each of them to one holder at a time.
+unsafe impl Sync for Bytes {}
+
+#[global_allocator]
+static MEMORY: Memory = Memory { bytes: Bytes(UnsafeCell::new([0; RESERVE])), taken: AtomicU64::new(0) };
+
+impl Memory {
+    fn start(&self) -> *mut u8 {
+        self.bytes.0.get().cast()
+    }
+
+    fn is_reserve(&self, pointer: *mut u8) -> bool {
+        (pointer as usize).wrapping_sub(self.start() as usize) < RESERVE
+    }
+
+    #[cold]
+    fn take(&self, layout: Layout) -> *mut u8 {
+        let mut seen = self.taken.load(Ordering::Acquire);
+        loop {
+            let used = (seen >> 32) as usize;
+            // The start is aligned to 64: more is asked for by nobody, and refused.
+            let at = used.next_multiple_of(layout.align());
+            let Some(end) = at.checked_add(layout.size()).filter(|end| *end <= RESERVE && layout.align() <= 64) else {
+                return ptr::null_mut();
+            };
+            let next = (end as u64) << 32 | ((seen & 0xFFFF_FFFF) + 1);
+            match self.taken.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
+                // SAFETY: `at` lies within the reserve.
+                Ok(_) => return unsafe { self.start().add(at) },
+                Err(other) => seen = other,
+            }
+        }
+    }
+
+    #[cold]
+    fn give_back(&self) {
+        let last_goes = |seen: u64| {
+            let left = (seen & 0xFFFF_FFFF) - 1;
+            Some(if left == 0 { 0 } else { seen >> 32 << 32 | left })
+        };
+        let _ = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, last_goes);
+    }
+
+    /// Another place for what is in `pointer`.
+    ///
+    /// # Safety
+    /// `pointer` was allocated here with `layout`.
+    #[cold]
+    unsafe fn move_to(&self, new: *mut u8, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        if !new.is_null() {
+            // SAFETY: both are as large as the smaller of the two sizes, and different allocations.
+            unsafe { ptr::copy_nonoverlapping(pointer, new, layout.size().min(size)) };
+            // SAFETY: by contract.
+            unsafe { self.dealloc(pointer, layout) };
+        }
+        new
+    }
+}
+
+// SAFETY: every block comes from the system's allocator or is a piece of the reserve that nobody else has, of the size and
+// alignment asked for; which of the two is told by its address. Nothing here unwinds.
+unsafe impl GlobalAlloc for Memory {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: by contract.
+        let block = unsafe { System.alloc(layout) };
+        if block.is_null() {
+            return self.take(layout);
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        if self.is_reserve(pointer) {
+            return self.give_back();
+        }
+        // SAFETY: by contract, and not a piece of the reserve.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: by contract.
+        let block = unsafe { System.alloc_zeroed(layout) };
+        if !block.is_null() {
+            return block;
+        }
+        let block = self.take(layout);
+        if !block.is_null() {
+            // SAFETY: the piece has that size.
+            unsafe { ptr::write_bytes(block, 0, layout.size()) };
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: by contract the size is not 0 and does not overflow when rounded up to the alignment.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if !self.is_reserve(pointer) {
+            // SAFETY: by contract, and not a piece of the reserve.
+            let moved = unsafe { System.realloc(pointer, layout, size) };
+            if !moved.is_null() {
+                return moved;
+            }
+            // SAFETY: by contract; a realloc that fails leaves the block as it was.
+            return unsafe { self.move_to(self.take(wanted), pointer, layout, size) };
+        }
+        // SAFETY: by contract.
+        let new = unsafe { self.alloc(wanted) };
+        // SAFETY: by contract.
+        unsafe { self.move_to(new, pointer, layout, size) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_the_reserve_overlap_or_are_lost() {
+        // Not the one that this very test allocates from.
+        static OTHER: Memory = Memory { bytes: Bytes(UnsafeCell::new([0; RESERVE])), taken: AtomicU64::new(0) };
+        let memory = &OTHER;
+        let layout = Layout::from_size_align(1000, 16).unwrap();
+        let pieces: Vec<_> = (0..100).map(|_| memory.take(layout) as usize).collect();
+        for (n, piece) in pieces.iter().enumerate() {
+            assert_eq!(piece % 16, 0);
+            assert!(memory.is_reserve(*piece as *mut u8), "piece {n} lies outside of the reserve");
+            assert!(n == 0 || *piece >= pieces[n - 1] + 1000, "pieces {n} and the one before overlap");
+        }
+        assert!(memory.take(Layout::from_size_align(RESERVE, 1).unwrap()).is_null(), "more than there is was given");
+        pieces.iter().for_each(|_| memory.give_back());
+        assert_eq!(memory.taken.load(Ordering::Relaxed), 0, "what was given back is lost");
+        assert!(!memory.take(Layout::from_size_align(RESERVE, 1).unwrap()).is_null());
+    }
+}
