@@ -224,7 +224,7 @@ impl Store {
         seat::with(self, |seat| {
             let now = clock::coarse_micros();
             let (_, narrow) = namespace_hash(&seat.opened, namespace);
-            let session = super::lookup::locate(seat, id, namespace, now).ok();
+            let session = super::lookup::locate(seat, id, namespace, now).ok().map(|(key, _)| key);
             let keys = [session, Key::opaque(narrow, id)];
             let mut removed = false;
             for desk in [Some(&seat.now), seat.before.as_ref()].into_iter().flatten() {
