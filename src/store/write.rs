@@ -328,7 +328,11 @@ impl Store {
     pub(super) fn with_room(&self, generation: &Generation) -> std::result::Result<(), Fault> {
         let shape = generation.gate.shape();
         let reserved = generation.gate.reserved();
-        if shape.guard || reserved >= shape.capacity {
+        if shape.guard {
+            // Written with pwrite(2), which a limit that was lowered since the store was opened answers with SIGXFSZ.
+            return if files::exceeds_file_limit(shape.capacity) { Err(Fault::Full) } else { Ok(()) };
+        }
+        if reserved >= shape.capacity {
             return Ok(());
         }
         let page = generation.env.page as u64;
