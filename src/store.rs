@@ -184,7 +184,9 @@ impl Store {
         };
         for _ in 0..ATTEMPTS {
             let control = match known {
-                Some(opened) if opened.control.is_current_file(&place.path) => Arc::clone(&opened.control),
+                Some(opened) if opened.control.is_current_file(&place.path) && opened.control.wanted().is_sane() => {
+                    Arc::clone(&opened.control)
+                }
                 _ => Arc::new(self.open_control()?),
             };
             let epoch = control.epoch();

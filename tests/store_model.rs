@@ -103,6 +103,8 @@ struct Model {
 struct Held {
     data: Data,
     expires: i64,
+    /// When its id ends. One that had ended when the record was put is a number like those of the application's own choice.
+    ends: i64,
     generation: u64,
 }
 
@@ -121,7 +123,7 @@ impl Model {
     /// The record that must be found, unless it was evicted.
     fn find(&self, name: usize) -> Option<&Held> {
         let held = self.records.get(&name)?;
-        (self.now < held.expires * 1_000_000 && self.now < self.ends[name]).then_some(held)
+        (self.now < held.expires * 1_000_000 && self.now < held.ends).then_some(held)
     }
 
     /// Of a record that was found, or not, which is the same as what the model has.
@@ -179,7 +181,8 @@ fn run(options: &str, clock: &Clock, steps: &[Step], seed: u64) -> Result<u64, T
                 let expires = model.now / 1_000_000 + after;
                 let put = worker.put(&model.ids[name], data, expires);
                 prop_assert_eq!(put, Ok(()), "a record is not stored");
-                model.records.insert(name, Held { data, expires, generation: model.generation });
+                let ends = if model.now < model.ends[name] { model.ends[name] } else { i64::MAX };
+                model.records.insert(name, Held { data, expires, ends, generation: model.generation });
             }
             Op::Get(name) | Op::Take(name) => {
                 if model.ids[name].is_empty() {

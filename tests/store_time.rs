@@ -6,7 +6,7 @@ mod store;
 
 use std::time::{Duration, Instant};
 
-use store::{Clock, Data, Random, Scratch, Worker};
+use store::{now, Clock, Data, Random, Scratch, Worker};
 
 store::workers!(work);
 
@@ -67,6 +67,20 @@ fn a_record_ends_a_moment_early_or_is_returned_a_moment_late() {
         }
     }
     assert!(workers[0].stat("misses_expired") > 0, "nobody counts lookups of what has expired");
+}
+
+/// To the store an id of the application's own choice is a number like any other, and some read like an id that it gave out
+/// long ago.
+#[test]
+fn a_record_under_an_id_that_reads_like_an_expired_one_is_never_found() {
+    let scratch = Scratch::new("reads-expired");
+    let mut worker = Worker::open(&scratch.join("store"), "deadline=1s");
+    let id = worker.issue(Duration::from_millis(1));
+    std::thread::sleep(Duration::from_millis(50));
+    let data = Data { len: 200, seed: 1 };
+    worker.put(&id, data, now() + 600).expect("a record that is stored");
+    assert!(worker.get(&id, data), "what was stored a moment ago is called expired");
+    assert!(worker.take(&id, data), "what was stored a moment ago cannot be taken");
 }
 
 #[test]

@@ -197,7 +197,9 @@ impl Control {
         let temporary =
             directory.join(format!("control.{:016x}", u64::from_ne_bytes(secret[32..40].try_into().expect("8 bytes"))));
         crypto::cleanse(&mut secret);
-        let written = files::create(&temporary, access).and_then(|mut file| file.write_all(&bytes));
+        let allowed = files::within_file_limit(bytes.len() as u64);
+        let written =
+            allowed.and_then(|()| files::create(&temporary, access)).and_then(|mut file| file.write_all(&bytes));
         let placed = written.and_then(|()| place(&temporary, &directory.join("control")));
         let _ = fs::remove_file(&temporary);
         placed

@@ -258,6 +258,10 @@ fn inspect(data: &Path, shape: Shape) -> std::result::Result<(), Damage> {
 }
 
 fn build(place: &Place, mut shape: Shape) -> Result<PathBuf> {
+    // Zeroed under our eyes, the control page would ask for a lock file of 256 GiB.
+    if !shape.is_sane() {
+        return Err(Error::new(Status::Format, format!("{}/control is damaged", place.path.display())));
+    }
     if files::exceeds_file_limit(shape.capacity) {
         return Err(limit_too_low());
     }

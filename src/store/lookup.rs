@@ -108,9 +108,11 @@ impl Store {
         open: impl FnOnce(&Header, &[u8]) -> R,
     ) -> std::result::Result<R, Miss> {
         let place = |seat: &Seat, now: u64| match seat.opened.mask.decode(id, now, Store::latest(now)) {
-            Decoded::Ours(key) => Ok(key),
-            Decoded::Expired => Err(Miss::Expired),
-            Decoded::Foreign => Key::opaque(namespace_hash(&seat.opened, namespace).1, id).ok_or(Miss::Absent),
+            Decoded::Ours(key) => Ok((key, Miss::Absent)),
+            other => {
+                let absent = if matches!(other, Decoded::Expired) { Miss::Expired } else { Miss::Absent };
+                Key::opaque(namespace_hash(&seat.opened, namespace).1, id).map(|key| (key, absent)).ok_or(absent)
+            }
         };
         let judge = |header: &Header, _: &[u8; TAG], names: Names<'_>| {
             let mine = header.has(flags::OPAQUE) && header.namespace == names.namespace(namespace);
@@ -121,7 +123,7 @@ impl Store {
 
     fn find<R>(
         self: &Arc<Self>,
-        place: impl FnOnce(&Seat, u64) -> std::result::Result<Key, Miss>,
+        place: impl FnOnce(&Seat, u64) -> std::result::Result<(Key, Miss), Miss>,
         namespace: Namespace<'_>,
         judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
         open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> std::result::Result<R, Miss>,
@@ -129,7 +131,10 @@ impl Store {
         self.upkeep();
         let found = seat::with(self, |seat| {
             let now = clock::coarse_micros();
-            let found = place(seat, now).and_then(|key| self.find_at(seat, &key, now, namespace, judge, open));
+            let found = place(seat, now).and_then(|(key, absent)| {
+                let found = self.find_at(seat, &key, now, namespace, judge, open);
+                found.map_err(|miss| if miss == Miss::Absent { absent } else { miss })
+            });
             let counter = found.as_ref().map_or_else(|miss| miss.counter(), |_| Counter::Hits);
             seat.opened.control.count(seat.shard, counter, 1);
             found
@@ -314,18 +319,23 @@ pub(super) fn hash_namespace(secret: &[u8; 16], namespace: Namespace<'_>) -> (u6
     (wide, (wide >> 32) as u32 | 1)
 }
 
-/// Where `id` lies, if this store may have it at all.
-pub(super) fn locate(seat: &Seat, id: &[u8], namespace: Namespace<'_>, now: u64) -> std::result::Result<Key, Miss> {
-    match seat.opened.mask.decode(id, now, Store::latest(now)) {
-        Decoded::Ours(key) => Ok(key),
-        Decoded::Expired => Err(Miss::Expired),
-        Decoded::Foreign => {
-            let any = seat.now.generation.gate.has_foreign()
-                || seat.before.as_ref().is_some_and(|desk| desk.generation.gate.has_foreign());
-            let key = if any { Key::foreign(namespace_hash(&seat.opened, namespace).1, id) } else { None };
-            key.ok_or(Miss::Foreign)
-        }
-    }
+/// Where `id` lies, if this store may have it at all, and what it is when nothing lies there. One of some 600,000 ids made
+/// elsewhere reads like one of ours that has expired, so those are looked up as well.
+pub(super) fn locate(
+    seat: &Seat,
+    id: &[u8],
+    namespace: Namespace<'_>,
+    now: u64,
+) -> std::result::Result<(Key, Miss), Miss> {
+    let (absent, otherwise) = match seat.opened.mask.decode(id, now, Store::latest(now)) {
+        Decoded::Ours(key) => return Ok((key, Miss::Absent)),
+        Decoded::Expired => (Miss::Expired, Miss::Expired),
+        Decoded::Foreign => (Miss::Absent, Miss::Foreign),
+    };
+    let any = seat.now.generation.gate.has_foreign()
+        || seat.before.as_ref().is_some_and(|desk| desk.generation.gate.has_foreign());
+    let key = if any { Key::foreign(namespace_hash(&seat.opened, namespace).1, id) } else { None };
+    key.map(|key| (key, absent)).ok_or(otherwise)
 }
 
 pub(super) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> std::result::Result<bool, Fault> {

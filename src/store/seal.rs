@@ -120,7 +120,9 @@ fn write_new_key(path: &Path, access: Access, place: impl Fn(&Path, &Path) -> io
     }
     let name = u64::from_ne_bytes(secret[KEY..].try_into().expect("8 bytes"));
     let temporary = path.with_file_name(format!("key.{name:016x}"));
-    let written = files::create(&temporary, access).and_then(|mut file| file.write_all(&secret[..KEY]));
+    let allowed = files::within_file_limit(KEY as u64);
+    let written =
+        allowed.and_then(|()| files::create(&temporary, access)).and_then(|mut file| file.write_all(&secret[..KEY]));
     crypto::cleanse(&mut secret);
     let placed = written.and_then(|()| place(&temporary, path));
     let _ = fs::remove_file(&temporary);

@@ -228,7 +228,7 @@ impl Store {
         seat::with(self, |seat| {
             let now = clock::coarse_micros();
             let (_, narrow) = namespace_hash(&seat.opened, namespace);
-            let session = super::lookup::locate(seat, id, namespace, now).ok();
+            let session = super::lookup::locate(seat, id, namespace, now).ok().map(|(key, _)| key);
             let keys = [session, Key::opaque(narrow, id)];
             let mut removed = false;
             for desk in [Some(&seat.now), seat.before.as_ref()].into_iter().flatten() {
@@ -332,7 +332,11 @@ impl Store {
     pub(super) fn with_room(&self, generation: &Generation) -> std::result::Result<(), Fault> {
         let shape = generation.gate.shape();
         let reserved = generation.gate.reserved();
-        if shape.guard || reserved >= shape.capacity {
+        if shape.guard {
+            // Written with pwrite(2), which a limit that was lowered since the store was opened answers with SIGXFSZ.
+            return if files::exceeds_file_limit(shape.capacity) { Err(Fault::Full) } else { Ok(()) };
+        }
+        if reserved >= shape.capacity {
             return Ok(());
         }
         let page = generation.env.page as u64;

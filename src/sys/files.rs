@@ -39,6 +39,7 @@ impl Access {
 
 /// Creates a new file of `len` zero bytes, all of them backed by blocks. An existing file is an error.
 pub(crate) fn create_zeroed(path: &Path, len: usize, access: Access) -> io::Result<File> {
+    within_file_limit(len as u64)?;
     let mut file = create(path, access)?;
     let zeros = [0_u8; 4096];
     let mut left = len;
@@ -104,6 +105,7 @@ pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
 
 /// Makes file blocks exist for `[from, to)`, so that no write through a mapping can meet a full disk (SIGBUS).
 pub(crate) fn reserve(path: &Path, from: u64, to: u64) -> io::Result<()> {
+    within_file_limit(to)?;
     let file = open(path)?;
     loop {
         // SAFETY: posix_fallocate works on the descriptor alone.
@@ -223,6 +225,15 @@ pub(crate) fn exceeds_file_limit(len: u64) -> bool {
     // SAFETY: getrlimit fills the struct it is given.
     let got = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
     got == 0 && limit.rlim_cur != libc::RLIM_INFINITY && limit.rlim_cur < len
+}
+
+/// An error where a write up to `len` would be a signal.
+pub(crate) fn within_file_limit(len: u64) -> io::Result<()> {
+    if exceeds_file_limit(len) {
+        Err(io::Error::from_raw_os_error(libc::EFBIG))
+    } else {
+        Ok(())
+    }
 }
 
 /// What kind of file system `path` is on: one where shared memory and locks work, one where they are no promise, or none.
