@@ -144,6 +144,7 @@ static void nine_hundred_identities_cost_little_and_change_nothing(const char *s
     sesscache *cache;
     struct outcome made;
     sesscache_stats before, after;
+    uint64_t refused;
     double one, many, without;
 
     CHECK_OK(sesscache_open(store_in(scratch), NULL, &cache));
@@ -155,8 +156,9 @@ static void nine_hundred_identities_cost_little_and_change_nothing(const char *s
     many = cost(server, &made.newest, 900);
     after = tls_stats(cache);
     without = cost(bare, &made.newest, 900);
-    CHECK(after.misses_foreign - before.misses_foreign == 31 * 901, "%llu lookups of 31 * 901 were refused without a search",
-          (unsigned long long)(after.misses_foreign - before.misses_foreign));
+    /* One random id in some 600,000 reads like one of the store's own that has expired. It is not searched for either. */
+    refused = after.misses_foreign - before.misses_foreign + after.misses_expired - before.misses_expired;
+    CHECK(refused == 31 * 901, "%llu lookups of 31 * 901 were refused without a search", (unsigned long long)refused);
     CHECK(after.puts == before.puts && after.takes == before.takes && after.removes == before.removes &&
           after.sessions == before.sessions, "identities that nobody has issued change the store");
     printf("a ClientHello with 1 identity: %.0f us, with 900: %.0f us, without a cache %.0f us\n", one * 1e6, many * 1e6,
