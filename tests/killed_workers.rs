@@ -47,12 +47,22 @@ fn load(path: &Path, options: &str, diary: &Path) {
     let mut diary = fs::File::create(diary).expect("a diary");
     let cache = open(path, options);
     for step in 0.. {
-        let done = if step % REMOVES == REMOVES - 1 {
-            cache.remove(&record(series, step - 4).0)
-        } else {
-            let (id, data) = record(series, step);
-            cache.put(&id, &data.bytes(), now() + 3_600)
+        let take_step = || match step % REMOVES {
+            at if at == REMOVES - 1 => cache.remove(&record(series, step - 4).0),
+            _ => {
+                let (id, data) = record(series, step);
+                cache.put(&id, &data.bytes(), now() + 3_600)
+            }
         };
+        let mut done = take_step();
+        // A reader that is off the processor for a while, dead or alive, pins what is freed meanwhile. No server writes as fast.
+        for _ in 0..2_000 {
+            if !done.as_ref().is_err_and(|error| error.status == Status::Full) {
+                break;
+            }
+            thread::sleep(Duration::from_millis(1));
+            done = take_step();
+        }
         done.unwrap_or_else(|error| panic!("step {step} of a worker fails because others were killed: {error}"));
         diary.write_all(b".").expect("a diary");
         let (id, data) = record(series, step - step % REMOVES);

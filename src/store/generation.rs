@@ -27,9 +27,9 @@ const RESERVE_WHOLE: u64 = 4 << 20;
 pub(crate) const RESERVE_STEP: u64 = 1 << 20;
 /// Milliseconds between two attempts to reserve on a full file system.
 const PAUSE: u64 = 1_000;
-/// Milliseconds between two looks for dead readers by one process: a busy store that a dead one pins is full within less than a
-/// second.
-const READERS_PAUSE: u64 = 100;
+/// A process looks for dead readers again after so many times as long as the last look took: a store that a dead one pins may
+/// be full within milliseconds, and with a thousand processes a look takes milliseconds.
+const READERS_PAUSE: u32 = 50;
 /// Unfinished directories older than this were left by a dead maker.
 const ABANDONED: Duration = Duration::from_secs(60);
 /// A file is not checked again before so many times the check has passed. A server with a process per connection has
@@ -140,13 +140,16 @@ impl Generation {
         inspect(&self.data, self.gate.shape()).is_ok()
     }
 
-    /// Frees the slots of readers that died, at most ten times a second: it costs a system call per process attached.
+    /// Frees the slots of readers that died, unless it was done a moment ago: it costs a system call per process attached.
     pub(crate) fn free_dead_readers(&self) -> bool {
-        let now = clock::ticks();
-        let due = self.readers_at.load(Ordering::Relaxed);
-        now >= due
-            && self.readers_at.compare_exchange(due, now + READERS_PAUSE, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            && self.bury_readers() > 0
+        if clock::ticks() < self.readers_at.load(Ordering::Relaxed) {
+            return false;
+        }
+        let begin = Instant::now();
+        let dead = self.bury_readers();
+        let pause = (begin.elapsed() * READERS_PAUSE).as_millis() as u64;
+        self.readers_at.store(clock::ticks() + pause.max(1), Ordering::Relaxed);
+        dead > 0
     }
 
     /// Frees the slots of readers that died; how many. Those who died in the middle of a lookup are noted in the gate.
