@@ -8,7 +8,7 @@ fn read(path: &Path) -> String {
     fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
 }
 
-/// All C sources below a directory.
+/// All C sources below a directory, and those that patches make.
 fn sources(directory: &Path) -> String {
     let mut all = String::new();
     for entry in fs::read_dir(directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display())) {
@@ -17,6 +17,10 @@ fn sources(directory: &Path) -> String {
             all += &sources(&path);
         } else if path.extension().is_some_and(|extension| extension == "c" || extension == "h") {
             all += &read(&path);
+        } else if path.extension().is_some_and(|extension| extension == "patch") {
+            // As the file is with the patch: what is added, and what stands around it.
+            let patched = |line: &str| line.strip_prefix(['+', ' ']).map(|line| format!("{line}\n"));
+            all.extend(read(&path).lines().filter_map(patched));
         }
     }
     all
