@@ -401,7 +401,11 @@ pub(super) fn sweep_in<'g>(
         Ok(sweep.committed())
     };
     match attempt() {
-        Err(Fault::Full) if generation.free_dead_readers() => attempt(),
+        Err(Fault::Full) => {
+            // None may be left because another process freed them a moment ago.
+            generation.free_dead_readers();
+            attempt()
+        }
         other => other,
     }
 }
