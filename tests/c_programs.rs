@@ -37,6 +37,7 @@ c_programs! {
     attach_and_detach
     attackers
     client_auth
+    decoded_sessions
     early_data
     early_data_replayed
     early_data_unprotected

@@ -209,3 +209,36 @@ fn a_key_that_others_may_read_is_used() {
     set_mode(&path.join("key"), 0o600);
     open(&path, "");
 }
+
+#[test]
+fn a_core_dump_holds_the_sessions() {
+    for options in ["capacity=1MiB", "capacity=1MiB guard=on"] {
+        let scratch = Scratch::new("core");
+        let path = scratch.join("store");
+        let cache = open(&path, options);
+        cache.put(b"id", b"a session", now() + 600).expect("a record that is stored");
+        let maps = fs::read_to_string("/proc/self/smaps").expect("the mappings of this process");
+        let mut left_out = Vec::new();
+        let mut of = None;
+        for line in maps.lines() {
+            let name = line.split_whitespace().nth(5).filter(|name| name.starts_with(path.to_str().expect("UTF-8")));
+            if line.split('-').next().is_some_and(|start| u64::from_str_radix(start, 16).is_ok()) {
+                of = name.map(|name| name.rsplit('/').next().unwrap_or_default().to_owned());
+            }
+            if let (Some(file), Some(flags)) = (&of, line.strip_prefix("VmFlags:")) {
+                // The lock file holds process numbers.
+                assert!(
+                    file == "lock.mdb" || flags.contains(" dd"),
+                    "{options}: a core dump of the server holds {file}"
+                );
+                left_out.push(file.clone());
+            }
+        }
+        for file in ["control", "data.mdb", "gate"] {
+            assert!(
+                left_out.iter().any(|found| found == file),
+                "{options}: {file} is not mapped, so this shows nothing"
+            );
+        }
+    }
+}

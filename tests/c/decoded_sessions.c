@@ -1,0 +1,121 @@
+/*
+ * The table of decoded sessions is never a way around the store.
+ *
+ * A process keeps what it has decoded of a session with a client certificate, because parsing the certificate costs
+ * more than the handshake. What another process has removed, flushed or used up, and what has expired, must not come
+ * out of that table.
+ */
+#include "check.h"
+#include "tls.h"
+
+#include <string.h>
+#include <sys/wait.h>
+
+static void ask(SSL *server)
+{
+    tls_ask(server, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT);
+}
+
+static void show(SSL *client)
+{
+    tls_show(client, CLIENT_P256);
+}
+
+static struct visit with_certificate(int version, const struct saved *offer)
+{
+    return (struct visit){.version = version, .offer = offer, .prepare = ask, .prepare_client = show};
+}
+
+/* A session that this process has decoded, and keeps. */
+static struct outcome decoded(SSL_CTX *server)
+{
+    struct outcome made = tls_here(server, with_certificate(TLS1_2_VERSION, NULL));
+
+    for (int i = 0; i < 3; i++)
+        CHECK(tls_here(server, with_certificate(TLS1_2_VERSION, &made.newest)).resumed, "the session does not resume");
+    return made;
+}
+
+/* Lets another process do something with the store. */
+static void elsewhere(const char *store, const struct saved *session, void (*act)(sesscache *, const struct saved *))
+{
+    pid_t pid = fork();
+    int status;
+
+    CHECK(pid >= 0, "fork");
+    if (pid == 0) {
+        sesscache *cache;
+
+        CHECK_OK(sesscache_open(store, NULL, &cache));
+        act(cache, session);
+        sesscache_close(cache);
+        _exit(0);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status) && WEXITSTATUS(status) == 0, "the other process fails");
+}
+
+static void remove_it(sesscache *cache, const struct saved *saved)
+{
+    SSL_SESSION *session = tls_load(saved);
+    unsigned len;
+    const unsigned char *id = SSL_SESSION_get_id(session, &len);
+
+    CHECK_OK(sesscache_remove(cache, id, len));
+    SSL_SESSION_free(session);
+}
+
+static void flush_all(sesscache *cache, const struct saved *saved)
+{
+    (void)saved;
+    CHECK_OK(sesscache_flush(cache));
+}
+
+static void what_another_process_has_removed_or_flushed_stays_gone(const char *scratch)
+{
+    void (*const acts[])(sesscache *, const struct saved *) = {remove_it, flush_all};
+
+    for (size_t i = 0; i < 2; i++) {
+        char *store = store_in(scratch);
+        SSL_CTX *server = tls_attached(store, NULL);
+        struct outcome made = decoded(server);
+
+        elsewhere(store, &made.newest, acts[i]);
+        CHECK(!tls_here(server, with_certificate(TLS1_2_VERSION, &made.newest)).resumed,
+              "a session that another process has %s resumes", i == 0 ? "removed" : "flushed");
+        SSL_CTX_free(server);
+    }
+}
+
+static void what_has_expired_stays_gone(const char *scratch)
+{
+    SSL_CTX *server = tls_attached(store_in(scratch), "ttl=2s");
+    struct outcome made = decoded(server);
+
+    sleep(3);
+    CHECK(!tls_here(server, with_certificate(TLS1_2_VERSION, &made.newest)).resumed, "a session outlives its time");
+    SSL_CTX_free(server);
+}
+
+static void a_ticket_that_another_process_has_used_up_stays_gone(const char *scratch)
+{
+    SSL_CTX *server = tls_attached(store_in(scratch), "single_use=always");
+    struct outcome made = tls_here(server, with_certificate(TLS1_3_VERSION, NULL));
+    /* This ticket is of a resumed connection: the process that issues such a one keeps it decoded. */
+    struct outcome next = tls_here(server, with_certificate(TLS1_3_VERSION, &made.newest));
+
+    CHECK(next.resumed, "the first ticket does not resume");
+    CHECK(tls_child(server, with_certificate(TLS1_3_VERSION, &next.newest)).resumed, "the ticket does not resume elsewhere");
+    CHECK(!tls_here(server, with_certificate(TLS1_3_VERSION, &next.newest)).resumed, "a ticket for one use resumes twice");
+    SSL_CTX_free(server);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        TEST(what_another_process_has_removed_or_flushed_stays_gone),
+        TEST(what_has_expired_stays_gone),
+        TEST(a_ticket_that_another_process_has_used_up_stays_gone),
+    };
+
+    return check_main(argc, argv, tests, TESTS(tests));
+}
