@@ -6,20 +6,15 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use support::{compile, root, run, stage, Scratch};
+use support::{compile_program, root, run, stage, Scratch};
 
 /// The programs take less than a second each in the main; all of them have deadlines of their own inside.
 const DEADLINE: Duration = Duration::from_secs(240);
 
-/// What all programs are compiled with.
-const SHARED: &[&str] = &["credentials", "saved", "tls", "workers"];
-
 fn passes(name: &str) {
     let scratch = Scratch::new(name);
-    let sources = root().join("tests/c");
-    let parts = [&[name], SHARED].concat().iter().map(|part| sources.join(format!("{part}.c"))).collect::<Vec<_>>();
     let binary = scratch.path().join(name);
-    compile(&parts.iter().map(|part| part.as_path()).collect::<Vec<_>>(), &binary);
+    compile_program(name, &binary);
     let mut command = Command::new(&binary);
     command.current_dir(scratch.path()).env("LD_LIBRARY_PATH", stage().join("lib")).env("TMPDIR", scratch.path());
     let complaint = format!("tests/c/{name}.c fails; once more with gdb or strace: build it as `cc` was called here");

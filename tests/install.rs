@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use support::install::{build_directory, files_below, make, Prefix};
-use support::{root, run, text, Scratch};
+use support::{program_sources, root, run, text, Scratch};
 
 const STRICT: [&str; 5] = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror"];
 const MINUTE: Duration = Duration::from_secs(60);
@@ -79,11 +79,17 @@ fn link_statically(prefix: &Prefix, archives: &[&Path], sources: &[&Path], more:
 fn a_server_with_the_static_library_resumes_its_sessions() {
     let scratch = Scratch::new("static");
     let prefix = Prefix::install(scratch.path().join("prefix"), "lib");
-    let (program, sources) = (scratch.path().join("program"), root().join("tests/c"));
+    let program = scratch.path().join("program");
     let sources =
         ["tls13_chain_ends", "credentials", "saved", "tls", "workers"].map(|c| sources.join(format!("{c}.c")));
     let archive = prefix.libdir.join("libsesscache.a");
-    link_statically(&prefix, &[&archive], &sources.each_ref().map(|source| &**source), &["-lpthread"], &program);
+    link_statically(
+        &prefix,
+        &[&archive],
+        &sources.iter().map(|source| &**source).collect::<Vec<_>>(),
+        &["-lpthread"],
+        &program,
+    );
     let mut command = prefix.command(&program);
     command.current_dir(scratch.path()).env("TMPDIR", scratch.path()).env_remove("LD_LIBRARY_PATH");
     run(&mut command, MINUTE, "").expect_success("a program of tests/c fails when it is linked statically");

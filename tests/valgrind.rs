@@ -8,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
-use support::{compile, resume_client, root, run, stage, staged, text, Scratch, Server, BOTH};
+use support::{compile_program, resume_client, run, stage, staged, text, Scratch, Server, BOTH};
 
 const CONNECTIONS: u32 = 4;
 /// Valgrind makes a program about thirty times as slow.
@@ -67,8 +67,8 @@ fn program_is_clean(name: &str) {
     let scratch = Scratch::new(&format!("valgrind-{name}"));
     let logs = scratch.path().join("logs");
     fs::create_dir(&logs).expect("a directory for the logs");
-    let (sources, binary) = (root().join("tests/c"), scratch.path().join(name));
-    compile(&[&sources.join(format!("{name}.c")), &sources.join("tls.c")], &binary);
+    let binary = scratch.path().join(name);
+    compile_program(name, &binary);
     let mut command = valgrind(&logs);
     // The programs leave what they allocate to the end of the process; leaks of the library show in the servers.
     command.arg("--leak-check=no").arg(&binary).current_dir(scratch.path());

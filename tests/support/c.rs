@@ -1,8 +1,8 @@
 //! Compiles C programs against the staged library, as a user would: with pkg-config.
 
 use super::process::Finished;
-use super::{run, stage};
-use std::path::Path;
+use super::{root, run, stage};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -43,4 +43,16 @@ pub fn compile(sources: &[&Path], output: &Path) {
     let flags = ["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-g", "-O1"];
     compile_check(&Compile { sources, flags: &flags, libraries: &["-lpthread", "-ldl"], output })
         .expect_success("a C program of the tests does not compile");
+}
+
+/// The sources of one of tests/c: its own, and what all of them share.
+pub fn program_sources(name: &str) -> Vec<PathBuf> {
+    let parts = [name, "credentials", "saved", "tls", "workers"];
+    parts.iter().map(|part| root().join("tests/c").join(format!("{part}.c"))).collect()
+}
+
+/// Compiles one of tests/c.
+pub fn compile_program(name: &str, output: &Path) {
+    let sources = program_sources(name);
+    compile(&sources.iter().map(PathBuf::as_path).collect::<Vec<_>>(), output);
 }

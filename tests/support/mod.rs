@@ -9,7 +9,7 @@ pub mod mdoc;
 mod process;
 mod server;
 
-pub use c::{compile, compile_check, Compile};
+pub use c::{compile, compile_check, compile_program, program_sources, Compile};
 pub use clients::{measure, resume_client, Tally, Tls, Traffic, BOTH};
 pub use process::{collect, run, signal, spawn_in_group, Finished};
 pub use server::{certificate, Server};
