@@ -80,8 +80,7 @@ fn a_server_with_the_static_library_resumes_its_sessions() {
     let scratch = Scratch::new("static");
     let prefix = Prefix::install(scratch.path().join("prefix"), "lib");
     let program = scratch.path().join("program");
-    let sources =
-        ["tls13_chain_ends", "credentials", "saved", "tls", "workers"].map(|c| sources.join(format!("{c}.c")));
+    let sources = program_sources("tls13_chain_ends");
     let archive = prefix.libdir.join("libsesscache.a");
     link_statically(
         &prefix,
