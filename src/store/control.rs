@@ -163,7 +163,7 @@ impl Control {
     ) -> io::Result<()> {
         let mut secret = [0_u8; 48];
         if !crypto::random(&mut secret) {
-            return Err(io::Error::other("OpenSSL has no random bytes to give"));
+            return Err(io::Error::other("the kernel has no random bytes to give"));
         }
         let created = clock::micros();
         let mut fixed = Fixed {

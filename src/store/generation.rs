@@ -270,7 +270,7 @@ fn build(place: &Place, mut shape: Shape) -> Result<PathBuf> {
     }
     let mut random = [0_u8; 8];
     if !crypto::random(&mut random) {
-        return Err(Error::new(Status::OpenSsl, "OpenSSL has no random bytes to give"));
+        return Err(Error::new(Status::System, "the kernel has no random bytes to give"));
     }
     let directory = place.path.join(format!("new-{:016x}", u64::from_ne_bytes(random)));
     let failed = |e: &io::Error| Error::system(format_args!("cannot create a store in {}", place.path.display()), e);

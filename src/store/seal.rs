@@ -116,7 +116,7 @@ fn stamp(meta: &fs::Metadata) -> (u64, u64, i64, i64) {
 fn write_new_key(path: &Path, access: Access, place: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<()> {
     let mut secret = [0_u8; KEY + 8];
     if !crypto::random(&mut secret) {
-        return Err(Error::new(Status::OpenSsl, "OpenSSL has no random bytes to give"));
+        return Err(Error::new(Status::System, "the kernel has no random bytes to give"));
     }
     let name = u64::from_ne_bytes(secret[KEY..].try_into().expect("8 bytes"));
     let temporary = path.with_file_name(format!("key.{name:016x}"));

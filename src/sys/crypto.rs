@@ -16,10 +16,21 @@ pub(crate) const NONCE: usize = 12;
 /// Bytes of a GCM tag.
 pub(crate) const TAG: usize = 16;
 
-/// Fills `out` from OpenSSL's generator, which notices a fork by itself. False when it has no entropy.
+/// Fills `out` from the kernel's generator. False when it has none to give.
+///
+/// Not from OpenSSL's: its lock may be held by another thread at fork(2), and the child would wait for it for ever.
 pub(crate) fn random(out: &mut [u8]) -> bool {
-    // SAFETY: RAND_bytes writes exactly `len` bytes, and a slice is never longer than the pool sizes used here.
-    unsafe { ffi::RAND_bytes(out.as_mut_ptr(), out.len() as libc::c_int) == 1 }
+    let mut rest = out;
+    while !rest.is_empty() {
+        // SAFETY: getrandom writes at most `len` bytes at the slice.
+        let n = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
+        match usize::try_from(n) {
+            Ok(n) => rest = &mut rest[n..],
+            Err(_) if super::errno::get() == libc::EINTR => {}
+            Err(_) => return false,
+        }
+    }
+    true
 }
 
 /// Overwrites a secret in a way that the compiler may not drop.
