@@ -229,44 +229,34 @@ impl Store {
             let now = clock::coarse_micros();
             let (_, narrow) = namespace_hash(&seat.opened, namespace);
             let session = super::lookup::locate(seat, id, namespace, now).ok().map(|(key, _)| key);
-            let keys = [session, Key::opaque(narrow, id)];
-            let mut removed = false;
-            for desk in [Some(&seat.now), seat.before.as_ref()].into_iter().flatten() {
-                let generation = &desk.generation;
-                for key in keys.iter().flatten() {
-                    // An opaque record can only be where a foreign one is.
-                    if key.expiry().is_none() && !generation.gate.has_foreign() {
-                        continue;
-                    }
-                    let inside = self.enter(generation)?;
-                    self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
-                    removed |=
-                        delete(generation, &inside, key).map_err(|fault| Error::new(Status::System, fault.text()))?;
-                }
-            }
-            if removed {
-                seat.opened.control.count(seat.shard, Counter::Removes, 1);
-            }
-            Ok(removed)
+            self.remove_all(seat, &[session, Key::opaque(narrow, id)])
         })?
     }
 
     /// Deletes the record that lies under `key`, whichever namespace it is in; false when there was none.
     pub(crate) fn remove_at(self: &Arc<Self>, key: &Key) -> Result<bool> {
-        seat::with(self, |seat| {
-            let mut removed = false;
-            for desk in [Some(&seat.now), seat.before.as_ref()].into_iter().flatten() {
-                let generation = &desk.generation;
+        seat::with(self, |seat| self.remove_all(seat, &[Some(*key)]))?
+    }
+
+    fn remove_all(&self, seat: &Seat, keys: &[Option<Key>]) -> Result<bool> {
+        let mut removed = false;
+        for desk in [Some(&seat.now), seat.before.as_ref()].into_iter().flatten() {
+            let generation = &desk.generation;
+            for key in keys.iter().flatten() {
+                // Outside the time order there may be nothing at all.
+                if key.expiry().is_none() && !generation.gate.has_foreign() {
+                    continue;
+                }
                 let inside = self.enter(generation)?;
                 self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
                 removed |=
                     delete(generation, &inside, key).map_err(|fault| Error::new(Status::System, fault.text()))?;
             }
-            if removed {
-                seat.opened.control.count(seat.shard, Counter::Removes, 1);
-            }
-            Ok(removed)
-        })?
+        }
+        if removed {
+            seat.opened.control.count(seat.shard, Counter::Removes, 1);
+        }
+        Ok(removed)
     }
 
     /// Deletes at most `most` expired records; how many it were.
