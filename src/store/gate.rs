@@ -248,8 +248,10 @@ impl Gate {
         let first = deaths.iter().min_by_key(|death| death.load(Ordering::Relaxed));
         first.inspect(|death| death.store(now, Ordering::Relaxed));
         self.trust(0, 0);
-        let recent =
-            |death: &AtomicU64| matches!(death.load(Ordering::Relaxed), at if at != 0 && at + DEATHS_WITHIN > now);
+        let recent = |death: &AtomicU64| {
+            let at = death.load(Ordering::Relaxed);
+            at != 0 && now.saturating_sub(at) < DEATHS_WITHIN
+        };
         if deaths.iter().all(recent) {
             self.page.suspect.store(1, Ordering::Relaxed);
         }
@@ -332,7 +334,8 @@ impl Gate {
     /// The latest expiry, in microseconds, that a record can have at the moment `now`. One that ends later was put while
     /// the clock was ahead of `now`, and would outlive its time by as much.
     pub(crate) fn horizon(&self, now: u64) -> u64 {
-        now + (self.page.longest.load(Ordering::Relaxed) + SET_BACK) * 1_000_000
+        let longest = self.page.longest.load(Ordering::Relaxed).saturating_add(SET_BACK);
+        now.saturating_add(longest.saturating_mul(1_000_000))
     }
 
     /// The place of a namespace in the table, taken now if it has none. Behind the gate only.
