@@ -201,7 +201,7 @@ fuzz: need-sanitize
 
 fuzz-short: need-sanitize
 	@scripts/nightly
-	@scripts/fuzz 5 $(TARGETS)
+	@FUZZ_FLAGS='-seed=1 -runs=20000' scripts/fuzz 5 $(TARGETS)
 
 sanitize: need-sanitize
 	@scripts/nightly rust-src
