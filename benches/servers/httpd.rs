@@ -1,12 +1,15 @@
 //! httpd with the event MPM, the stock binary of Debian; integrations/httpd is a provider of its object cache.
 
 use std::fmt::Write;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
 use std::{fs, path};
 
-use crate::machine::{open_to_all, run, Result};
-use crate::subject::{Cache, Site, Subject};
+use crate::instance::spawn;
+use crate::machine::{free_port, open_to_all, run, wait_until, Result};
+use crate::subject::{Cache, Rival, Site, Subject};
 
 const PROGRAM: &str = "/usr/sbin/apache2";
 const MODULES: &str = "/usr/lib/apache2/modules";
@@ -16,6 +19,38 @@ const MODULES: &str = "/usr/lib/apache2/modules";
 pub struct Httpd {
     module: PathBuf,
     libraries: PathBuf,
+    redis: Option<Redis>,
+}
+
+const SHMCB: Cache = Cache::Own("shmcb");
+const DBM: Cache = Cache::Own("dbm");
+const REDIS: Cache = Cache::Own("redis");
+
+/// The server behind `redis:`, for as long as the harness runs.
+struct Redis {
+    port: u16,
+    process: Child,
+}
+
+impl Redis {
+    fn start() -> Result<Redis> {
+        let port = free_port()?;
+        let mut command = Command::new("redis-server");
+        command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"]).arg(port.to_string());
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let redis = Redis { port, process: spawn(&mut command)? };
+        match wait_until(Duration::from_secs(10), || TcpStream::connect(("127.0.0.1", port)).is_ok())? {
+            true => Ok(redis),
+            false => Err("redis-server does not answer".into()),
+        }
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
 }
 
 impl Subject for Httpd {
@@ -37,7 +72,22 @@ impl Subject for Httpd {
         run(&mut make)?;
         self.module = build.join("mod_socache_sesscache.so");
         self.libraries = stage.join("lib");
+        self.redis = Some(Redis::start()?);
         Ok(())
+    }
+
+    fn caches(&self) -> Vec<Cache> {
+        vec![Cache::Stock, SHMCB, Cache::Sesscache]
+    }
+
+    fn rivals(&self) -> Vec<Rival> {
+        // dbm walks through all it has every time: to fill it takes a time that grows with the square.
+        let rival = |cache, most| Rival { cache, most };
+        vec![rival(SHMCB, usize::MAX), rival(REDIS, usize::MAX), rival(DBM, 10_000)]
+    }
+
+    fn beside(&self, cache: Cache) -> Vec<u32> {
+        self.redis.iter().filter(|_| cache == REDIS).map(|redis| redis.process.id()).collect()
     }
 
     fn command(&self, site: &Site, cache: Cache) -> Result<Command> {
@@ -74,8 +124,13 @@ impl Httpd {
         let (directory, port, timeout) = (site.directory.display(), site.port, site.timeout);
         let sessions = match cache {
             Cache::Stock => String::new(),
-            Cache::Own => {
-                format!("SSLSessionCache shmcb:{directory}/shmcb({})\nSSLSessionTickets off", site.own_capacity)
+            Cache::Own(name) => {
+                let place = match Cache::Own(name) {
+                    DBM => format!("dbm:{directory}/dbm"),
+                    REDIS => format!("redis:127.0.0.1:{}", self.redis.as_ref().ok_or("redis does not run")?.port),
+                    _ => format!("shmcb:{directory}/shmcb({})", site.own_capacity),
+                };
+                format!("SSLSessionCache {place}\nSSLSessionTickets off")
             }
             Cache::Sesscache => {
                 format!(
@@ -86,7 +141,7 @@ impl Httpd {
             }
         };
         let mut text = String::new();
-        for module in ["mpm_event", "authz_core", "dir", "ssl", "socache_shmcb"] {
+        for module in ["mpm_event", "authz_core", "dir", "ssl", "socache_shmcb", "socache_dbm", "socache_redis"] {
             writeln!(text, "LoadModule {module}_module {MODULES}/mod_{module}.so")?;
         }
         if cache == Cache::Sesscache {

@@ -64,10 +64,11 @@ impl<'a> Instance<'a> {
         found
     }
 
-    /// CPU time of all processes so far, user and system, all threads, in microseconds.
+    /// CPU time of all processes so far, those beside the server included, user and system, all threads, in microseconds.
     pub fn cpu(&self) -> f64 {
         let mut all = self.workers();
         all.push(self.leader());
+        all.extend(self.subject.beside(self.cache));
         all.into_iter().filter_map(cpu_of).sum()
     }
 
@@ -161,7 +162,7 @@ impl Drop for Instance<'_> {
 }
 
 /// Starts a command in a process group of its own. It is told to end when the harness is gone, however that went.
-fn spawn(command: &mut Command) -> Result<Child> {
+pub fn spawn(command: &mut Command) -> Result<Child> {
     command.process_group(0);
     let hook = || {
         // SAFETY: prctl with these arguments only sets a flag of the calling process.

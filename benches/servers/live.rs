@@ -29,13 +29,16 @@ const ROUNDS: usize = 6;
 /// Clients that fill a cache at the same time.
 const THREADS: usize = 4;
 
-/// What was measured with so many live sessions.
+/// A cache of a server's own and sesscache, with so many live sessions.
 pub struct Live {
     pub server: &'static str,
     pub sessions: usize,
-    /// Microseconds of the server per resumed connection.
+    /// The server's own cache, and microseconds of the server per resumed connection with it.
+    pub cache: &'static str,
     pub own: f64,
     pub sesscache: f64,
+    /// Sessions that the own cache did not have any more.
+    pub lost: usize,
     pub errors: Vec<String>,
 }
 
@@ -45,13 +48,18 @@ impl Live {
     }
 
     pub fn text(&self) -> String {
+        let lost = match self.lost {
+            0 => String::new(),
+            lost => format!("; {} lost {lost} sessions", self.cache),
+        };
         format!(
-            "{}, {} live sessions: own cache {:.1} µs, sesscache {:.1} µs per resumed connection: {:.3} times (target 1.03)",
+            "{}, {} live sessions: {} {:.1} µs, sesscache {:.1} µs per resumed connection: {:.3} times (target 1.03){lost}",
             self.server,
             self.sessions,
+            self.cache,
             self.own,
             self.sesscache,
-            self.ratio()
+            self.ratio(),
         )
     }
 
@@ -59,10 +67,12 @@ impl Live {
         json!({
             "server": self.server,
             "sessions": self.sessions,
+            "cache": self.cache,
             "own_us": self.own,
             "sesscache_us": self.sesscache,
             "ratio": self.ratio(),
             "target": 1.03,
+            "lost": self.lost,
             "errors": self.errors,
         })
     }
@@ -126,61 +136,86 @@ fn fill_sesscache(site: &Site, n: usize) -> Result<Vec<SslSession>> {
     Ok(kept)
 }
 
-/// Measures with `sessions` live sessions on both sides, which take turns.
-pub fn measure(subject: &dyn Subject, sites: &mut Sites, sessions: usize, effort: Effort) -> Result<Live> {
+/// One side of the comparison.
+struct Side<'a> {
+    instance: Instance<'a>,
+    kept: Vec<SslSession>,
+    samples: Samples,
+    lost: usize,
+}
+
+/// Measures with `sessions` live sessions in every cache; they take turns.
+pub fn measure(subject: &dyn Subject, sites: &mut Sites, sessions: usize, effort: Effort) -> Result<Vec<Live>> {
     let name = subject.name();
+    let rivals: Vec<_> = subject.rivals().into_iter().filter(|rival| sessions <= rival.most).collect();
+    if rivals.is_empty() {
+        return Ok(Vec::new());
+    }
     let mut errors = Errors::default();
-    let own = Instance::start(subject, sites.new_site(name, "unused")?, Cache::Own)?;
-    let shared = Instance::start(subject, sites.new_site(name, &format!("live-{sessions}"))?, Cache::Sesscache)?;
-    let kept = [fill_own(own.site.port, sessions)?, fill_sesscache(&shared.site, sessions)?];
-    let mut samples = [Samples::default(), Samples::default()];
+    let mut sides = Vec::new();
+    for cache in rivals.iter().map(|rival| rival.cache).chain([Cache::Sesscache]) {
+        let instance = Instance::start(subject, sites.new_site(name, &format!("live-{name}-{sessions}"))?, cache)?;
+        let kept = match cache {
+            Cache::Sesscache => fill_sesscache(&instance.site, sessions)?,
+            _ => fill_own(instance.site.port, sessions)?,
+        };
+        sides.push(Side { instance, kept, samples: Samples::default(), lost: 0 });
+    }
+    let count = sides.len();
     for round in 0..ROUNDS {
-        // Where a process happens to lie in memory is worth some percent. Both caches outlive a reload, and new workers
-        // draw new lots.
-        if round > 0 {
-            own.reload()?;
-            shared.reload()?;
+        for side in &sides {
+            // Where a process happens to lie in memory is worth some percent, and new workers draw new lots. All these
+            // caches outlive their workers; httpd's shmcb does not outlive a reload.
+            if round > 0 {
+                side.instance.kill_workers()?;
+            }
+            side.instance.spread();
         }
-        own.spread();
-        shared.spread();
         for turn in 0..=effort.turns / ROUNDS {
-            // Each goes first every other time.
-            for i in [turn % 2, 1 - turn % 2] {
-                let cost = come_back([&own, &shared][i], &kept[i], turn * effort.block, effort.block, &mut errors)?;
+            // Another one goes first every time.
+            for i in 0..count {
+                let side = &mut sides[(i + turn) % count];
+                let cost = side.come_back(turn * effort.block, effort.block, &mut errors)?;
                 if turn > 0 {
-                    samples[i].0.push(cost);
+                    side.samples.0.push(cost);
                 }
             }
         }
     }
-    if !errors.0.is_empty() {
-        errors.0.insert(0, counters(&shared.site)?);
+    let ours = sides.pop().expect("sesscache");
+    if ours.lost > 0 {
+        errors.0.insert(
+            0,
+            format!("{name}: {} sessions among many are not resumed; {}", ours.lost, counters(&ours.instance.site)?),
+        );
     }
-    remove(&shared.site.store);
-    let [own, sesscache] = samples.map(|samples| typical(&samples));
-    Ok(Live { server: name, sessions, own, sesscache, errors: errors.0 })
+    remove(&ours.instance.site.store);
+    let live = |side: Side| Live {
+        server: name,
+        sessions,
+        cache: side.instance.cache.name(),
+        own: typical(&side.samples),
+        sesscache: typical(&ours.samples),
+        lost: side.lost,
+        errors: std::mem::take(&mut errors.0),
+    };
+    Ok(sides.into_iter().map(live).collect())
 }
 
-/// Microseconds per connection of clients that come back one after the other.
-fn come_back(
-    instance: &Instance,
-    sessions: &[SslSession],
-    from: usize,
-    connections: usize,
-    errors: &mut Errors,
-) -> Result<f64> {
-    let client = Client::new(Tls::V12)?;
-    let before = instance.cpu();
-    for i in 0..connections {
-        go_on()?;
-        // 7 is a stride: neighbours in time are neighbours in the store.
-        let session = &sessions[(from + i) * 7 % sessions.len()];
-        let visit = errors.keep(client.visit(instance.site.port, Some(session)));
-        if visit.is_some_and(|visit| !visit.resumed) {
-            errors.0.push(format!("{}: a session among many is not resumed", instance.cache.name()));
+impl Side<'_> {
+    /// Microseconds per connection of clients that come back one after the other.
+    fn come_back(&mut self, from: usize, connections: usize, errors: &mut Errors) -> Result<f64> {
+        let client = Client::new(Tls::V12)?;
+        let before = self.instance.cpu();
+        for i in 0..connections {
+            go_on()?;
+            // 7 is a stride: neighbours in time are neighbours in the store.
+            let session = &self.kept[(from + i) * 7 % self.kept.len()];
+            let visit = errors.keep(client.visit(self.instance.site.port, Some(session)));
+            self.lost += usize::from(visit.is_some_and(|visit| !visit.resumed));
         }
+        Ok((self.instance.cpu() - before) / connections as f64)
     }
-    Ok((instance.cpu() - before) / connections as f64)
 }
 
 /// What the store counted, for those who look for a reason.

@@ -210,10 +210,8 @@ fn work() -> Result<bool> {
         let subject = subject.as_ref();
         rows.extend(compare(subject, &mut sites, &plan)?);
         troubles.extend(trouble::measure(subject, &mut sites, plan.clients)?);
-        if subject.caches().contains(&Cache::Own) {
-            for sessions in plan.live {
-                lives.push(live::measure(subject, &mut sites, *sessions, plan.live_effort)?);
-            }
+        for sessions in plan.live {
+            lives.extend(live::measure(subject, &mut sites, *sessions, plan.live_effort)?);
         }
     }
     println!("{}", table::text(&rows));

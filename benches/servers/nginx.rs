@@ -6,9 +6,12 @@ use std::process::Command;
 use std::{env, fs};
 
 use crate::machine::{run, Result};
-use crate::subject::{Cache, Site, Subject};
+use crate::subject::{Cache, Rival, Site, Subject};
 
 const PROGRAM: &str = "/usr/sbin/nginx";
+
+/// `ssl_session_cache shared`.
+const ZONE: Cache = Cache::Own("shared zone");
 
 /// nginx with the module that was built for it.
 #[derive(Default)]
@@ -37,6 +40,14 @@ impl Subject for Nginx {
         self.module = build.join("ngx_sesscache_module.so");
         self.libraries = stage.join("lib");
         Ok(())
+    }
+
+    fn caches(&self) -> Vec<Cache> {
+        vec![Cache::Stock, ZONE, Cache::Sesscache]
+    }
+
+    fn rivals(&self) -> Vec<Rival> {
+        vec![Rival { cache: ZONE, most: usize::MAX }]
     }
 
     fn command(&self, site: &Site, cache: Cache) -> Result<Command> {
@@ -68,7 +79,7 @@ impl Nginx {
         let (workers, directory, port, timeout) = (site.workers, site.directory.display(), site.port, site.timeout);
         let sessions = match cache {
             Cache::Stock => String::new(),
-            Cache::Own => format!("ssl_session_cache shared:TLS:{}; ssl_session_tickets off;", site.own_capacity),
+            Cache::Own(_) => format!("ssl_session_cache shared:TLS:{}; ssl_session_tickets off;", site.own_capacity),
             Cache::Sesscache => format!("sesscache {} \"{}\";", site.store.display(), site.options),
         };
         let (certificate, key) = (site.certificate.display(), site.key.display());

@@ -16,8 +16,8 @@ use crate::machine::{wait_until, Result};
 pub enum Cache {
     /// The server as it is when nobody says anything about sessions.
     Stock,
-    /// The server's own cache for sessions, the best it has that its workers share; stateless tickets are off.
-    Own,
+    /// A cache for sessions that the server brings itself, by its name there; stateless tickets are off.
+    Own(&'static str),
     /// The server with sesscache.
     Sesscache,
 }
@@ -27,10 +27,18 @@ impl Cache {
     pub fn name(self) -> &'static str {
         match self {
             Cache::Stock => "stock",
-            Cache::Own => "own cache",
+            Cache::Own(name) => name,
             Cache::Sesscache => "sesscache",
         }
     }
+}
+
+/// A cache of a server's own with many sessions in it.
+#[derive(Clone, Copy)]
+pub struct Rival {
+    pub cache: Cache,
+    /// It becomes so slow that it is filled no further.
+    pub most: usize,
 }
 
 /// Where one instance of a server lives and what it is to serve.
@@ -80,9 +88,17 @@ pub trait Subject {
     /// Builds what the server needs to gain sesscache, against the staged library: header, library, pkg-config file.
     fn build(&mut self, stage: &Path) -> Result<()>;
 
-    /// The caches it can be measured with.
-    fn caches(&self) -> Vec<Cache> {
-        vec![Cache::Stock, Cache::Own, Cache::Sesscache]
+    /// The caches of the table: as it is, with the best cache of its own that its workers share, with sesscache.
+    fn caches(&self) -> Vec<Cache>;
+
+    /// Its own caches for the comparison with many live sessions.
+    fn rivals(&self) -> Vec<Rival> {
+        Vec::new()
+    }
+
+    /// Processes beside the server that work for this cache.
+    fn beside(&self, _cache: Cache) -> Vec<u32> {
+        Vec::new()
     }
 
     /// Writes the configuration and returns the command that runs the server in the foreground, until it is stopped.

@@ -1,4 +1,4 @@
-"""Debian's httpd with a configuration of its own, for test and measure."""
+"""Debian's httpd with a configuration of its own, for its test."""
 
 import pathlib
 import ssl
