@@ -143,6 +143,14 @@ def die_with_parent():
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
+def runs(pid):
+    """Whether it is there, and more than a zombie that nobody has waited for."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def cpu(pids):
     """CPU time of all threads of these processes, in microseconds."""
     total = 0
@@ -174,16 +182,20 @@ class Server:
     def __enter__(self):
         return self
 
-    def stop(self, how=signal.SIGTERM):
+    def stop(self):
+        """Waits for the workers, too: the listening socket of one that is late would take connections meant for the next
+        server on this port."""
+        left = tree(self.process.pid)
         if self.process.poll() is None:
-            self.process.send_signal(how)
+            self.process.send_signal(signal.SIGTERM)
         self.process.wait(DEADLINE)
+        wait_for(lambda: not any(map(runs, left)), f"the workers of {self.process.args[0]} end with it")
 
     def __exit__(self, *_):
         """In order when it can be, and by force after that."""
         try:
             self.stop()
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, TimeoutError):
             print(f"{self.process.args[0]} does not end when told to", file=sys.stderr)
         try:
             os.killpg(self.process.pid, signal.SIGKILL)
