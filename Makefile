@@ -3,6 +3,7 @@
 #   make            build the library and lay out $(STAGE): header, library, pkg-config file, compiled examples
 #   make demo       show in a table what the cache does for a server of four processes
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
+#   make test-servers   the tests of the integrations of SERVERS="httpd lighttpd hitch"; nginx's is among `make test`
 #   make faults     the tests of kills and damage at random moments, many times as often; about 10 minutes
 #   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
@@ -89,6 +90,9 @@ NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls
 NEED_SERVERS := $(NEED_DEMO) make:make $(NEED_NGINX) /usr/sbin/apache2:apache2 apxs:apache2-dev \
                 redis-server:redis-server
 
+# What a server needs for its build, its own script installs.
+NEED_TEST_SERVERS := $(NEED_DEMO) make:make python3:python3
+
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
 FAULTS     := killed_workers stopped_process no_room damaged_store shared_directory
@@ -100,6 +104,7 @@ NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lint
 
 .PHONY: all stage fetch demo test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
 .PHONY: vendor test-reproducible test-cargo-c deny deb test-deb install uninstall clean FORCE
+.PHONY: test-servers need-test-servers
 .PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
 .DELETE_ON_ERROR:
 
@@ -108,6 +113,7 @@ all: need-build stage
 need-build: ; @scripts/need $(NEED_BUILD)
 need-demo:  ; @scripts/need $(NEED_DEMO)
 need-test:  ; @scripts/need $(NEED_TEST)
+need-test-servers: ; @scripts/need $(NEED_TEST_SERVERS)
 need-clients: ; @scripts/need $(NEED_CLIENTS)
 need-bench: ; @scripts/need $(NEED_BENCH)
 need-servers: ; @scripts/need $(NEED_SERVERS)
@@ -170,6 +176,22 @@ demo: need-demo
 
 test: need-test stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(FEATURES) $(CRATES_FROM)
+
+test-servers: $(addprefix test-server-,$(or $(SERVERS),httpd lighttpd hitch))
+
+test-server-%: need-test-servers stage
+	@echo '==> $*'
+	@SESSCACHE_STAGE='$(abspath $(STAGE))' integrations/$*/test
+
+test-server-nginx: need-test stage
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test $(FEATURES) $(CRATES_FROM) --test nginx_module
+
+# These are built from their source packages first, and again when the patch has changed.
+test-server-lighttpd test-server-hitch: test-server-%: $(TARGET)/integrations/%.built
+
+$(TARGET)/integrations/%.built: integrations/%/build integrations/%/sesscache.patch | stage
+	STAGE='$(abspath $(STAGE))' integrations/$*/build '$(abspath $(TARGET))/integrations/$*/prefix'
+	@touch $@
 
 faults: need-test stage
 	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --features cli --no-fail-fast \

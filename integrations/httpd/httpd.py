@@ -53,7 +53,8 @@ def start(scratch, port, conf, name="httpd"):
 
 def prepare():
     servers.need("apache2:apache2", "apxs:apache2-dev", "openssl:openssl", "cc:gcc", "pkg-config:pkg-config", "libssl:libssl-dev")
-    subprocess.run(["make", "-s", "-C", str(pathlib.Path(__file__).parent), "all", "probe"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["make", "-s", "-C", str(pathlib.Path(__file__).parent), f"STAGE={servers.STAGE}",
+                    f"BUILD={servers.BUILT / 'httpd'}", "all", "probe"], check=True, stdout=subprocess.DEVNULL)
 
 
 def get(port, path, timeout=20):

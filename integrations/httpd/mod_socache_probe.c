@@ -15,7 +15,9 @@
 #include <string.h>
 #include <util_mutex.h>
 
-enum { ID = 32, SIZE = 170, LIFE = 3600 };      /* SIZE: a TLS 1.2 session without client certificate */
+/* SIZE is that of a TLS 1.2 session without client certificate. LIFE is a minute less than mod_ssl's sessions have, so that
+ * these records expire, and make room, first. */
+enum { ID = 32, SIZE = 170, LIFE = 3600 - 60 };
 
 static ap_socache_provider_t *inner;
 static ap_socache_instance_t *instance;

@@ -1,6 +1,7 @@
 """What the tests of the integrations share: a scratch directory, keys, clients that come back, a server's processes and
 their CPU time. Only loopback addresses; everything that is started ends with the `with` block; every wait has a deadline."""
 
+import ctypes
 import os
 import pathlib
 import re
@@ -10,12 +11,18 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-STAGE = TOP / "target" / "stage"
-BUILT = TOP / "target" / "integrations"
+STAGE = pathlib.Path(os.environ.get("SESSCACHE_STAGE", TOP / "target" / "stage"))
+BUILT = STAGE.parent / "integrations"
 DEADLINE = 30
+CLIENTS_DEADLINE = 300
+PR_SET_PDEATHSIG = 1
+
+# Told to end, a test leaves its `with` blocks, and nothing stays behind.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))
 
 failures = []
 
@@ -24,15 +31,17 @@ def need(*things):
     subprocess.run([TOP / "scripts" / "need", *things], check=True)
 
 
-def check(ok, what):
-    """A statement about what a user sees; the run goes on, and fails at the end."""
+def check(ok, what, but=None):
+    """A statement about what a user sees; the run goes on, and fails at the end. `but` is what was seen instead."""
     print(("ok      " if ok else "FAILED  ") + what, flush=True)
+    if not ok and but is not None:
+        print(f"        but: {but}", flush=True)
     if not ok:
         failures.append(what)
 
 
 def finish():
-    print(f"{'FAILED: ' + str(len(failures)) if failures else 'all passed'}")
+    print(f"FAILED: {len(failures)} of these" if failures else "all passed", flush=True)
     sys.exit(1 if failures else 0)
 
 
@@ -106,7 +115,10 @@ class Clients:
         """(visits, resumed, failed)"""
         self.process.stdin.write(command + "\n")
         self.process.stdin.flush()
+        timer = threading.Timer(CLIENTS_DEADLINE, self.process.kill)
+        timer.start()
         line = self.process.stdout.readline()
+        timer.cancel()
         found = re.fullmatch(r"visits (\d+) resumed (\d+) failed (\d+)\n", line)
         if not found:
             raise RuntimeError(f"the client said {line!r}")
@@ -125,6 +137,18 @@ def tree(pid):
         except OSError:
             pass
     return found
+
+
+def die_with_parent():
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def runs(pid):
+    """Whether it is there, and more than a zombie that nobody has waited for."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def cpu(pids):
@@ -146,7 +170,7 @@ class Server:
         self.port = port
         library = f"{STAGE}/lib"
         self.process = subprocess.Popen(arguments, stdout=log.open("ab"), stderr=subprocess.STDOUT, start_new_session=True,
-                                        stdin=subprocess.DEVNULL, env={**os.environ, "LD_LIBRARY_PATH": library, **(env or {})})
+                                        preexec_fn=die_with_parent, stdin=subprocess.DEVNULL, env={**os.environ, "LD_LIBRARY_PATH": library, **(env or {})})
         try:
             wait_for(lambda: self.process.poll() is not None or answers(port), f"{arguments[0]} answers")
             if self.process.poll() is not None:
@@ -158,16 +182,20 @@ class Server:
     def __enter__(self):
         return self
 
-    def stop(self, how=signal.SIGTERM):
+    def stop(self):
+        """Waits for the workers, too: the listening socket of one that is late would take connections meant for the next
+        server on this port."""
+        left = tree(self.process.pid)
         if self.process.poll() is None:
-            self.process.send_signal(how)
+            self.process.send_signal(signal.SIGTERM)
         self.process.wait(DEADLINE)
+        wait_for(lambda: not any(map(runs, left)), f"the workers of {self.process.args[0]} end with it")
 
     def __exit__(self, *_):
         """In order when it can be, and by force after that."""
         try:
             self.stop()
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, TimeoutError):
             print(f"{self.process.args[0]} does not end when told to", file=sys.stderr)
         try:
             os.killpg(self.process.pid, signal.SIGKILL)

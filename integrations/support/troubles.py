@@ -14,16 +14,17 @@ def trouble(start, log):
         (scratch.path / "file").write_text("")
         port = servers.free_port()
         with start(scratch, port, scratch.path / "file" / "tls", ""), servers.Clients(port, "2") as clients:
-            check(clients.say("new 20")[2] == 0 and clients.say("back 1")[2] == 0, "without a directory it serves")
-        check(any("no session cache" in line for line in log(scratch)), "and its log says why there is no cache")
+            check(clients.say("new 20")[2] == 0 and clients.say("back 1")[2] == 0, "without a usable directory the server serves")
+        check(any("no session cache" in line for line in log(scratch)), "its log says why there is no cache")
 
     with servers.Scratch() as scratch:
         port = servers.free_port()
         with start(scratch, port, scratch.path / "tls", "capacity=1MiB"), servers.Clients(port, "3") as clients:
             check(clients.say("full 5000")[2] == 0, "10,000 tickets go into a store of 1 MiB")
             clients.say("new 50")
-            check(clients.say("back 2") == (100, 100, 0), "those made when it is full resume")
-        check(not log(scratch), f"a full store is no matter for the log {log(scratch)[:2]}")
+            seen = clients.say("back 2")
+            check(seen == (100, 100, 0), "sessions made when it is full resume", seen)
+        check(not log(scratch), "a full store is no matter for the log", log(scratch)[:2])
 
     with servers.Scratch() as scratch:
         port, tls = servers.free_port(), scratch.path / "tls"
@@ -31,9 +32,9 @@ def trouble(start, log):
         def run():
             return start(scratch, port, tls, "capacity=8MiB")
         for what, harm in [
-            ("data.mdb of noise", lambda: [f.write_bytes(os.urandom(f.stat().st_size)) for f in tls.glob("v1-*/data.mdb")]),
-            ("control of noise", lambda: (tls / "control").write_bytes(os.urandom((tls / "control").stat().st_size))),
-            ("a key that is gone", lambda: (tls / "key").unlink()),
+            ("data.mdb overwritten with noise", lambda: [f.write_bytes(os.urandom(f.stat().st_size)) for f in tls.glob("v1-*/data.mdb")]),
+            ("control overwritten with noise", lambda: (tls / "control").write_bytes(os.urandom((tls / "control").stat().st_size))),
+            ("the key deleted", lambda: (tls / "key").unlink()),
         ]:
             with contextlib.ExitStack() as stack:
                 server = stack.enter_context(run())
@@ -42,9 +43,9 @@ def trouble(start, log):
                 server.stop()
                 harm()
                 stack.enter_context(run())
-                check(clients.say("back 1")[2] == 0, f"{what}: it serves")
-                check(clients.say("back 1") == (20, 20, 0), f"{what}: sessions resume again")
+                check(clients.say("back 1")[2] == 0, f"{what}: the server serves")
+                check(clients.say("back 1") == (20, 20, 0), f"{what}: new sessions resume")
         with run(), servers.Clients(port, "3") as clients:
             clients.say("new 20")
             shutil.rmtree(tls)
-            check(clients.say("back 2")[2] == 0, "the directory vanishes under running workers: it serves")
+            check(clients.say("back 2")[2] == 0, "the directory deleted under running workers: the server serves")

@@ -1,6 +1,8 @@
 //! nginx with sesscache: what an administrator meets who writes, checks, reloads and upgrades.
 
+mod restarts;
 mod server;
+mod several_servers;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -9,7 +11,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Duration;
-use support::{is_root, run, signal, wait_until, Scratch};
+use support::{is_root, run, Scratch};
 
 const VERSIONS: [&str; 2] = ["-tls1_2", "-tls1_3"];
 
@@ -211,67 +213,4 @@ fn mail_and_stream_resume_whatever_is_loaded_first() {
             }
         }
     }
-}
-
-/// USR2 starts a new binary with the same configuration, QUIT ends the old one.
-#[test]
-fn sessions_survive_an_upgrade_of_the_binary() {
-    let mut nginx = Nginx::http("sesscache STORE;", "");
-    nginx.start_orphaned();
-    nginx.get("s", &["-tls1_3"], "/");
-    let old = nginx.pid();
-    signal(old, libc::SIGUSR2);
-    let upgraded = wait_until(Duration::from_secs(30), || ![0, old].contains(&nginx.pid()));
-    assert!(upgraded, "there is no new binary\n{}", nginx.log());
-    signal(old, libc::SIGQUIT);
-    let alone = wait_until(Duration::from_secs(30), || !signal(old, 0));
-    assert!(alone, "the old binary does not end\n{}", nginx.log());
-    assert!(nginx.get("s", &["-tls1_3"], "/").resumed, "an upgrade costs a full handshake\n{}", nginx.log());
-    assert_eq!(nginx.logged("[error]"), Vec::<String>::new());
-}
-
-#[test]
-fn a_reload_may_change_options_and_take_the_cache_away() {
-    let mut nginx = Nginx::http("sesscache STORE;", "");
-    nginx.start();
-    nginx.get("s", &["-tls1_3"], "/");
-    // The deadline belongs to what a process has open: the master must not hold it.
-    for (lines, resumes) in [("sesscache STORE \"deadline=20ms\";", true), ("", false), ("sesscache STORE;", true)] {
-        nginx.configure_http(lines, "");
-        let old = nginx.workers();
-        signal(nginx.master(), libc::SIGHUP);
-        let renewed = wait_until(Duration::from_secs(30), || {
-            let now = nginx.workers();
-            !now.is_empty() && now.iter().all(|pid| !old.contains(pid))
-        });
-        assert!(renewed, "the old workers stay after a reload\n{}", nginx.log());
-        fs::copy(nginx.scratch.join("s"), nginx.scratch.join("copy")).expect("copy a session");
-        assert_eq!(nginx.get("copy", &["-tls1_3"], "/").resumed, resumes, "after a reload to {lines:?}");
-        if resumes {
-            fs::copy(nginx.scratch.join("copy"), nginx.scratch.join("s")).expect("copy a session");
-        }
-    }
-    assert_eq!(nginx.logged("[error]"), Vec::<String>::new());
-}
-
-/// With `master_process off`, for debugging, there is no worker that could open the cache. (A reload breaks TLS then,
-/// without any module.)
-#[test]
-fn a_single_process_resumes() {
-    let mut nginx = Nginx::http("sesscache STORE;", "");
-    nginx.configure_http_with("master_process off;", "sesscache STORE;", "");
-    nginx.start();
-    nginx.get("s", &["-tls1_3"], "/");
-    assert!(nginx.get("s", &["-tls1_3"], "/").resumed, "no session comes back\n{}", nginx.log());
-    assert_eq!(nginx.logged("[error]"), Vec::<String>::new());
-}
-
-/// Debian's package starts nginx as root; others start it as the user that owns the site.
-#[test]
-fn a_master_without_privileges_resumes_as_well() {
-    let mut nginx = Nginx::http("sesscache STORE;", "");
-    nginx.start_without_privileges();
-    nginx.get("s", &["-tls1_3"], "/");
-    assert!(nginx.get("s", &["-tls1_3"], "/").resumed, "no session comes back\n{}", nginx.log());
-    assert_eq!(nginx.logged("[error]"), Vec::<String>::new());
 }

@@ -168,6 +168,22 @@ impl Nginx {
         self.child.as_ref().expect("a running nginx").id()
     }
 
+    /// The processes below the master.
+    pub fn workers(&self) -> Vec<u32> {
+        let path = format!("/proc/{0}/task/{0}/children", self.master());
+        let children = fs::read_to_string(path).unwrap_or_default();
+        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    }
+
+    /// Waits until there are two workers, none of them one of these.
+    pub fn wait_for_new_workers(&self, old: &[u32]) {
+        let renewed = wait_until(DEADLINE, || {
+            let now = self.workers();
+            now.len() == 2 && now.iter().all(|pid| !old.contains(pid))
+        });
+        assert!(renewed, "no workers take the place of the old ones\n{}", self.log());
+    }
+
     pub fn log(&self) -> String {
         fs::read_to_string(self.scratch.path().join("error.log")).unwrap_or_default()
     }
@@ -227,14 +243,5 @@ impl Drop for Nginx {
         if !std::thread::panicking() {
             assert!(ended, "nginx does not end on SIGTERM; its log:\n{}", self.log());
         }
-    }
-}
-
-impl Nginx {
-    /// The processes below the master.
-    pub fn workers(&self) -> Vec<u32> {
-        let path = format!("/proc/{0}/task/{0}/children", self.master());
-        let children = fs::read_to_string(path).unwrap_or_default();
-        children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 }

@@ -5,65 +5,41 @@
 
 static ngx_int_t ngx_http_sesscache_add_variables(ngx_conf_t *cf);
 static ngx_int_t ngx_http_sesscache_init(ngx_conf_t *cf);
-static void *ngx_http_sesscache_create(ngx_conf_t *cf);
-static char *ngx_http_sesscache_merge(ngx_conf_t *cf, void *parent, void *child);
 
 static ngx_command_t ngx_http_sesscache_commands[] = {
-    { ngx_string("sesscache"),
-      NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_CONF_TAKE12,
-      ngx_sesscache_directive,
-      NGX_HTTP_SRV_CONF_OFFSET,
-      0,
-      NULL },
-    { ngx_string("sesscache_status"),
-      NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS,
-      ngx_http_sesscache_status,
-      0,
-      0,
-      NULL },
+    { ngx_string("sesscache"), NGX_HTTP_MAIN_CONF | NGX_HTTP_SRV_CONF | NGX_CONF_TAKE12,
+      ngx_sesscache_directive, NGX_HTTP_SRV_CONF_OFFSET, 0, NULL },
+    { ngx_string("sesscache_status"), NGX_HTTP_LOC_CONF | NGX_CONF_NOARGS,
+      ngx_http_sesscache_status, 0, 0, NULL },
     ngx_null_command
 };
 
 static ngx_http_module_t ngx_http_sesscache_module_ctx = {
-    ngx_http_sesscache_add_variables,
-    ngx_http_sesscache_init,
-    NULL,
-    NULL,
-    ngx_http_sesscache_create,
-    ngx_http_sesscache_merge,
-    NULL,
-    NULL
+    .preconfiguration = ngx_http_sesscache_add_variables,
+    .postconfiguration = ngx_http_sesscache_init,
+    .create_srv_conf = ngx_sesscache_create_srv,
+    .merge_srv_conf = ngx_sesscache_merge_srv
 };
 
 ngx_module_t ngx_http_sesscache_module = {
     NGX_MODULE_V1,
-    &ngx_http_sesscache_module_ctx,
-    ngx_http_sesscache_commands,
-    NGX_HTTP_MODULE,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NGX_MODULE_V1_PADDING
+    .ctx = &ngx_http_sesscache_module_ctx,
+    .commands = ngx_http_sesscache_commands,
+    .type = NGX_HTTP_MODULE
 };
 
-static void *ngx_http_sesscache_create(ngx_conf_t *cf)
+static ngx_sesscache_server_t ngx_http_sesscache_look(void *server, ngx_uint_t tls)
 {
-    ngx_sesscache_srv_t *conf = ngx_palloc(cf->pool, sizeof *conf);
-    if (conf != NULL)
-        conf->cache = NGX_CONF_UNSET_PTR;
-    return conf;
+    ngx_http_core_srv_conf_t *block = server;
+    ngx_http_ssl_srv_conf_t *ssl = block->ctx->srv_conf[tls];
+    return (ngx_sesscache_server_t){ block->ctx->srv_conf, ssl->ssl.ctx, ssl->builtin_session_cache,
+                                     ssl->session_ticket_keys != NULL, block->file_name, block->line };
 }
 
-static char *ngx_http_sesscache_merge(ngx_conf_t *cf, void *parent, void *child)
-{
-    ngx_sesscache_srv_t *from = parent, *to = child;
-    ngx_conf_merge_ptr_value(to->cache, from->cache, NULL);
-    return NGX_CONF_OK;
-}
+const ngx_sesscache_part_t ngx_http_sesscache_part = {
+    "ngx_http_module", "ngx_http_core_module", "ngx_http_ssl_module", &ngx_http_sesscache_module,
+    NGX_HTTP_MAIN_CONF_OFFSET, offsetof(ngx_http_core_main_conf_t, servers), ngx_http_sesscache_look
+};
 
 static ngx_sesscache_t *ngx_http_sesscache_of(ngx_http_core_srv_conf_t *server)
 {
@@ -73,7 +49,7 @@ static ngx_sesscache_t *ngx_http_sesscache_of(ngx_http_core_srv_conf_t *server)
 
 /* All servers of a listening address have the default server's session cache, because OpenSSL takes the callbacks from
  * the context that a connection begins with; the options change with the server name. So they have to agree. */
-static ngx_int_t ngx_http_sesscache_check(ngx_cycle_t *cycle, ngx_http_conf_addr_t *address)
+static ngx_int_t ngx_http_sesscache_check_address(ngx_cycle_t *cycle, ngx_http_conf_addr_t *address)
 {
     ngx_http_core_srv_conf_t **server = address->servers.elts;
     ngx_sesscache_t *cache = ngx_http_sesscache_of(address->default_server);
@@ -91,46 +67,25 @@ static ngx_int_t ngx_http_sesscache_check(ngx_cycle_t *cycle, ngx_http_conf_addr
     return NGX_OK;
 }
 
-/* Notes the SSL context of every server block. */
-ngx_int_t ngx_http_sesscache_collect(ngx_cycle_t *cycle)
+ngx_int_t ngx_http_sesscache_check(ngx_cycle_t *cycle)
 {
     ngx_http_core_main_conf_t *main = ngx_http_cycle_get_module_main_conf(cycle, ngx_http_core_module);
-    if (main == NULL)
-        return NGX_OK;              /* no http block */
-    ngx_http_core_srv_conf_t **server = main->servers.elts;
-    for (ngx_uint_t i = 0; i < main->servers.nelts; i++) {
-        ngx_http_ssl_srv_conf_t *ssl = server[i]->ctx->srv_conf[ngx_http_ssl_module.ctx_index];
-        ngx_sesscache_server_t found = { ssl->ssl.ctx, ssl->builtin_session_cache, ssl->session_ticket_keys != NULL,
-                                         server[i]->file_name, server[i]->line };
-        if (ngx_sesscache_add(cycle, ngx_http_sesscache_of(server[i]), &found) != NGX_OK)
-            return NGX_ERROR;
-    }
-    if (main->ports == NULL)
+    if (main == NULL || main->ports == NULL)
         return NGX_OK;
     ngx_http_conf_port_t *port = main->ports->elts;
     for (ngx_uint_t i = 0; i < main->ports->nelts; i++) {
         ngx_http_conf_addr_t *address = port[i].addrs.elts;
         for (ngx_uint_t j = 0; j < port[i].addrs.nelts; j++) {
-            if (address[j].opt.ssl && ngx_http_sesscache_check(cycle, &address[j]) != NGX_OK)
+            if (address[j].opt.ssl && ngx_http_sesscache_check_address(cycle, &address[j]) != NGX_OK)
                 return NGX_ERROR;
         }
     }
     return NGX_OK;
 }
 
-/* $sesscache_resumed_from_store: 1 or 0; empty without TLS. */
 static ngx_int_t ngx_http_sesscache_variable(ngx_http_request_t *r, ngx_http_variable_value_t *v, uintptr_t data)
 {
-    ngx_sesscache_srv_t *conf = ngx_http_get_module_srv_conf(r, ngx_http_sesscache_module);
-    if (r->connection->ssl == NULL) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-    v->data = (u_char *)(ngx_sesscache_resumed(r->connection, conf->cache) ? "1" : "0");
-    v->len = 1;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
+    ngx_sesscache_variable(r->connection, ngx_http_get_module_srv_conf(r, ngx_http_sesscache_module), v);
     return NGX_OK;
 }
 

@@ -5,77 +5,33 @@
 #include <ngx_mail.h>
 #include <ngx_mail_ssl_module.h>
 
-static void *ngx_mail_sesscache_create(ngx_conf_t *cf);
-static char *ngx_mail_sesscache_merge(ngx_conf_t *cf, void *parent, void *child);
-
 static ngx_command_t ngx_mail_sesscache_commands[] = {
-    { ngx_string("sesscache"),
-      NGX_MAIL_MAIN_CONF | NGX_MAIL_SRV_CONF | NGX_CONF_TAKE12,
-      ngx_sesscache_directive,
-      NGX_MAIL_SRV_CONF_OFFSET,
-      0,
-      NULL },
+    { ngx_string("sesscache"), NGX_MAIL_MAIN_CONF | NGX_MAIL_SRV_CONF | NGX_CONF_TAKE12,
+      ngx_sesscache_directive, NGX_MAIL_SRV_CONF_OFFSET, 0, NULL },
     ngx_null_command
 };
 
 static ngx_mail_module_t ngx_mail_sesscache_module_ctx = {
-    NULL,
-    NULL,
-    NULL,
-    ngx_mail_sesscache_create,
-    ngx_mail_sesscache_merge
+    .create_srv_conf = ngx_sesscache_create_srv,
+    .merge_srv_conf = ngx_sesscache_merge_srv
 };
 
 ngx_module_t ngx_mail_sesscache_module = {
     NGX_MODULE_V1,
-    &ngx_mail_sesscache_module_ctx,
-    ngx_mail_sesscache_commands,
-    NGX_MAIL_MODULE,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NGX_MODULE_V1_PADDING
+    .ctx = &ngx_mail_sesscache_module_ctx,
+    .commands = ngx_mail_sesscache_commands,
+    .type = NGX_MAIL_MODULE
 };
 
-static void *ngx_mail_sesscache_create(ngx_conf_t *cf)
+static ngx_sesscache_server_t ngx_mail_sesscache_look(void *server, ngx_uint_t tls)
 {
-    ngx_sesscache_srv_t *conf = ngx_palloc(cf->pool, sizeof *conf);
-    if (conf != NULL)
-        conf->cache = NGX_CONF_UNSET_PTR;
-    return conf;
+    ngx_mail_core_srv_conf_t *block = server;
+    ngx_mail_ssl_conf_t *ssl = block->ctx->srv_conf[tls];
+    return (ngx_sesscache_server_t){ block->ctx->srv_conf, ssl->ssl.ctx, ssl->builtin_session_cache,
+                                     ssl->session_ticket_keys != NULL, block->file_name, block->line };
 }
 
-static char *ngx_mail_sesscache_merge(ngx_conf_t *cf, void *parent, void *child)
-{
-    ngx_sesscache_srv_t *from = parent, *to = child;
-    ngx_conf_merge_ptr_value(to->cache, from->cache, NULL);
-    return NGX_CONF_OK;
-}
-
-/* Notes the SSL context of every server block. */
-ngx_int_t ngx_mail_sesscache_collect(ngx_cycle_t *cycle)
-{
-    ngx_module_t *mail = ngx_sesscache_find_module(cycle, "ngx_mail_module");
-    ngx_module_t *core = ngx_sesscache_find_module(cycle, "ngx_mail_core_module");
-    ngx_module_t *tls = ngx_sesscache_find_module(cycle, "ngx_mail_ssl_module");
-    if (mail == NULL || core == NULL || tls == NULL)
-        return NGX_OK;
-    ngx_mail_conf_ctx_t *block = (ngx_mail_conf_ctx_t *)cycle->conf_ctx[mail->index];
-    if (block == NULL)
-        return NGX_OK;
-    ngx_mail_core_main_conf_t *main = block->main_conf[core->ctx_index];
-    ngx_mail_core_srv_conf_t **server = main->servers.elts;
-    for (ngx_uint_t i = 0; i < main->servers.nelts; i++) {
-        ngx_mail_ssl_conf_t *ssl = server[i]->ctx->srv_conf[tls->ctx_index];
-        ngx_sesscache_srv_t *ours = server[i]->ctx->srv_conf[ngx_mail_sesscache_module.ctx_index];
-        ngx_sesscache_server_t found = { ssl->ssl.ctx, ssl->builtin_session_cache, ssl->session_ticket_keys != NULL,
-                                         server[i]->file_name, server[i]->line };
-        if (ngx_sesscache_add(cycle, ours->cache, &found) != NGX_OK)
-            return NGX_ERROR;
-    }
-    return NGX_OK;
-}
+const ngx_sesscache_part_t ngx_mail_sesscache_part = {
+    "ngx_mail_module", "ngx_mail_core_module", "ngx_mail_ssl_module", &ngx_mail_sesscache_module,
+    NGX_MAIL_MAIN_CONF_OFFSET, offsetof(ngx_mail_core_main_conf_t, servers), ngx_mail_sesscache_look
+};

@@ -7,98 +7,45 @@
 #include <ngx_stream_ssl_module.h>
 
 static ngx_int_t ngx_stream_sesscache_init(ngx_conf_t *cf);
-static void *ngx_stream_sesscache_create(ngx_conf_t *cf);
-static char *ngx_stream_sesscache_merge(ngx_conf_t *cf, void *parent, void *child);
 
 static ngx_command_t ngx_stream_sesscache_commands[] = {
-    { ngx_string("sesscache"),
-      NGX_STREAM_MAIN_CONF | NGX_STREAM_SRV_CONF | NGX_CONF_TAKE12,
-      ngx_sesscache_directive,
-      NGX_STREAM_SRV_CONF_OFFSET,
-      0,
-      NULL },
+    { ngx_string("sesscache"), NGX_STREAM_MAIN_CONF | NGX_STREAM_SRV_CONF | NGX_CONF_TAKE12,
+      ngx_sesscache_directive, NGX_STREAM_SRV_CONF_OFFSET, 0, NULL },
     ngx_null_command
 };
 
 static ngx_stream_module_t ngx_stream_sesscache_module_ctx = {
-    NULL,
-    ngx_stream_sesscache_init,
-    NULL,
-    NULL,
-    ngx_stream_sesscache_create,
-    ngx_stream_sesscache_merge
+    .postconfiguration = ngx_stream_sesscache_init,
+    .create_srv_conf = ngx_sesscache_create_srv,
+    .merge_srv_conf = ngx_sesscache_merge_srv
 };
 
 ngx_module_t ngx_stream_sesscache_module = {
     NGX_MODULE_V1,
-    &ngx_stream_sesscache_module_ctx,
-    ngx_stream_sesscache_commands,
-    NGX_STREAM_MODULE,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NULL,
-    NGX_MODULE_V1_PADDING
+    .ctx = &ngx_stream_sesscache_module_ctx,
+    .commands = ngx_stream_sesscache_commands,
+    .type = NGX_STREAM_MODULE
 };
 
 /* ngx_stream_ssl_module's place in the configuration, known once a stream block is read. */
 static ngx_uint_t ngx_stream_sesscache_tls;
 
-static void *ngx_stream_sesscache_create(ngx_conf_t *cf)
+static ngx_sesscache_server_t ngx_stream_sesscache_look(void *server, ngx_uint_t tls)
 {
-    ngx_sesscache_srv_t *conf = ngx_palloc(cf->pool, sizeof *conf);
-    if (conf != NULL)
-        conf->cache = NGX_CONF_UNSET_PTR;
-    return conf;
+    ngx_stream_core_srv_conf_t *block = server;
+    ngx_stream_ssl_conf_t *ssl = block->ctx->srv_conf[tls];
+    return (ngx_sesscache_server_t){ block->ctx->srv_conf, ssl->ssl.ctx, ssl->builtin_session_cache,
+                                     ssl->session_ticket_keys != NULL, block->file_name, block->line };
 }
 
-static char *ngx_stream_sesscache_merge(ngx_conf_t *cf, void *parent, void *child)
-{
-    ngx_sesscache_srv_t *from = parent, *to = child;
-    ngx_conf_merge_ptr_value(to->cache, from->cache, NULL);
-    return NGX_CONF_OK;
-}
+const ngx_sesscache_part_t ngx_stream_sesscache_part = {
+    "ngx_stream_module", "ngx_stream_core_module", "ngx_stream_ssl_module", &ngx_stream_sesscache_module,
+    NGX_STREAM_MAIN_CONF_OFFSET, offsetof(ngx_stream_core_main_conf_t, servers), ngx_stream_sesscache_look
+};
 
-/* Notes the SSL context of every server block. */
-ngx_int_t ngx_stream_sesscache_collect(ngx_cycle_t *cycle)
-{
-    ngx_module_t *stream = ngx_sesscache_find_module(cycle, "ngx_stream_module");
-    ngx_module_t *core = ngx_sesscache_find_module(cycle, "ngx_stream_core_module");
-    ngx_module_t *tls = ngx_sesscache_find_module(cycle, "ngx_stream_ssl_module");
-    if (stream == NULL || core == NULL || tls == NULL)
-        return NGX_OK;
-    ngx_stream_conf_ctx_t *block = (ngx_stream_conf_ctx_t *)cycle->conf_ctx[stream->index];
-    if (block == NULL)
-        return NGX_OK;
-    ngx_stream_core_main_conf_t *main = block->main_conf[core->ctx_index];
-    ngx_stream_core_srv_conf_t **server = main->servers.elts;
-    for (ngx_uint_t i = 0; i < main->servers.nelts; i++) {
-        ngx_stream_ssl_conf_t *ssl = server[i]->ctx->srv_conf[tls->ctx_index];
-        ngx_sesscache_srv_t *ours = server[i]->ctx->srv_conf[ngx_stream_sesscache_module.ctx_index];
-        ngx_sesscache_server_t found = { ssl->ssl.ctx, ssl->builtin_session_cache, ssl->session_ticket_keys != NULL,
-                                         server[i]->file_name, server[i]->line };
-        if (ngx_sesscache_add(cycle, ours->cache, &found) != NGX_OK)
-            return NGX_ERROR;
-    }
-    return NGX_OK;
-}
-
-/* $sesscache_resumed_from_store: 1 or 0; empty without TLS. */
 static ngx_int_t ngx_stream_sesscache_variable(ngx_stream_session_t *s, ngx_stream_variable_value_t *v, uintptr_t data)
 {
-    ngx_sesscache_srv_t *conf = ngx_stream_get_module_srv_conf(s, ngx_stream_sesscache_module);
-    if (s->connection->ssl == NULL) {
-        v->not_found = 1;
-        return NGX_OK;
-    }
-    v->data = (u_char *)(ngx_sesscache_resumed(s->connection, conf->cache) ? "1" : "0");
-    v->len = 1;
-    v->valid = 1;
-    v->no_cacheable = 0;
-    v->not_found = 0;
+    ngx_sesscache_variable(s->connection, ngx_stream_get_module_srv_conf(s, ngx_stream_sesscache_module), v);
     return NGX_OK;
 }
 
