@@ -117,6 +117,11 @@ pub(crate) fn reserve(path: &Path, from: u64, to: u64) -> io::Result<()> {
     }
 }
 
+/// What EAGAIN of mmap(2) means.
+pub(crate) const LOCKED_MEMORY: &str =
+    "the process locks all its memory (mlockall) and may lock no more (RLIMIT_MEMLOCK, \
+     ulimit -l); raise the limit, or give a smaller capacity=";
+
 /// A shared, writable mapping of a whole file. Never unmapped: a thread of the host may be inside it.
 #[derive(Clone, Copy)]
 pub(crate) struct Mapping {
@@ -143,7 +148,8 @@ fn map(file: &File, len: usize, protection: libc::c_int) -> io::Result<Mapping> 
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
     let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
     if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        return Err(if error.raw_os_error() == Some(libc::EAGAIN) { io::Error::other(LOCKED_MEMORY) } else { error });
     }
     keep_out_of_core(start.cast(), len);
     Ok(Mapping { start: start.cast(), len })
