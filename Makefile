@@ -215,7 +215,7 @@ sanitize-short: need-sanitize
 miri: need-sanitize
 	@scripts/nightly rust-src miri
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --target-dir $(TARGET)/miri --lib -- \
-	    store::id store::record options:: the_host_name
+	    store::id store::record options:: the_host_name stats:: status:: log:: sys::memory a_generation_is_known
 
 soak: need-build
 	$(CARGO) test --release --test soak -- --seconds $$(( $(MINUTES) * 60 ))
