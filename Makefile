@@ -90,7 +90,7 @@ NEED_SERVERS := $(NEED_DEMO) make:make $(NEED_NGINX) /usr/sbin/apache2:apache2 a
 
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
-FAULTS     := killed_workers stopped_process no_room over_quota damaged_store shared_directory
+FAULTS     := killed_workers stopped_process suspended_machine no_room over_quota damaged_store shared_directory
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
 NEED_SANITIZE := $(NEED_BUILD) g++:g++ readelf:binutils

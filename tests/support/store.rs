@@ -478,11 +478,14 @@ impl Clock {
         self.set(seconds * 1_000_000_000, 0);
     }
 
+    /// Makes a program live by this clock.
+    pub fn give_to(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library).env("SESSCACHE_TEST_CLOCK", &self.setting);
+    }
+
     /// A worker that lives by this clock.
     pub fn worker(&self, path: &Path, options: &str) -> Worker {
-        let mut worker = Worker::start_with("serve", &[], |command| {
-            command.env("LD_PRELOAD", &self.library).env("SESSCACHE_TEST_CLOCK", &self.setting);
-        });
+        let mut worker = Worker::start_with("serve", &[], |command| self.give_to(command));
         worker.reopen(path, options).unwrap_or_else(|e| panic!("a worker cannot open {}: {e:?}", path.display()));
         worker
     }
