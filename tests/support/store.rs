@@ -347,6 +347,11 @@ impl Worker {
         }
     }
 
+    /// No more commands.
+    pub fn say_end(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// What is left to hear until the worker ends.
     pub fn hear_rest(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.try_hear(ANSWER)).collect()
@@ -427,7 +432,7 @@ impl Worker {
 
     /// No more commands; the worker must end well.
     pub fn finish(mut self) {
-        drop(self.child.stdin.take());
+        self.say_end();
         let rest = self.hear_rest();
         assert!(rest.is_empty(), "a worker says more than it was asked: {rest:?}");
         let status = self.child.wait().expect("wait for a worker");
