@@ -81,7 +81,7 @@ NEED_NGINX := /usr/sbin/nginx:nginx /usr/share/nginx/src/configure:nginx-dev lib
               /usr/lib/nginx/modules/ngx_mail_module.so:libnginx-mod-mail \
               /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream
 NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls-bin python3:python3 \
-              nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount \
+              nm:binutils strace:strace setpriv:util-linux unshare:util-linux mount:mount mkfs.btrfs:btrfs-progs \
               curl:curl libcurl:libcurl4-openssl-dev nss:libnss3-dev wolfssl:libwolfssl-dev \
               /usr/include/mbedtls/ssl.h:libmbedtls-dev \
               /usr/include/lmdb.h:liblmdb-dev cmake:cmake meson:meson ninja:ninja-build mandoc:mandoc man:man-db \
@@ -95,7 +95,7 @@ NEED_TEST_SERVERS := $(NEED_DEMO) make:make python3:python3
 
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
-FAULTS     := killed_workers stopped_process no_room damaged_store shared_directory
+FAULTS     := killed_workers stopped_process suspended_machine no_room over_quota damaged_store shared_directory
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
 NEED_SANITIZE := $(NEED_BUILD) g++:g++ readelf:binutils
@@ -238,7 +238,7 @@ sanitize-short: need-sanitize
 miri: need-sanitize
 	@scripts/nightly rust-src miri
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --target-dir $(TARGET)/miri --lib -- \
-	    store::id store::record options:: the_host_name
+	    store::id store::record options:: the_host_name stats:: status:: log:: sys::memory a_generation_is_known
 
 soak: need-build
 	$(CARGO) test --release --test soak -- --seconds $$(( $(MINUTES) * 60 ))

@@ -355,6 +355,7 @@ sesscache_status sesscache_read_stats(sesscache *cache,
 /**
  * Sends messages about this directory to `function`; NULL, as at the beginning, sends them nowhere. `userdata` is handed
  * through and must live as long as the function may be called. Handles on one directory share the function.
+ * What sesscache_open() had to mend is said at once.
  */
 void sesscache_set_log(sesscache *cache,
                        sesscache_log_fn function,

@@ -390,6 +390,7 @@ pub unsafe extern "C" fn sesscache_read_stats(
 
 /// Sends messages about this directory to `function`; NULL, as at the beginning, sends them nowhere. `userdata` is handed
 /// through and must live as long as the function may be called. Handles on one directory share the function.
+/// What sesscache_open() had to mend is said at once.
 // # Safety
 // `cache` is NULL or an open handle; `function` may be called from any thread that uses the cache.
 #[no_mangle]

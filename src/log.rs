@@ -1,7 +1,7 @@
 //! Where messages go: to the host's function, at most one a second per kind. Without one, nowhere.
 
 use std::ffi::{CStr, CString};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::sys::clock;
 use crate::sys::process::Published;
@@ -46,6 +46,8 @@ pub(crate) struct Log {
     /// Per kind: when it last spoke, and how often it was held back since.
     last: [AtomicU64; KINDS],
     held_back: [AtomicU64; KINDS],
+    /// A new control file was made before anybody could be told.
+    control_is_new: AtomicBool,
 }
 
 impl Log {
@@ -54,12 +56,27 @@ impl Log {
             sink: Published::new(),
             last: [const { AtomicU64::new(0) }; KINDS],
             held_back: [const { AtomicU64::new(0) }; KINDS],
+            control_is_new: AtomicBool::new(false),
         }
     }
 
     /// Sets where messages go; `None` for nowhere.
     pub(crate) fn set(&self, sink: Option<Sink>) {
         self.sink.set(sink);
+        self.say_what_is_owed();
+    }
+
+    /// Says that a damaged control file was replaced. That happens where a store is opened, before the host has a handle to set
+    /// a function for: then it is said when there is one.
+    pub(crate) fn control_was_replaced(&self) {
+        self.control_is_new.store(true, Ordering::Relaxed);
+        self.say_what_is_owed();
+    }
+
+    fn say_what_is_owed(&self) {
+        if matches!(self.sink.get(), Some(Some(_))) && self.control_is_new.swap(false, Ordering::Relaxed) {
+            self.say(Kind::Damage, WARNING, || "the control file was gone or damaged: a new one begins".to_owned());
+        }
     }
 
     /// Says it, unless this kind spoke within the last second. The text is made only when it is said.

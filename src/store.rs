@@ -104,7 +104,7 @@ impl Store {
     /// and fork after they start. The first use opens.
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Arc<Store>> {
         let place = Place::prepare(path, options)?;
-        let shape = settle_control(&place, options)?;
+        let (shape, replaced) = settle_control(&place, options)?;
         if !place.key_is_foreign || place.key.exists() {
             Keys::create(&place)?;
         } else {
@@ -138,6 +138,9 @@ impl Store {
             ));
         }
         debug_assert!(shape.is_sane());
+        if replaced {
+            store.log.control_was_replaced();
+        }
         Ok(store)
     }
 
@@ -253,9 +256,7 @@ impl Store {
             Err(Unusable::Missing | Unusable::Damaged) => {
                 Control::replace(&place.path, default_shape(), place.access)
                     .map_err(|e| Error::system(format_args!("cannot write {}/control", place.path.display()), &e))?;
-                self.log.say(Kind::Damage, log::WARNING, || {
-                    "the control file was gone or damaged: a new one begins".to_owned()
-                });
+                self.log.control_was_replaced();
                 Control::open(&place.path).map_err(|unusable| unusable_error(place, unusable))
             }
             Err(unusable) => Err(unusable_error(place, unusable)),
@@ -388,8 +389,8 @@ fn fits(is: Shape, wanted: Shape) -> bool {
     is.capacity == wanted.capacity && is.readers == wanted.readers && (is.guard || !wanted.guard)
 }
 
-/// Makes the control file, or tells an existing one what this process wants of it.
-fn settle_control(place: &Place, options: &Options) -> Result<Shape> {
+/// Makes the control file, or tells an existing one what this process wants of it. True when a damaged one had to go.
+fn settle_control(place: &Place, options: &Options) -> Result<(Shape, bool)> {
     let page = crate::sys::files::page_size() as u64;
     let merge = |base: Shape| Shape {
         capacity: options.capacity.unwrap_or(base.capacity) / page * page,
@@ -397,6 +398,7 @@ fn settle_control(place: &Place, options: &Options) -> Result<Shape> {
         guard: options.guard.unwrap_or(base.guard),
     };
     let failed = |e: &std::io::Error| Error::system(format_args!("cannot write {}/control", place.path.display()), e);
+    let mut replaced = false;
     for _ in 0..ATTEMPTS {
         match Control::open(&place.path) {
             Ok(control) => {
@@ -404,13 +406,14 @@ fn settle_control(place: &Place, options: &Options) -> Result<Shape> {
                 if wanted != control.wanted() {
                     control.want(wanted);
                 }
-                return Ok(wanted);
+                return Ok((wanted, replaced));
             }
             Err(Unusable::Missing) => {
                 Control::create(&place.path, merge(default_shape()), place.access).map_err(|e| failed(&e))?;
             }
             Err(Unusable::Damaged) => {
                 Control::replace(&place.path, merge(default_shape()), place.access).map_err(|e| failed(&e))?;
+                replaced = true;
             }
             Err(unusable) => return Err(unusable_error(place, unusable)),
         }

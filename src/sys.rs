@@ -8,4 +8,5 @@ pub(crate) mod crypto;
 pub(crate) mod errno;
 pub(crate) mod files;
 mod memory;
+pub(crate) mod moving;
 pub(crate) mod process;

@@ -53,6 +53,7 @@ c_programs! {
     renegotiation
     same_as_openssl
     server_names
+    stateless_listener
     store_holds_nothing_useless
     store_is_not_emptied
     tls13_chain_ends

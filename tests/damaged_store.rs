@@ -7,6 +7,7 @@ mod store;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use store::{hex, now, Data, Random, Scratch, Worker};
@@ -168,4 +169,39 @@ fn a_record_with_a_flipped_bit_is_returned() {
         assert_eq!(worker.stat("generation"), begin, "one damaged record costs all sessions");
         worker.finish();
     }
+}
+
+/// What is done about it at the opening comes before a server can say where messages go.
+#[test]
+fn nobody_hears_of_a_damaged_control_file_that_was_replaced() {
+    let scratch = Scratch::new("heard");
+    let path = scratch.join("store");
+    Worker::open(&path, OPTIONS).finish();
+    let listen = |cache: &sesscache::Cache| {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let messages = Arc::clone(&heard);
+        cache.set_log(Some(Box::new(move |level, message| {
+            messages.lock().expect("the messages").push((level, message.to_string_lossy().into_owned()));
+        })));
+        heard
+    };
+    let cache = store::open(&path, OPTIONS);
+    let heard = listen(&cache);
+    assert_eq!(*heard.lock().expect("the messages"), [], "a whole store is complained of");
+    drop(cache);
+    fs::write(path.join("control"), "damaged").expect("a control file");
+    let cache = store::open(&path, OPTIONS);
+    for (time, messages) in [("first", 1), ("second", 0)] {
+        let heard = listen(&cache);
+        let heard = heard.lock().expect("the messages");
+        assert_eq!(heard.len(), messages, "the {time} function hears {heard:?}");
+        assert!(heard.iter().all(|(level, text)| *level == 4 && text.contains("control file")), "{heard:?}");
+    }
+    // Another handle finds it damaged while a function is set.
+    let heard = listen(&cache);
+    fs::write(path.join("control"), "damaged").expect("a control file");
+    std::thread::sleep(Duration::from_millis(1_050));
+    let other = store::open(&path, OPTIONS);
+    assert_eq!(heard.lock().expect("the messages").len(), 1, "a second handle replaces a control file in silence");
+    drop(other);
 }

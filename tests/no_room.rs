@@ -178,7 +178,7 @@ fn held() -> (usize, usize) {
 fn limit(place: &Path, which: &str) {
     let cache = open(
         &place.join("store"),
-        if which == "RLIMIT_MEMLOCK" { "capacity=64MiB owner=65534" } else { "capacity=64MiB" },
+        if which.starts_with("RLIMIT_MEMLOCK") { "capacity=64MiB owner=65534" } else { "capacity=64MiB" },
     )
     .expect("a store");
     let before = held();
@@ -189,7 +189,9 @@ fn limit(place: &Path, which: &str) {
             (libc::RLIMIT_AS, pages * 4_096 + (8 << 20))
         }
         "RLIMIT_NOFILE" => (libc::RLIMIT_NOFILE, before.0 as u64),
-        _ => (libc::RLIMIT_MEMLOCK, 64 << 20),
+        // More than the control page and the gate, and too little for the map.
+        "RLIMIT_MEMLOCK" => (libc::RLIMIT_MEMLOCK, 64 << 20),
+        _ => (libc::RLIMIT_MEMLOCK, 8 << 10),
     };
     if resource == libc::RLIMIT_MEMLOCK {
         set_limit(resource, tight);
@@ -200,6 +202,12 @@ fn limit(place: &Path, which: &str) {
         assert_eq!(code, 0, "{}", std::io::Error::last_os_error());
     } else {
         set_limit(resource, tight);
+    }
+    if resource == libc::RLIMIT_MEMLOCK {
+        let error = cache.stats().expect_err("the store opens all the same, so this shows nothing");
+        assert_eq!(error.status, sesscache::Status::System, "{error}");
+        let says_what_to_do = error.to_string().contains("RLIMIT_MEMLOCK") && error.to_string().contains("raise");
+        assert!(says_what_to_do, "the message names neither the limit nor what to do: {error}");
     }
     for seed in 0..3 {
         assert!(!put(&cache, seed), "{which}: the store opens all the same, so this shows nothing");
@@ -226,7 +234,7 @@ fn a_limit_on_the_size_of_files_ends_the_server() {
 
 #[test]
 fn a_limit_on_memory_or_descriptors_ends_the_server_or_leaks() {
-    for which in ["RLIMIT_AS", "RLIMIT_NOFILE", "RLIMIT_MEMLOCK"] {
+    for which in ["RLIMIT_AS", "RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_MEMLOCK of two pages"] {
         let scratch = Scratch::new("limit");
         store::set_mode(&scratch.join(""), 0o711);
         let place = scratch.join("place");

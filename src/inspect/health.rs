@@ -176,11 +176,18 @@ fn file_system(place: &Place, findings: &mut Findings) {
             format!("{network}, where shared memory does not work"),
             "use a local directory, as /run/myserver-tls",
         ),
+        FileSystem::Deadly(_) => findings.remedy(
+            SUBJECT,
+            format!("{name}: when it or a quota is full, processes that use the store die"),
+            "use a directory on tmpfs, as /run/myserver-tls",
+        ),
         FileSystem::CopyOnWrite => findings.note(SUBJECT, format!("{name}: writes are slower than on tmpfs")),
         FileSystem::Local if matches!(name.as_str(), "tmpfs" | "ramfs") => {
             findings.fine(SUBJECT, format!("{name}, which never reaches a disk"));
         }
-        FileSystem::Local => findings.note(SUBJECT, format!("{name}: sealed sessions and their keys reach the disk")),
+        FileSystem::Local | FileSystem::Overlay => {
+            findings.note(SUBJECT, format!("{name}: sealed sessions and their keys reach the disk"))
+        }
     }
 }
 

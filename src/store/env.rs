@@ -132,7 +132,7 @@ impl Env {
                 0 => return env.settle(),
                 // A signal during LMDB's lock call makes it report failure with the lock held: begin again.
                 libc::EINTR => {}
-                code => return Err(Fault::from_code(code)),
+                code => return Err(Fault::from_open(code)),
             }
         }
     }

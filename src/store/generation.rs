@@ -293,7 +293,10 @@ fn build(place: &Place, mut shape: Shape) -> Result<PathBuf> {
         }
         made.map_err(|fault| match fault {
             Fault::System(code) => failed(&io::Error::from_raw_os_error(code)),
-            Fault::Full => failed(&io::Error::from_raw_os_error(libc::ENOSPC)),
+            Fault::Full => {
+                let what = "no space is left on the device, or the quota is used up";
+                Error::new(Status::Full, format!("cannot create a store in {}: {what}", place.path.display()))
+            }
             fault => Error::new(Status::System, fault.text()),
         })?;
         Gate::create(&directory, shape, reserve, place.access).map_err(|e| failed(&e))

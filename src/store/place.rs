@@ -9,6 +9,7 @@ use super::generation::generation_name;
 use crate::options::Options;
 use crate::status::{Error, Result, Status};
 use crate::sys::files::{self, Access, FileSystem};
+use crate::sys::{crypto, moving};
 
 /// Where a store is and who may reach it.
 #[derive(Clone, Debug)]
@@ -46,11 +47,29 @@ impl Place {
         }
         let meta = fs::symlink_metadata(&path).map_err(|e| failed("look at", &e))?;
         check_directory(&path, &meta, access)?;
-        if let FileSystem::Network(kind) = files::file_system(&path).map_err(|e| failed("look at", &e))? {
-            return Err(Error::invalid(format!(
-                "{} is on {kind}, where shared memory does not work; use a local directory, as /run/myserver-tls",
+        let deadly = |kind: &str| {
+            Err(Error::invalid(format!(
+                "{} is on {kind}, where a full disk or quota ends the processes that share memory; use a directory on tmpfs, as \
+                 /run/myserver-tls",
                 path.display()
-            )));
+            )))
+        };
+        match files::file_system(&path).map_err(|e| failed("look at", &e))? {
+            FileSystem::Network(kind) => {
+                return Err(Error::invalid(format!(
+                    "{} is on {kind}, where shared memory does not work; use a local directory, as /run/myserver-tls",
+                    path.display()
+                )))
+            }
+            FileSystem::Deadly(kind) => return deadly(kind),
+            // Where a store is already, somebody has tried it out.
+            FileSystem::Overlay if fs::symlink_metadata(path.join("control")).is_err() => {
+                let scratch = path.join(format!("new-{:016x}", random_number()?));
+                if moving::moves_what_is_written_again(&scratch).map_err(|e| failed("write to", &e))? {
+                    return deadly("an overlay over a file system with copy on write");
+                }
+            }
+            FileSystem::Overlay | FileSystem::CopyOnWrite | FileSystem::Local => {}
         }
         let key = options.key.clone().unwrap_or_else(|| path.join("key"));
         Ok(Place {
@@ -187,6 +206,14 @@ pub(crate) fn check_private(path: &Path, meta: &fs::Metadata, access: Access) ->
         )));
     }
     Ok(())
+}
+
+fn random_number() -> Result<u64> {
+    let mut random = [0; 8];
+    match crypto::random(&mut random) {
+        true => Ok(u64::from_ne_bytes(random)),
+        false => Err(Error::new(Status::System, "the kernel has no random bytes to give")),
+    }
 }
 
 /// Eight digits of the boot id; the same for all boots where /proc is missing.

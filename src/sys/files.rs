@@ -117,6 +117,11 @@ pub(crate) fn reserve(path: &Path, from: u64, to: u64) -> io::Result<()> {
     }
 }
 
+/// What EAGAIN of mmap(2) means.
+pub(crate) const LOCKED_MEMORY: &str =
+    "the process locks all its memory (mlockall) and may lock no more (RLIMIT_MEMLOCK, \
+     ulimit -l); raise the limit, or give a smaller capacity=";
+
 /// A shared, writable mapping of a whole file. Never unmapped: a thread of the host may be inside it.
 #[derive(Clone, Copy)]
 pub(crate) struct Mapping {
@@ -143,7 +148,8 @@ fn map(file: &File, len: usize, protection: libc::c_int) -> io::Result<Mapping> 
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
     let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
     if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
+        let error = io::Error::last_os_error();
+        return Err(if error.raw_os_error() == Some(libc::EAGAIN) { io::Error::other(LOCKED_MEMORY) } else { error });
     }
     keep_out_of_core(start.cast(), len);
     Ok(Mapping { start: start.cast(), len })
@@ -237,12 +243,19 @@ pub(crate) fn within_file_limit(len: u64) -> io::Result<()> {
 }
 
 /// What kind of file system `path` is on: one where shared memory and locks work, one where they are no promise, or none.
+///
+/// A page of a shared mapping is written to its file now and then, and the next write to it asks the file system again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileSystem {
     /// Reserved blocks stay reserved.
     Local,
     /// Copy on write: reserving is no promise, so the store must not write through the map.
     CopyOnWrite,
+    /// Copy on write that asks for a new block at that write: a full disk or quota is SIGBUS, at a page of locks or counters
+    /// as well. Refused; the name is for the message.
+    Deadly(&'static str),
+    /// A file system over another one, which cannot be asked for.
+    Overlay,
     /// Another machine may see the file: refused. The name is for the message.
     Network(&'static str),
 }
@@ -270,7 +283,11 @@ pub(crate) fn file_system(path: &Path) -> io::Result<FileSystem> {
         0x5346_414F | 0x6B41_4653 => FileSystem::Network("AFS"),
         0x4750_4653 => FileSystem::Network("GPFS"),
         0x0BD0_0BD0 => FileSystem::Network("Lustre"),
-        0x9123_683E | 0x2FC1_2FC1 => FileSystem::CopyOnWrite,
+        0x2FC1_2FC1 => FileSystem::CopyOnWrite,
+        0x9123_683E => FileSystem::Deadly("btrfs"),
+        0xCA45_1A4E => FileSystem::Deadly("bcachefs"),
+        0x3434 => FileSystem::Deadly("nilfs2"),
+        0x794C_7630 => FileSystem::Overlay,
         _ => FileSystem::Local,
     })
 }

@@ -148,11 +148,14 @@ mod tests {
         static OTHER: Memory = Memory { bytes: Bytes(UnsafeCell::new([0; RESERVE])), taken: AtomicU64::new(0) };
         let memory = &OTHER;
         let layout = Layout::from_size_align(1000, 16).unwrap();
-        let pieces: Vec<_> = (0..100).map(|_| memory.take(layout) as usize).collect();
+        let pieces: Vec<_> = (0..100).map(|_| memory.take(layout)).collect();
         for (n, piece) in pieces.iter().enumerate() {
-            assert_eq!(piece % 16, 0);
-            assert!(memory.is_reserve(*piece as *mut u8), "piece {n} lies outside of the reserve");
-            assert!(n == 0 || *piece >= pieces[n - 1] + 1000, "pieces {n} and the one before overlap");
+            assert_eq!(*piece as usize % 16, 0);
+            assert!(memory.is_reserve(*piece), "piece {n} lies outside of the reserve");
+            assert!(
+                n == 0 || *piece as usize >= pieces[n - 1] as usize + 1000,
+                "pieces {n} and the one before overlap"
+            );
         }
         assert!(memory.take(Layout::from_size_align(RESERVE, 1).unwrap()).is_null(), "more than there is was given");
         pieces.iter().for_each(|_| memory.give_back());

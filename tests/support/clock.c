@@ -1,8 +1,8 @@
 /*
- * A wall clock that a test sets: preloaded into a worker process, it moves or stops CLOCK_REALTIME as the file named by
- * SESSCACHE_TEST_CLOCK says, two 64-bit numbers in nanoseconds: what to add, and where the clock stands still (0: it
- * runs). All processes that map the same file have the same time. The monotonic clocks are left alone: nobody can set
- * those on a real machine either.
+ * A wall clock that a test sets: preloaded into a worker process, it moves or stops CLOCK_REALTIME, and time(3) with it, which
+ * OpenSSL asks, as the file named by SESSCACHE_TEST_CLOCK says, two 64-bit numbers in nanoseconds: what to add, and where the
+ * clock stands still (0: it runs). All processes that map the same file have the same time. The monotonic clocks are left alone:
+ * nobody can set those on a real machine either.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -57,4 +57,15 @@ int clock_gettime(clockid_t clock, struct timespec *now)
     now->tv_sec = wanted / INT64_C(1000000000);
     now->tv_nsec = wanted % INT64_C(1000000000);
     return 0;
+}
+
+time_t time(time_t *now)
+{
+    struct timespec wall;
+
+    if (clock_gettime(CLOCK_REALTIME_COARSE, &wall) != 0)
+        return (time_t)-1;
+    if (now != NULL)
+        *now = wall.tv_sec;
+    return wall.tv_sec;
 }

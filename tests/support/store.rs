@@ -347,6 +347,11 @@ impl Worker {
         }
     }
 
+    /// No more commands.
+    pub fn say_end(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// What is left to hear until the worker ends.
     pub fn hear_rest(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.try_hear(ANSWER)).collect()
@@ -427,7 +432,7 @@ impl Worker {
 
     /// No more commands; the worker must end well.
     pub fn finish(mut self) {
-        drop(self.child.stdin.take());
+        self.say_end();
         let rest = self.hear_rest();
         assert!(rest.is_empty(), "a worker says more than it was asked: {rest:?}");
         let status = self.child.wait().expect("wait for a worker");
@@ -478,11 +483,14 @@ impl Clock {
         self.set(seconds * 1_000_000_000, 0);
     }
 
+    /// Makes a program live by this clock.
+    pub fn give_to(&self, command: &mut Command) {
+        command.env("LD_PRELOAD", &self.library).env("SESSCACHE_TEST_CLOCK", &self.setting);
+    }
+
     /// A worker that lives by this clock.
     pub fn worker(&self, path: &Path, options: &str) -> Worker {
-        let mut worker = Worker::start_with("serve", &[], |command| {
-            command.env("LD_PRELOAD", &self.library).env("SESSCACHE_TEST_CLOCK", &self.setting);
-        });
+        let mut worker = Worker::start_with("serve", &[], |command| self.give_to(command));
         worker.reopen(path, options).unwrap_or_else(|e| panic!("a worker cannot open {}: {e:?}", path.display()));
         worker
     }

@@ -4,6 +4,8 @@ use std::io;
 
 use lmdb_sys as ffi;
 
+use crate::sys::files;
+
 /// Why LMDB did not do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -15,6 +17,8 @@ pub(crate) enum Fault {
     PidClash,
     /// A thread's reader slot was given to another: this process had lost its locks, and others took it for dead.
     SlotLost,
+    /// All memory of the process is to be locked, and the map is more than it may lock.
+    LockedMemory,
     /// The host has closed the descriptors of the store, and may have given their numbers to files of its own.
     Closed,
     /// The pages contradict themselves.
@@ -24,6 +28,14 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
+    /// A code of mdb_env_open, where nothing but mmap(2) says EAGAIN.
+    pub(super) fn from_open(code: libc::c_int) -> Fault {
+        match code {
+            libc::EAGAIN => Fault::LockedMemory,
+            code => Fault::from_code(code),
+        }
+    }
+
     pub(super) fn from_code(code: libc::c_int) -> Fault {
         match code {
             ffi::MDB_MAP_FULL | ffi::MDB_TXN_FULL | libc::ENOSPC | libc::EDQUOT => Fault::Full,
@@ -42,6 +54,7 @@ impl Fault {
             Fault::ReadersFull => "every reader slot is taken".to_owned(),
             Fault::PidClash => "a process of another PID namespace has the same number".to_owned(),
             Fault::SlotLost => "the reader slot is somebody else's".to_owned(),
+            Fault::LockedMemory => files::LOCKED_MEMORY.to_owned(),
             Fault::Closed => "the host has closed the descriptors of the store".to_owned(),
             Fault::Damaged(code) => format!("damaged ({:?})", lmdb::Error::from_err_code(code)),
             Fault::System(code) => io::Error::from_raw_os_error(code).to_string(),

@@ -1,0 +1,48 @@
+//! Whether a file system gives a block that is written again another place on the disk: found by doing it.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+
+/// linux/fiemap.h: struct fiemap with room for one struct fiemap_extent behind it.
+#[repr(C)]
+#[derive(Default)]
+struct Extents {
+    start: u64,
+    length: u64,
+    flags: u32,
+    mapped: u32,
+    count: u32,
+    reserved: u32,
+    logical: u64,
+    physical: u64,
+    extent_length: u64,
+    extent_reserved: [u64; 2],
+    extent_flags: u32,
+    more_reserved: [u32; 3],
+}
+
+/// linux/fs.h: _IOWR('f', 11, struct fiemap), a struct of 32 bytes without its extents.
+const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
+const BLOCK: usize = 4096;
+
+/// Writes a block of a new file twice. False also where the file system does not tell places: then it has no disk below.
+pub(crate) fn moves_what_is_written_again(scratch: &Path) -> io::Result<bool> {
+    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(scratch)?;
+    let places = written_at(&file, 1).and_then(|one| Ok((one, written_at(&file, 2)?)));
+    let removed = fs::remove_file(scratch);
+    let (one, two) = places?;
+    removed?;
+    Ok(one.is_some() && one != two)
+}
+
+fn written_at(file: &File, byte: u8) -> io::Result<Option<u64>> {
+    file.write_all_at(&[byte; BLOCK], 0)?;
+    file.sync_data()?;
+    let mut extents = Extents { length: BLOCK as u64, count: 1, ..Extents::default() };
+    // SAFETY: FS_IOC_FIEMAP reads the head and writes at most `count` extents behind it: there is room for the one asked for.
+    let code = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &mut extents) };
+    Ok((code == 0 && extents.mapped == 1).then_some(extents.physical))
+}
