@@ -57,7 +57,11 @@ const SHELL: &[(&str, Shell)] = &[
 ];
 
 /// Blocks in other languages.
-const OTHER: &[(&str, &str)] = &[("yaml", "needs a cluster"), ("apparmor", "needs a kernel with AppArmor")];
+const OTHER: &[(&str, &str)] = &[
+    ("yaml", "needs a cluster"),
+    ("apparmor", "needs a kernel with AppArmor"),
+    ("text", "what the demo prints; compared in operating_tables.rs and program_streams.rs"),
+];
 
 /// A block of a document: its language, and its text without the fence.
 struct Block {

@@ -111,13 +111,14 @@ impl Drop for Children {
 }
 
 /// Words that parent and children share.
-struct Shared {
+pub struct Shared {
     start: *mut AtomicU64,
     len: usize,
 }
 
 impl Shared {
-    fn new(len: usize) -> Shared {
+    /// That many, all 0.
+    pub fn new(len: usize) -> Shared {
         let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
         // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
         let start = unsafe { libc::mmap(ptr::null_mut(), len * 8, access, flags, -1, 0) };
@@ -125,7 +126,8 @@ impl Shared {
         Shared { start: start.cast(), len }
     }
 
-    fn cell(&self, at: usize) -> &AtomicU64 {
+    /// One of them.
+    pub fn cell(&self, at: usize) -> &AtomicU64 {
         assert!(at < self.len);
         // SAFETY: in bounds as asserted.
         let cell = unsafe { self.start.add(at) };
