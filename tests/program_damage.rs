@@ -10,6 +10,7 @@ use program::{exit_status, json, number, sesscache, word};
 use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -208,6 +209,25 @@ fn doctor_mends_files_of_another_owner() {
         });
     } else {
         eprintln!("skipped: only root can give files away");
+    }
+}
+
+#[test]
+fn those_who_may_not_read_a_store_learn_who_may() {
+    if !support::is_root() {
+        return eprintln!("skipped: only root can run the program as somebody else");
+    }
+    let scratch = Scratch::new("program");
+    let (store, _) = filled(&scratch);
+    set_mode(scratch.path(), 0o755);
+    let program = scratch.join("sesscache");
+    fs::copy(support::stage().join("bin/sesscache"), &program).expect("copy the program");
+    for verb in ["stat", "list", "check", "doctor"] {
+        let mut command = Command::new(&program);
+        let done = run(command.args([verb, &store]).uid(65_534).current_dir("/"), program::DEADLINE, "");
+        assert!(!done.status.success(), "a store of root's is read by others\n{done}");
+        let said = format!("{}{}", done.stdout, done.stderr);
+        assert!(said.contains("as root, or as user 0"), "{verb} does not say who may read the store\n{done}");
     }
 }
 
