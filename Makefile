@@ -170,7 +170,7 @@ demo: need-demo
 
 demo-chart: need-demo stage
 	$(STAGE)/bin/sesscache demo --json >$(TARGET)/demo.json
-	$(CARGO) bench --quiet --bench demo $(SAME) $(CRATES_FROM) <$(TARGET)/demo.json
+	$(CARGO) bench --quiet --bench demo $(FEATURES) $(SAME) $(CRATES_FROM) <$(TARGET)/demo.json
 
 test: need-test stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(FEATURES) $(CRATES_FROM)

@@ -84,6 +84,8 @@ fn draw(area: &Area, bars: &Bars, legend: bool) -> Result<(), Box<dyn Error>> {
         .configure_mesh()
         .disable_x_mesh()
         .disable_x_axis()
+        .light_line_style(TRANSPARENT)
+        .y_label_formatter(&|value: &f64| if top < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") })
         .y_desc(*y)
         .label_style(("sans-serif", 14))
         .axis_desc_style(("sans-serif", 15))
