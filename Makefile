@@ -2,6 +2,7 @@
 #
 #   make            build the library and lay out $(STAGE): header, library, pkg-config file, compiled examples
 #   make demo       show in a table what the cache does for a server of four processes
+#   make demo-chart write the demo's figures and its chart in docs/bench anew; README.md has the same figures
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
 #   make test-servers   the tests of the integrations of SERVERS="httpd lighttpd hitch"; nginx's is among `make test`
 #   make faults     the tests of kills and damage at random moments, many times as often; about 10 minutes
@@ -102,7 +103,7 @@ NEED_SANITIZE := $(NEED_BUILD) g++:g++ readelf:binutils
 
 NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
 
-.PHONY: all stage fetch demo test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
+.PHONY: all stage fetch demo demo-chart test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
 .PHONY: vendor test-reproducible test-cargo-c deny deb test-deb install uninstall clean FORCE
 .PHONY: test-servers need-test-servers
 .PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
@@ -173,6 +174,10 @@ $(addprefix $(STAGE)/,$(COMPLETIONS)): $(STAGE)/share/%: $(STAGE)/bin/sesscache
 demo: need-demo
 	@$(MAKE) --no-print-directory --silent stage
 	@$(STAGE)/bin/sesscache demo
+
+demo-chart: need-demo stage
+	$(STAGE)/bin/sesscache demo --json >$(TARGET)/demo.json
+	$(CARGO) bench --quiet --bench demo $(FEATURES) $(SAME) $(CRATES_FROM) <$(TARGET)/demo.json
 
 test: need-test stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(FEATURES) $(CRATES_FROM)

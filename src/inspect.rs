@@ -6,13 +6,15 @@
 //!
 //! Not for a process that has the same directory open as a [`Cache`]: LMDB wants one environment per process and file.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use crate::cache::Cache;
 use crate::options::Options;
 use crate::stats::Stats;
-use crate::status::{Result, Status};
+use crate::status::{Error, Result, Status};
 use crate::store::view::{Found, Seal, Sealer, Spot, View};
 use crate::sys::clock;
 use crate::tls::text;
@@ -91,7 +93,8 @@ impl Inspect {
     /// Looks at the store in `path`; `key` names the key file when it is not in there. Status NOT_FOUND when there is
     /// no store.
     pub fn open(path: &Path, key: Option<&Path>) -> Result<Inspect> {
-        Ok(Inspect { view: View::open(path, key)?, key: key.map(Path::to_owned) })
+        let view = View::open(path, key).map_err(|error| with_owner(error, path, &path.join("control")))?;
+        Ok(Inspect { view, key: key.map(Path::to_owned) })
     }
 
     /// Looks again, if there is another generation or control file by now.
@@ -245,7 +248,7 @@ impl Inspect {
     pub fn into_cache(self) -> Result<Cache> {
         let place = &self.view.place;
         if !place.key.exists() {
-            return Err(crate::status::Error::new(
+            return Err(Error::new(
                 Status::NotFound,
                 format!("there is no key file {}; name the one that the server has", place.key.display()),
             ));
@@ -263,6 +266,15 @@ impl Inspect {
         drop(self);
         Cache::open(path, &options)
     }
+}
+
+/// An error of a file that this user may not read says who may.
+fn with_owner(mut error: Error, directory: &Path, file: &Path) -> Error {
+    let is_denied = fs::File::open(file).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
+    if let Some(owner) = fs::metadata(directory).ok().filter(|_| is_denied).map(|meta| meta.uid()) {
+        error.detail.push_str(&format!("; run it as root, or as user {owner}, to whom the store belongs"));
+    }
+    error
 }
 
 /// Opens records: the sealing keys, and the namespaces whose records it can prove.

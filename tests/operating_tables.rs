@@ -1,6 +1,8 @@
 //! The tables of docs/operating.md: every message the library sends is explained, every counter to watch exists, and the
-//! figures to size a store by are those of the last benchmark.
+//! figures to size a store by are those of the last benchmark. The table in README.md is that of the last demo.
 
+#[path = "support/demo.rs"]
+mod demo;
 mod support;
 
 use std::fs;
@@ -70,6 +72,27 @@ fn the_densities_are_those_of_the_last_benchmark() {
             .map(|row| row["median"].as_f64().expect("a number").round() as i64)
             .collect();
         assert_eq!(told, measured, "people size their store by figures that were not measured ({size} bytes)");
+    }
+}
+
+#[test]
+fn the_demo_in_the_readme_is_the_last_one() {
+    let results = fs::read_to_string(root().join("docs/bench/demo.json")).expect("docs/bench/demo.json");
+    let results: serde_json::Value = serde_json::from_str(&results).expect("JSON");
+    let (readme, chart) = (demo::in_readme(), fs::read_to_string(root().join("docs/bench/demo.svg")).expect("a chart"));
+    let rows = results["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 4, "the demo is of two protocols, with and without");
+    let in_readme: Vec<&str> = readme.lines().filter(|line| line.starts_with("TLS ")).collect();
+    let measured: Vec<String> = rows.iter().map(demo::line).collect();
+    assert_eq!(in_readme, measured, "README.md promises what was not measured; put these lines into it");
+    for row in rows {
+        // Each bar has its value above it, with three digits.
+        let figure = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("no {name} in {row}"));
+        for value in [figure("server_cpu_us"), figure("resumed") * 100.0 / figure("offered")] {
+            let drawn = chart.lines().filter_map(|line| line.parse::<f64>().ok());
+            let is_drawn = drawn.into_iter().any(|drawn| (drawn - value).abs() <= value / 150.0);
+            assert!(is_drawn, "the chart is of another demo: no {value}; run: make demo-chart");
+        }
     }
 }
 

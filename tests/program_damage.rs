@@ -6,9 +6,11 @@ mod program;
 mod store;
 mod support;
 
-use program::{exit_status, json, sesscache, word};
+use program::{exit_status, json, number, sesscache, word};
+use serde_json::Value;
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -64,6 +66,74 @@ fn a_damaged_record_is_found_and_named() {
     assert_eq!((check["whole"].as_u64(), check["damaged"].as_u64()), (Some(19), Some(1)), "{done}");
     let shown = sesscache(&["show", &store, &short, "--secrets"]);
     assert_eq!(exit_status(&shown), 1, "what is damaged is shown as if it were not\n{shown}");
+}
+
+/// A record of a namespace, and its id.
+fn put_in(store: &str, namespace: &str) -> Vec<u8> {
+    let cache = open(Path::new(store), &format!("namespace={namespace}"));
+    let id = cache.issue_id(Duration::from_secs(600)).expect("an id").to_vec();
+    cache.put(&id, namespace.as_bytes(), now() + 600).expect("a record");
+    id
+}
+
+fn counts(check: &Value) -> [u64; 3] {
+    ["whole", "damaged", "other_namespace"].map(|name| number(check, name))
+}
+
+#[test]
+fn a_damaged_record_of_a_namespace_is_found_by_those_who_do_not_know_its_name() {
+    let scratch = Scratch::new("program");
+    let (store, _) = filled(&scratch);
+    let ids = ["shop", "mail"].map(|name| put_in(&store, name));
+    let check = json(&["--json", "check", &store]);
+    assert_eq!(counts(&check), [22, 0, 0], "records of a namespace that was not named are not opened: {check}");
+    let shown = json(&["--json", "show", &store, &hex(&ids[1]), "--secrets"]);
+    assert_eq!(word(&shown, "data"), hex(b"mail"), "a record of a namespace is not shown without its name");
+    damage(&store, &ids[0]);
+    let done = sesscache(&["--json", "check", &store]);
+    assert_eq!(exit_status(&done), 1, "a damaged record of a namespace passes for whole\n{done}");
+    let check: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!(counts(&check), [21, 1, 0], "{done}");
+    let text = sesscache(&["check", &store, "--namespace", "shpo"]).stdout;
+    assert!(text.contains("no record is of the namespace shpo"), "a misspelt name goes unnoticed:\n{text}");
+}
+
+/// More namespaces than the store tells apart.
+#[test]
+fn a_namespace_that_was_not_named_is_no_damage() {
+    let scratch = Scratch::new("program");
+    let store = scratch.join("store");
+    let ids: Vec<Vec<u8>> = (0..40).map(|n| put_in(&store, &format!("shop{n}"))).collect();
+    let check = json(&["--json", "check", &store]);
+    let [whole, damaged, other] = counts(&check);
+    assert_eq!((whole + other, damaged), (40, 0), "a record is lost, or a healthy store passes for damaged: {check}");
+    assert!((1..=9).contains(&other), "namespaces that the store knows have to be named: {check}");
+    let hashes: Vec<String> =
+        check["other_namespaces"].as_array().expect("a list").iter().map(|one| word(one, "namespace")).collect();
+    assert_eq!(hashes.len() as u64, other, "{check}");
+
+    let text = sesscache(&["check", &store]).expect_success("a namespace that was not named is an error").stdout;
+    for hash in &hashes {
+        assert!(text.contains(&format!("    {hash}  1 record\n")), "nobody learns of {hash}:\n{text}");
+    }
+    assert!(text.contains(&format!("not opened: {other} records")) && text.contains("--namespace NAME"), "{text}");
+    let listed = sesscache(&["list", &store]).expect_success("list fails").stdout;
+    assert!(hashes.iter().all(|hash| listed.contains(hash.as_str())), "list has other hashes:\n{listed}");
+
+    let records: Vec<Value> = ids.iter().map(|id| json(&["--json", "show", &store, &hex(id)])).collect();
+    let at: Vec<usize> = (0..40).filter(|at| hashes.contains(&word(&records[*at], "namespace"))).collect();
+    let unnamed = sesscache(&["--json", "show", &store, &hex(&ids[at[0]]), "--secrets"]);
+    assert_eq!(exit_status(&unnamed), 2, "a missing argument passes for damage, or for nothing\n{unnamed}");
+    let shown: Value = serde_json::from_str(&unnamed.stdout).expect("JSON");
+    assert!(shown["damage"].is_null() && word(&shown, "not_shown").contains("--namespace NAME"), "{shown}");
+
+    let names: Vec<String> = at.iter().map(|at| format!("shop{at}")).collect();
+    let mut named = vec!["--json", "check", &store];
+    named.extend(names.iter().flat_map(|name| ["--namespace", name.as_str()]));
+    assert_eq!(counts(&json(&named)), [40, 0, 0], "naming the namespaces does not help");
+    let (id, name) = (hex(&ids[at[0]]), names[0].as_str());
+    let shown = json(&["--json", "show", &store, &id, "--secrets", "--namespace", "other", "--namespace", name]);
+    assert_eq!(word(&shown, "data"), hex(name.as_bytes()), "the second --namespace is not looked at");
 }
 
 #[test]
@@ -139,6 +209,25 @@ fn doctor_mends_files_of_another_owner() {
         });
     } else {
         eprintln!("skipped: only root can give files away");
+    }
+}
+
+#[test]
+fn those_who_may_not_read_a_store_learn_who_may() {
+    if !support::is_root() {
+        return eprintln!("skipped: only root can run the program as somebody else");
+    }
+    let scratch = Scratch::new("program");
+    let (store, _) = filled(&scratch);
+    set_mode(scratch.path(), 0o755);
+    let program = scratch.join("sesscache");
+    fs::copy(support::stage().join("bin/sesscache"), &program).expect("copy the program");
+    for verb in ["stat", "list", "check", "doctor"] {
+        let mut command = Command::new(&program);
+        let done = run(command.args([verb, &store]).uid(65_534).current_dir("/"), program::DEADLINE, "");
+        assert!(!done.status.success(), "a store of root's is read by others\n{done}");
+        let said = format!("{}{}", done.stdout, done.stderr);
+        assert!(said.contains("as root, or as user 0"), "{verb} does not say who may read the store\n{done}");
     }
 }
 

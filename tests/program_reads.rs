@@ -196,10 +196,8 @@ fn records_of_all_kinds_and_generations_are_listed() {
     assert_eq!(json_lines(&["--json", "list", &store, "--limit", "1"]).len(), 1);
 
     let check = json(&["--json", "check", &store]);
-    assert_eq!((number(&check, "whole"), number(&check, "other_namespace")), (1, 1), "{check}");
-    let check = json(&["--json", "check", &store, "--namespace", "shop"]);
     assert_eq!((number(&check, "whole"), number(&check, "other_namespace")), (2, 0), "{check}");
-    let shown = json(&["--json", "show", &store, &store::hex(&mine), "--secrets", "--namespace", "shop"]);
+    let shown = json(&["--json", "show", &store, &store::hex(&mine), "--secrets"]);
     assert_eq!(store::unhex(&word(&shown, "data")), large, "other data are shown than were stored");
 }
 

@@ -1,6 +1,8 @@
 //! The program in a pipe, on a terminal, under a scraper, on a store of 200,000 records: it hangs, leaves something
 //! behind, takes all memory, or makes a mess of the terminal.
 
+#[path = "support/demo.rs"]
+mod demo;
 #[path = "support/program.rs"]
 mod program;
 #[path = "support/store.rs"]
@@ -274,12 +276,49 @@ fn a_benchmark_leaves_nothing_behind_and_the_store_alone() {
 
 #[test]
 fn the_demo_shows_sessions_that_resume() {
-    let mut demo = staged("sesscache");
-    demo.args(["demo", "--connections", "40", "--key", "ec"]);
-    let done = run(&mut demo, Duration::from_secs(300), "").expect_success("the demo fails");
+    let mut program = staged("sesscache");
+    program.args(["demo", "--connections", "40", "--key", "ec"]);
+    let done = run(&mut program, Duration::from_secs(300), "").expect_success("the demo fails");
     let rows: Vec<&str> = done.stdout.lines().filter(|line| line.contains("  sesscache ")).collect();
     assert_eq!(rows.len(), 2, "{done}");
     assert!(rows.iter().all(|row| row.contains("39 of 39 (100 %)")), "sessions do not resume in the demo\n{done}");
+    // README.md has the demo's words, with figures of its own.
+    let figures = |text: &str| {
+        let text = text.replace("2000", "N").replace("40", "N").replace("rsa:2048", "ec");
+        text.lines().filter(|line| !line.starts_with("TLS ")).map(|line| line.to_owned() + "\n").collect::<String>()
+    };
+    let (shown, printed) = (figures(&demo::in_readme()), figures(&done.stdout));
+    assert!(printed.starts_with(&shown), "README.md shows another table than the demo prints:\n{shown}\n{printed}");
+    assert!(done.stdout.lines().all(|line| line.chars().count() <= 80), "a line is too wide for a terminal\n{done}");
+}
+
+#[test]
+fn a_script_reads_the_figures_of_the_demo() {
+    let done = run(
+        staged("sesscache").args(["--json", "demo", "--connections", "40", "--key", "ec"]),
+        Duration::from_secs(300),
+        "",
+    );
+    let done = done.expect_success("the demo fails");
+    let all: serde_json::Value = serde_json::from_str(&done.stdout).unwrap_or_else(|e| panic!("no JSON: {e}\n{done}"));
+    assert_eq!((number(&all, "workers"), number(&all, "connections")), (4, 40), "{all}");
+    assert_eq!(all["key"], "ec");
+    let rows = all["rows"].as_array().expect("rows");
+    let kinds: Vec<_> = rows.iter().map(|row| (row["protocol"].as_str(), row["cache"].as_str())).collect();
+    let (own, ours) = (Some("OpenSSL's own"), Some("sesscache"));
+    let [v12, v13] = [Some("TLS 1.2"), Some("TLS 1.3")];
+    assert_eq!(kinds, [(v12, own), (v12, ours), (v13, own), (v13, ours)]);
+    for row in rows {
+        let [offered, resumed, elsewhere, cpu] =
+            ["offered", "resumed", "resumed_elsewhere", "server_cpu_us"].map(|name| number(row, name));
+        assert!(elsewhere <= resumed && resumed <= offered && offered == 39 && cpu > 0, "wrong figures: {row}");
+        if row["cache"] == "sesscache" {
+            assert_eq!((resumed, number(row, "s_client_resumed")), (39, 10), "sessions do not resume: {row}");
+        }
+    }
+    let mut wrong = staged("sesscache");
+    let done = run(wrong.args(["demo", "--key", "rsa:20\"48"]), Duration::from_secs(60), "");
+    assert!(!done.status.success() && done.stderr.contains("rsa:BITS"), "a key of no kind is taken\n{done}");
 }
 
 #[test]

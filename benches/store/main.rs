@@ -6,6 +6,7 @@
 //! seconds that everything works, `BENCH_10M=1` adds ten million sessions, `BENCH_DIR` is where the stores lie instead of
 //! `/dev/shm`, and `BENCH_ONLY` names the parts to run. Results go to `target/bench/store.json`.
 
+mod counting;
 mod density;
 mod fork;
 mod latency;
@@ -37,9 +38,10 @@ fn main() -> io::Result<()> {
         }
     }
     type Part = fn(&mut Book, &Scratch) -> io::Result<()>;
-    let parts: [(&str, Part); 6] = [
+    let parts: [(&str, Part); 7] = [
         ("sessions", single::sessions),
         ("processes", several::processes),
+        ("counting", counting::counting),
         ("peers", peers::peers),
         ("latency", latency::latency),
         ("density", density::density),

@@ -3,7 +3,9 @@
 use std::error::Error;
 use std::path::Path;
 
+use plotters::coord::Shift;
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 /// One group of bars: a label, and a value for each series that has one.
 pub struct Group {
@@ -20,23 +22,71 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0x80, 0x80, 0x80),
 ];
 
-/// Draws groups of bars from zero up, one colour a series, the value above each bar.
-pub fn bars(path: &Path, title: &str, unit: &str, series: &[&str], groups: &[Group]) -> Result<(), Box<dyn Error>> {
-    let top = groups.iter().flat_map(|group| group.values.iter().flatten()).fold(0.0_f64, |a, b| a.max(*b)) * 1.15;
-    let root = SVGBackend::new(path, (920, 460)).into_drawing_area();
+/// A chart of groups of bars, one colour a series.
+pub struct Bars<'a> {
+    pub title: &'a str,
+    /// What the height of a bar is, with its unit.
+    pub y: &'a str,
+    /// What tells the groups apart.
+    pub x: &'a str,
+    pub series: &'a [&'a str],
+    pub groups: &'a [Group],
+}
+
+/// A drawing in a file. SVG has no background of its own: a dark page would swallow the words.
+fn sheet(path: &Path, size: (u32, u32)) -> Result<Area<'_>, Box<dyn Error>> {
+    let root = SVGBackend::new(path, size).into_drawing_area();
     root.fill(&WHITE)?;
+    Ok(root)
+}
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// Draws one chart, its legend inside.
+pub fn bars(path: &Path, chart: &Bars) -> Result<(), Box<dyn Error>> {
+    let root = sheet(path, (920, 460))?;
+    draw(&root, chart, true)?;
+    root.present()?;
+    Ok(())
+}
+
+/// Draws charts of the same series side by side, below one title and one legend.
+pub fn side_by_side(path: &Path, title: &str, charts: &[Bars]) -> Result<(), Box<dyn Error>> {
+    let root = sheet(path, (920, 420))?;
+    let (head, body) = root.split_vertically(72);
+    let centre = ("sans-serif", 20).into_text_style(&head).pos(Pos::new(HPos::Center, VPos::Top));
+    head.draw(&Text::new(title.to_owned(), (460, 14), centre))?;
+    let series = charts.first().map_or(&[][..], |chart| chart.series);
+    for (s, name) in series.iter().enumerate() {
+        let x = 460 + (s as i32 * 2 - series.len() as i32) * 90;
+        head.draw(&Rectangle::new([(x, 50), (x + 12, 62)], COLOURS[s % COLOURS.len()].filled()))?;
+        head.draw(&Text::new((*name).to_owned(), (x + 18, 49), ("sans-serif", 14)))?;
+    }
+    for (area, chart) in body.split_evenly((1, charts.len())).iter().zip(charts) {
+        draw(area, chart, false)?;
+    }
+    root.present()?;
+    Ok(())
+}
+
+/// From zero up, the value above each bar.
+fn draw(area: &Area, bars: &Bars, legend: bool) -> Result<(), Box<dyn Error>> {
+    let Bars { title, y, x, series, groups } = bars;
+    let top = groups.iter().flat_map(|group| group.values.iter().flatten()).fold(0.0_f64, |a, b| a.max(*b)) * 1.15;
     let width = series.len() as f64 + 1.0;
-    let mut chart = ChartBuilder::on(&root)
-        .caption(title, ("sans-serif", 20))
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, ("sans-serif", if legend { 20 } else { 16 }))
         .margin(16)
-        .x_label_area_size(40)
+        .x_label_area_size(48)
         .y_label_area_size(70)
         .build_cartesian_2d(0.0..groups.len() as f64 * width, 0.0..top.max(0.001))?;
     chart
         .configure_mesh()
         .disable_x_mesh()
         .disable_x_axis()
-        .y_desc(unit)
+        .light_line_style(TRANSPARENT)
+        .y_label_formatter(&|value: &f64| if top < 10.0 { format!("{value:.1}") } else { format!("{value:.0}") })
+        .y_desc(*y)
         .label_style(("sans-serif", 14))
         .axis_desc_style(("sans-serif", 15))
         .draw()?;
@@ -52,25 +102,37 @@ pub fn bars(path: &Path, title: &str, unit: &str, series: &[&str], groups: &[Gro
             .label(*name)
             .legend(move |(x, y)| Rectangle::new([(x, y - 5), (x + 12, y + 5)], colour.filled()));
     }
+    let over = |size: u32, v| ("sans-serif", size).into_text_style(area).pos(Pos::new(HPos::Center, v));
+    let mut middles = Vec::new();
     for (g, group) in groups.iter().enumerate() {
         for (s, value) in group.values.iter().enumerate() {
             let Some(value) = value else { continue };
-            let at = (g as f64 * width + s as f64 + 0.6, *value + top * 0.035);
-            chart.draw_series([Text::new(short(*value), at, ("sans-serif", 12))])?;
+            let (x, y) = chart.backend_coord(&(g as f64 * width + s as f64 + 0.95, *value));
+            area.draw(&Text::new(short(*value), within(area, (x, y - 4)), over(13, VPos::Bottom)))?;
         }
-        let middle = g as f64 * width + 0.5;
-        let (x, y) = chart.backend_coord(&(middle, 0.0));
-        root.draw(&Text::new(group.label.clone(), (x, y + 10), ("sans-serif", 14)))?;
+        let (x, y) = chart.backend_coord(&((g as f64 + 0.5) * width, 0.0));
+        middles.push(x);
+        area.draw(&Text::new(group.label.clone(), within(area, (x, y + 8)), over(14, VPos::Top)))?;
     }
-    chart
-        .configure_series_labels()
-        .background_style(WHITE.mix(0.85))
-        .border_style(RGBColor(0xcc, 0xcc, 0xcc))
-        .position(SeriesLabelPosition::UpperLeft)
-        .label_font(("sans-serif", 14))
-        .draw()?;
-    root.present()?;
+    let (_, floor) = chart.backend_coord(&(0.0, 0.0));
+    let middle = middles.iter().sum::<i32>() / middles.len().max(1) as i32;
+    area.draw(&Text::new((*x).to_owned(), within(area, (middle, floor + 28)), over(15, VPos::Top)))?;
+    if legend {
+        chart
+            .configure_series_labels()
+            .background_style(WHITE.mix(0.85))
+            .border_style(RGBColor(0xcc, 0xcc, 0xcc))
+            .position(SeriesLabelPosition::UpperLeft)
+            .label_font(("sans-serif", 14))
+            .draw()?;
+    }
     Ok(())
+}
+
+/// A point of the sheet, counted from the corner of an area on it.
+fn within(area: &Area, (x, y): (i32, i32)) -> (i32, i32) {
+    let (left, top) = area.get_base_pixel();
+    (x - left, y - top)
 }
 
 /// A number with three digits that mean something.

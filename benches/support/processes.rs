@@ -71,6 +71,27 @@ fn fork(f: impl FnOnce()) -> libc::pid_t {
     }
 }
 
+/// Keeps this process on one of the processors that it may use; `number` picks it. Where that is refused, the kernel goes
+/// on choosing.
+pub fn stay_on(number: usize) {
+    // SAFETY: a set of processors is an array of integers; all zeros is the empty one.
+    let mut all: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    let size = std::mem::size_of::<libc::cpu_set_t>();
+    // SAFETY: writes at most `size` bytes, of this process, through a valid pointer.
+    if unsafe { libc::sched_getaffinity(0, size, &mut all) } != 0 {
+        return;
+    }
+    // SAFETY: the number is below that of the bits in the set.
+    let has = |cpu: &usize| unsafe { libc::CPU_ISSET(*cpu, &all) };
+    let mine: Vec<usize> = (0..libc::CPU_SETSIZE as usize).filter(has).collect();
+    // SAFETY: as above.
+    let mut one: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: a number that came from such a set.
+    unsafe { libc::CPU_SET(mine[number % mine.len()], &mut one) };
+    // SAFETY: reads `size` bytes through a valid pointer; the set is not empty.
+    unsafe { libc::sched_setaffinity(0, size, &one) };
+}
+
 /// An interrupted benchmark leaves no process behind.
 pub fn die_with_parent() {
     // SAFETY: sets an attribute of this process; no memory is involved.

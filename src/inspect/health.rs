@@ -75,11 +75,20 @@ pub fn examine(path: &Path, key: Option<&Path>) -> Result<Vec<Finding>> {
     Ok(findings.0)
 }
 
+/// A number and its noun.
+fn several(n: usize, noun: &str) -> String {
+    match (n, noun.ends_with('s')) {
+        (1, _) => format!("1 {noun}"),
+        (_, true) => format!("{n} {noun}es"),
+        (_, false) => format!("{n} {noun}s"),
+    }
+}
+
 fn versions(findings: &mut Findings) {
     findings.fine(
         "versions",
         format!(
-            "sesscache {}, OpenSSL {} (built for {}.x), LMDB {}",
+            "sesscache {}, OpenSSL {} (for {}.x), LMDB {}",
             env!("CARGO_PKG_VERSION"),
             crate::sys::crypto::openssl_version(),
             env!("SESSCACHE_OPENSSL_MAJOR"),
@@ -193,8 +202,8 @@ fn file_system(place: &Place, findings: &mut Findings) {
 
 fn keys(place: &Place, findings: &mut Findings) {
     match Keys::load(place) {
-        Ok(keys) => findings.fine("keys", format!("{} in {}", keys.count(), place.key.display())),
-        Err(error) => findings.refused("keys", &error),
+        Ok(keys) => findings.fine("keys", format!("{} in {}", several(keys.count(), "key"), place.key.display())),
+        Err(error) => findings.refused("keys", &super::with_owner(error, &place.path, &place.key)),
     }
 }
 
@@ -211,7 +220,8 @@ fn store(inspect: &mut Inspect, findings: &mut Findings) {
         }
         None => match inspect.stats() {
             Ok(stats) => {
-                findings.fine("store", format!("{} sessions can be read", stats.get("sessions").unwrap_or_default()));
+                let sessions = stats.get("sessions").unwrap_or_default() as usize;
+                findings.fine("store", format!("{} can be read", several(sessions, "session")));
             }
             Err(error) => findings.refused("store", &error),
         },
@@ -226,12 +236,15 @@ fn space(inspect: &Inspect, findings: &mut Findings) {
     let capacity = inspect.shape().capacity;
     let reserved = inspect.generations().first().map_or(0, |generation| generation.reserved.min(capacity));
     let Ok(room) = files::room(inspect.path()) else { return };
-    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
-    let (wanted, free) = (mib(capacity - reserved), mib(room.free));
+    let size = |bytes: u64| match bytes as f64 / f64::from(1 << 20) {
+        mib if mib < 1024.0 => format!("{mib:.1} MiB"),
+        mib => format!("{:.1} GiB", mib / 1024.0),
+    };
+    let (wanted, free) = (size(capacity - reserved), size(room.free));
     if room.free < capacity - reserved {
         findings.remedy(
             "space",
-            format!("the store may grow by {wanted}, and {free} of {} are free: sessions leave early", mib(room.size)),
+            format!("the store may grow by {wanted}, and {free} of {} are free: sessions leave early", size(room.size)),
             format!("df {}; then make room, or give a smaller capacity=", inspect.path().display()),
         );
     } else {
@@ -262,7 +275,10 @@ fn limits(inspect: &Inspect, findings: &mut Findings) {
             format!("process {pid} may not write files as large as the store (ulimit -f)"),
             format!("prlimit --pid {pid} --fsize=unlimited, and LimitFSIZE=infinity in its unit"),
         ),
-        None => findings.fine("limits", format!("files may be as large as the store, in {} processes", seen + 1)),
+        None => {
+            let seen = several(seen + 1, "process");
+            findings.fine("limits", format!("files may be as large as the store, in {seen}, this one counted"));
+        }
     }
 }
 
@@ -282,14 +298,15 @@ fn readers(inspect: &Inspect, findings: &mut Findings) {
         );
     } else {
         let attached = processes.len() - count(Presence::Gone);
-        findings.fine("readers", format!("{attached} processes attached with {slots} of {limit} slots"));
+        let attached = several(attached, "process");
+        findings.fine("readers", format!("{attached} attached with {slots} of {limit} slots"));
     }
     if count(Presence::Gone) > 0 {
         findings.note(
             "readers",
             format!(
-                "{} processes ended without giving their slots back; a process that looks up frees them within 30 s",
-                count(Presence::Gone)
+                "{} ended without giving slots back; a process that looks up frees them within 30 s",
+                several(count(Presence::Gone), "process")
             ),
         );
     }

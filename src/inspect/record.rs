@@ -53,7 +53,7 @@ pub enum Contents {
     Plain(Secret),
     /// Removed or replaced since it was met.
     Gone,
-    /// Its namespace was not named.
+    /// The store has but a part of its namespace's hash, and its name was not given.
     OtherNamespace,
     /// Damaged, or not sealed under a key in the key file; why, in words.
     Damaged(&'static str),

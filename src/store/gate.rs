@@ -73,6 +73,8 @@ struct Page {
     /// Not 0: so many died within so short a time that the file is to be checked.
     suspect: AtomicU64,
     mutex: Mutex,
+    /// The whole hash of the namespace in each place of `shares`; 0: not known.
+    namespaces: [AtomicU64; SHARES],
 }
 
 /// What one namespace has.
@@ -349,6 +351,22 @@ impl Gate {
         shares[free].namespace.store(name, Ordering::Relaxed);
         shares[free].first.store(u64::MAX, Ordering::Relaxed);
         free
+    }
+
+    /// Notes the whole hash of a namespace, which seals have, beside the half that headers have. Lookups never read it: it
+    /// is there for tools, which know no names. Behind the gate only.
+    pub(crate) fn note_namespace(&self, (wide, narrow): (u64, u32)) {
+        let known = &self.page.namespaces[self.share_of(narrow)];
+        if known.load(Ordering::Relaxed) != wide {
+            known.store(wide, Ordering::Relaxed);
+        }
+    }
+
+    /// The whole hash of a namespace that is in the table. May be that of another one, whose place it was or is to be.
+    pub(crate) fn namespace(&self, narrow: u32) -> Option<u64> {
+        let name = u64::from(narrow) + 1;
+        let at = self.page.shares.iter().position(|share| share.namespace.load(Ordering::Relaxed) == name)?;
+        Some(self.page.namespaces[at].load(Ordering::Relaxed)).filter(|wide| *wide != 0)
     }
 
     /// Bytes that a place of the table stands for.

@@ -316,7 +316,12 @@ pub(super) fn hash_namespace(secret: &[u8; 16], namespace: Namespace<'_>) -> (u6
         return (0, 0);
     }
     let wide = hash_name(secret, "namespace", namespace.0.as_bytes());
-    (wide, (wide >> 32) as u32 | 1)
+    (wide, narrow_hash(wide))
+}
+
+/// The half of a namespace's hash that stands in headers; never 0, which is no namespace.
+pub(super) fn narrow_hash(wide: u64) -> u32 {
+    (wide >> 32) as u32 | 1
 }
 
 /// Where `id` lies, if this store may have it at all, and what it is when nothing lies there. One of some 600,000 ids made

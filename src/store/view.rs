@@ -11,7 +11,7 @@ use super::control::{Control, Current, Shape, Unusable};
 use super::env::{Fault, Reader, Slot, Txn};
 use super::generation::{Broken, Generation};
 use super::id::{Key, Mask, OUTSIDERS, TIMES};
-use super::lookup::{copy_record, hash_namespace};
+use super::lookup::{copy_record, hash_namespace, narrow_hash};
 use super::place::Place;
 use super::record::{self, flags, Header};
 use super::seal::Keys;
@@ -69,7 +69,7 @@ pub(crate) enum Seal {
     Whole,
     /// Removed or replaced since it was met.
     Gone,
-    /// It belongs to a namespace that was not named, so its seal cannot be proven.
+    /// It belongs to a namespace that was not named and is not in the gate's table, so its seal cannot be proven.
     OtherNamespace,
     /// Its sealing key is not among the keys.
     KeyGone,
@@ -231,7 +231,8 @@ impl View {
         Ok(Sealer::new(Keys::load(&self.place)?))
     }
 
-    /// Opens a record into `plain`, which holds a secret afterwards. `names` are the namespaces that it may belong to.
+    /// Opens a record into `plain`, which holds a secret afterwards. `names` are namespaces that it may belong to, besides
+    /// those that the gate knows.
     pub(crate) fn unseal(
         &mut self,
         found: &Found,
@@ -251,11 +252,13 @@ impl View {
         if !sealer.has_key(record.header.key_number) {
             return Ok(Seal::KeyGone);
         }
-        let mut known = names.iter().filter(|name| name.1 == narrow).peekable();
+        let named = names.iter().filter(|name| name.1 == narrow).map(|name| name.0);
+        let noted = look.generation.gate.namespace(narrow).filter(|wide| narrow_hash(*wide) == narrow);
+        let mut known = named.chain(noted).peekable();
         if known.peek().is_none() {
             return Ok(Seal::OtherNamespace);
         }
-        let whole = known.any(|(wide, _)| sealer.open(&record, (found.key.bytes(), *wide), plain));
+        let whole = known.any(|wide| sealer.open(&record, (found.key.bytes(), wide), plain));
         Ok(if whole { Seal::Whole } else { Seal::Damaged })
     }
 }

@@ -101,7 +101,7 @@ impl Store {
             let mut record = std::mem::take(&mut seat.record);
             let sealed = seat.sealer.seal(header, (key.bytes(), wide), plain, &mut record);
             let done = match sealed {
-                Some(tag) => self.write_record(seat, &key, header, &record).map(|()| tag),
+                Some(tag) => self.write_record(seat, &key, (header, wide), &record).map(|()| tag),
                 None => Err((Counter::PutsFailed, Error::new(Status::OpenSsl, "AES-256-GCM failed"))),
             };
             seat.record = record;
@@ -130,7 +130,7 @@ impl Store {
         self: &Arc<Self>,
         seat: &Seat,
         key: &Key,
-        header: &Header,
+        header: (&Header, u64),
         record: &[u8],
     ) -> std::result::Result<(), (Counter, Error)> {
         let generation = &seat.now.generation;
@@ -169,7 +169,7 @@ impl Store {
         generation: &Generation,
         inside: &Inside<'_>,
         key: &Key,
-        header: &Header,
+        (header, namespace): (&Header, u64),
         record: &[u8],
     ) -> std::result::Result<Swept, Fault> {
         self.with_room(generation)?;
@@ -219,6 +219,9 @@ impl Store {
             gate.set_foreign(true);
         }
         gate.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
+        if namespace != 0 {
+            gate.note_namespace((namespace, header.namespace));
+        }
         Ok(swept)
     }
 

@@ -1,5 +1,6 @@
 //! `check`: opens every record with the sealing keys.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,22 +10,36 @@ use sesscache::Status;
 
 use crate::arguments::Check;
 use crate::failure::{Failure, Outcome};
-use crate::list::BATCH;
+use crate::list::{namespace, BATCH};
 use crate::output::Output;
 use crate::units::number;
 
 /// Damaged records that are named; the others are counted.
 const NAMED: usize = 20;
 
+/// What to do about a namespace that the store does not know.
+pub const NAME_IT: &str = "add --namespace NAME for each, as the servers have it in their option namespace=";
+
 #[derive(Default)]
 struct Tally {
     whole: u64,
     damaged: u64,
-    other_namespace: u64,
+    /// Those not opened, by the hash of their namespace as `list` shows it.
+    other_namespaces: BTreeMap<String, u64>,
+    /// Hashes of the namespaces met.
+    met: BTreeSet<u32>,
+    /// Names that were given and that no record has.
+    absent: Vec<String>,
     /// Short ids, and why.
     named: Vec<(String, &'static str)>,
     /// What is wrong with the store as a whole.
     store: Option<String>,
+}
+
+impl Tally {
+    fn other_namespace(&self) -> u64 {
+        self.other_namespaces.values().sum()
+    }
 }
 
 pub fn run(arguments: &Check, json: bool) -> Result<Outcome, Failure> {
@@ -35,14 +50,23 @@ pub fn run(arguments: &Check, json: bool) -> Result<Outcome, Failure> {
         Err(Failure::Store(error)) if error.status == Status::Format => tally.store = Some(error.detail),
         other => other?,
     }
+    for name in &arguments.namespaces.names {
+        if !tally.met.contains(&inspect.namespace_hash(name)) {
+            tally.absent.push(name.clone());
+        }
+    }
     let healthy = tally.damaged == 0 && tally.store.is_none();
     let mut out = Output::new();
     if json {
         let named: Vec<_> = tally.named.iter().map(|(id, why)| json!({ "id": id, "damage": why })).collect();
+        let other = tally.other_namespaces.iter();
+        let other: Vec<_> = other.map(|(hash, n)| json!({ "namespace": hash, "records": n })).collect();
         out.json_pretty(&json!({
             "whole": tally.whole,
             "damaged": tally.damaged,
-            "other_namespace": tally.other_namespace,
+            "other_namespace": tally.other_namespace(),
+            "other_namespaces": other,
+            "absent_namespaces": tally.absent,
             "damaged_records": named,
             "damage": tally.store,
         }))?;
@@ -73,10 +97,14 @@ fn walk(inspect: &mut Inspect, arguments: &Check, tally: &mut Tally) -> Result<(
             if !record.alive {
                 continue;
             }
+            tally.met.extend(record.header.as_ref().map(|header| header.namespace));
             match inspect.open_record(record, &mut opener)? {
                 Contents::Plain(_) => tally.whole += 1,
                 Contents::Gone => {}
-                Contents::OtherNamespace => tally.other_namespace += 1,
+                Contents::OtherNamespace => {
+                    let hash = namespace(record).unwrap_or_default();
+                    *tally.other_namespaces.entry(hash).or_default() += 1;
+                }
                 Contents::Damaged(why) => {
                     tally.damaged += 1;
                     if tally.named.len() < NAMED {
@@ -90,6 +118,10 @@ fn walk(inspect: &mut Inspect, arguments: &Check, tally: &mut Tally) -> Result<(
     Ok(())
 }
 
+fn counted(records: u64) -> String {
+    format!("{} record{}", number(records), if records == 1 { "" } else { "s" })
+}
+
 fn print(tally: &Tally, healthy: bool, out: &mut Output) -> Result<(), Failure> {
     if let Some(damage) = &tally.store {
         writeln!(out, "{} {damage}", out.warning("damaged:"))?;
@@ -101,13 +133,17 @@ fn print(tally: &Tally, healthy: bool, out: &mut Output) -> Result<(), Failure> 
         writeln!(out, "and {} more", number(tally.damaged - tally.named.len() as u64))?;
     }
     let verdict = if healthy { out.good("whole") } else { out.warning("damaged") };
-    writeln!(out, "{verdict}: {} records opened, {} did not", number(tally.whole), number(tally.damaged))?;
-    if tally.other_namespace > 0 {
-        writeln!(
-            out,
-            "{} are of namespaces that were not named, and were not opened; name them with --namespace",
-            number(tally.other_namespace)
-        )?;
+    writeln!(out, "{verdict}: {} opened, {} did not", counted(tally.whole), number(tally.damaged))?;
+    let other = tally.other_namespace();
+    if other > 0 {
+        writeln!(out, "not opened: {}, of namespaces whose names are needed", counted(other))?;
+        for (hash, n) in &tally.other_namespaces {
+            writeln!(out, "    {hash}  {}", counted(*n))?;
+        }
+        writeln!(out, "{NAME_IT}")?;
+    }
+    for name in &tally.absent {
+        writeln!(out, "{} no record is of the namespace {name}", out.bold("note:"))?;
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::arguments::Demo;
 use crate::failure::{Failure, Outcome};
 
-pub fn run(arguments: &Demo) -> Result<Outcome, Failure> {
+pub fn run(arguments: &Demo, json: bool) -> Result<Outcome, Failure> {
     let script = script()?;
     let mut command = Command::new(&script);
     if let Some(connections) = arguments.connections {
@@ -16,6 +16,9 @@ pub fn run(arguments: &Demo) -> Result<Outcome, Failure> {
     }
     if let Some(key) = &arguments.key {
         command.env("KEY", key);
+    }
+    if json {
+        command.arg("--json");
     }
     // In place of this process: signals and the exit status are the script's.
     Err(Failure::System(format!("cannot run {}", script.display()), command.exec()))

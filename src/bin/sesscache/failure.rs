@@ -12,6 +12,8 @@ pub enum Outcome {
     Fine,
     /// Exit status 1: something is not as it should be, or is not there.
     Unhealthy,
+    /// Exit status 2: an argument is missing, and the output says which.
+    Misused,
 }
 
 impl Outcome {
@@ -28,6 +30,7 @@ impl Outcome {
         match self {
             Outcome::Fine => ExitCode::SUCCESS,
             Outcome::Unhealthy => ExitCode::from(1),
+            Outcome::Misused => ExitCode::from(2),
         }
     }
 }

@@ -18,7 +18,9 @@ pub fn run(arguments: &List, json: bool) -> Result<Outcome, Failure> {
     let mut out = Output::new();
     let bound = arguments.expires_within.map(|time| inspect::now().saturating_add(time.as_secs()));
     let mut left = arguments.limit.unwrap_or(u64::MAX);
-    let mut begun = false;
+    if !json {
+        writeln!(out, "{}", out.bold(HEADING))?;
+    }
     let mut position = Position::default();
     while left > 0 {
         let records = inspect.batch(&mut position, BATCH)?;
@@ -35,10 +37,6 @@ pub fn run(arguments: &List, json: bool) -> Result<Outcome, Failure> {
             if json {
                 out.json(&as_json(&record, now))?;
             } else {
-                if !begun {
-                    writeln!(out, "{}", out.bold(HEADING))?;
-                    begun = true;
-                }
                 line(&record, now, &mut out)?;
             }
             left -= 1;

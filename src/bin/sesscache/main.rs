@@ -59,7 +59,7 @@ fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         Verb::Doctor(a) => doctor::run(a, json),
         Verb::Metrics(a) => metrics::run(a, json),
         Verb::Bench(a) => bench::run(a, json),
-        Verb::Demo(a) => demo::run(a),
+        Verb::Demo(a) => demo::run(a, json),
         Verb::Completions(a) => completions::run(a),
         Verb::Manual => manual::run(&Arguments::command()),
     }

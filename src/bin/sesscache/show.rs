@@ -7,6 +7,7 @@ use sesscache::inspect::{self, Contents, Inspect, Opener, Position, Record, Secr
 use sesscache::{Error, Status};
 
 use crate::arguments::{SessionFormat, Show, Wanted};
+use crate::check;
 use crate::failure::{Failure, Outcome};
 use crate::list::{self, BATCH};
 use crate::output::Output;
@@ -20,13 +21,14 @@ pub fn run(arguments: &Show, json: bool) -> Result<Outcome, Failure> {
         false => None,
     };
     let mut out = Output::new();
-    let mut whole = true;
+    let (mut whole, mut named) = (true, true);
     for record in &found {
         let opened = match &mut opener {
             Some(opener) => Some(open(&mut inspect, record, opener)?),
             None => None,
         };
-        whole &= !matches!(opened, Some(Err(_)));
+        whole &= !matches!(opened, Some(Err(NotShown { damage: true, .. })));
+        named &= !matches!(opened, Some(Err(NotShown { damage: false, .. })));
         if json {
             out.json_pretty(&as_json(record, opened.as_ref(), arguments.format))?;
         } else {
@@ -34,7 +36,7 @@ pub fn run(arguments: &Show, json: bool) -> Result<Outcome, Failure> {
         }
     }
     out.flush()?;
-    Ok(Outcome::fine_if(whole))
+    Ok(if named { Outcome::fine_if(whole) } else { Outcome::Misused })
 }
 
 /// The records that are meant: several when their short ids are the same. None is a failure.
@@ -61,14 +63,26 @@ pub fn find(inspect: &mut Inspect, wanted: &Wanted) -> Result<Vec<Record>, Failu
     Ok(found)
 }
 
-type Opened = Result<Secret, &'static str>;
+type Opened = Result<Secret, NotShown>;
+
+/// Why there is nothing to show.
+struct NotShown {
+    why: String,
+    /// The record is damaged or gone; otherwise an argument is missing.
+    damage: bool,
+}
 
 fn open(inspect: &mut Inspect, record: &Record, opener: &mut Opener) -> Result<Opened, Failure> {
+    let damage = |why: &str| Err(NotShown { why: why.to_owned(), damage: true });
     Ok(match inspect.open_record(record, opener)? {
         Contents::Plain(secret) => Ok(secret),
-        Contents::Gone => Err("it has been removed meanwhile"),
-        Contents::OtherNamespace => Err("it belongs to a namespace: name it with --namespace"),
-        Contents::Damaged(why) => Err(why),
+        Contents::Gone => damage("it has been removed meanwhile"),
+        Contents::OtherNamespace => {
+            let hash = list::namespace(record).unwrap_or_default();
+            let why = format!("it is of the namespace {hash}, whose name is needed: {}", check::NAME_IT);
+            Err(NotShown { why, damage: false })
+        }
+        Contents::Damaged(why) => damage(why),
     })
 }
 
@@ -83,8 +97,8 @@ fn as_json(record: &Record, opened: Option<&Opened>, format: SessionFormat) -> V
     }
     match opened {
         None => {}
-        Some(Err(why)) => {
-            fields.insert("damage".into(), (*why).into());
+        Some(Err(NotShown { why, damage })) => {
+            fields.insert(if *damage { "damage" } else { "not_shown" }.into(), why.clone().into());
         }
         Some(Ok(plain)) => {
             fields.insert("whole_id".into(), hex(&record.id).into());
@@ -137,7 +151,7 @@ fn print(record: &Record, opened: Option<&Opened>, format: SessionFormat, out: &
     writeln!(out, "size             {}", bytes(record.bytes as u64))?;
     match opened {
         None => {}
-        Some(Err(why)) => writeln!(out, "not shown        {why}")?,
+        Some(Err(NotShown { why, .. })) => writeln!(out, "not shown        {why}")?,
         Some(Ok(plain)) => {
             writeln!(out, "whole id         {}", hex(&record.id))?;
             match printed(record, plain, format) {
