@@ -13,8 +13,9 @@ import servers  # noqa: E402
 MODULE = servers.BUILT / "httpd" / "mod_socache_sesscache.so"
 PROBE = servers.BUILT / "httpd" / "mod_socache_probe.so"
 MODULES = "/usr/lib/apache2/modules"
+# Spare threads of more than one child: when all are killed, httpd starts children only until it has the spare threads.
 THREADS = {
-    "event": "StartServers 3\nServerLimit 3\nThreadsPerChild 10\nMinSpareThreads 10\nMaxSpareThreads 30\nMaxRequestWorkers 30",
+    "event": "StartServers 3\nServerLimit 3\nThreadsPerChild 10\nMinSpareThreads 11\nMaxSpareThreads 30\nMaxRequestWorkers 30",
     "prefork": "StartServers 4\nMinSpareServers 4\nMaxSpareServers 4\nServerLimit 4\nMaxRequestWorkers 4",
 }
 LOAD = ["authz_core", "ssl", "status", "socache_shmcb", "socache_dbm", "socache_redis"]
