@@ -5,6 +5,7 @@ mod store;
 mod support;
 
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 use store::{now, Data, Random, Scratch, Worker};
@@ -75,6 +76,27 @@ fn users_of_one_group_cannot_share() {
     };
     let mut workers = [Worker::open(&path, &options), user("65534")];
     exchange(&mut workers);
+}
+
+/// Every Debian has a user games, whose group has another number.
+#[test]
+fn the_owners_group_is_locked_out() {
+    let scratch = Scratch::new("group-of-the-owner");
+    let path = scratch.join("store");
+    let mut worker = Worker::open(&path, &format!("{OPTIONS} owner=games mode=0660"));
+    worker.put(b"id", data(1), now() + 600).expect("a record that is stored");
+    worker.finish();
+    let mut files = vec![path];
+    let mut seen = 0;
+    while let Some(file) = files.pop() {
+        let meta = fs::symlink_metadata(&file).expect("a file of the store");
+        assert_eq!((meta.uid(), meta.gid()), (5, 60), "{} is not of games and its group", file.display());
+        seen += 1;
+        if meta.is_dir() {
+            files.extend(fs::read_dir(&file).expect("a directory").map(|entry| entry.expect("an entry").path()));
+        }
+    }
+    assert!(seen > 5, "only {seen} files");
 }
 
 #[test]

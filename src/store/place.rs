@@ -139,11 +139,11 @@ pub(super) fn access(options: &Options) -> Result<Access> {
             ))
         }),
     };
-    Ok(Access {
-        mode: options.mode,
-        uid: named("owner", &options.owner, files::user_id)?,
-        gid: named("group", &options.group, files::group_id)?,
-    })
+    let uid = named("owner", &options.owner, files::user_id)?;
+    let gid = named("group", &options.group, files::group_id)?;
+    // Only root may give files to any group; what others make has their own.
+    let of_owner = || uid.filter(|_| files::effective_user() == 0).and_then(files::primary_group);
+    Ok(Access { mode: options.mode, uid, gid: gid.or_else(of_owner) })
 }
 
 fn check_directory(path: &Path, meta: &fs::Metadata, access: Access) -> Result<()> {

@@ -298,14 +298,32 @@ pub(crate) fn user_id(name: &str) -> Option<u32> {
         return Some(id);
     }
     let c = CString::new(name).ok()?;
+    let entry = user_entry(|entry, buffer, found| {
+        // SAFETY: every pointer is valid for the length given; the strings live in `buffer`.
+        unsafe { libc::getpwnam_r(c.as_ptr(), entry, buffer.as_mut_ptr().cast(), buffer.len(), found) }
+    })?;
+    Some(entry.pw_uid)
+}
+
+/// The group that a user belongs to first; `None` for a number that is no user's.
+pub(crate) fn primary_group(user: u32) -> Option<u32> {
+    let entry = user_entry(|entry, buffer, found| {
+        // SAFETY: every pointer is valid for the length given; the strings live in `buffer`.
+        unsafe { libc::getpwuid_r(user, entry, buffer.as_mut_ptr().cast(), buffer.len(), found) }
+    })?;
+    Some(entry.pw_gid)
+}
+
+/// What `find` writes about a user. Its strings are gone: only the numbers are of use.
+fn user_entry(
+    find: impl FnOnce(&mut libc::passwd, &mut [u8], &mut *mut libc::passwd) -> libc::c_int,
+) -> Option<libc::passwd> {
     let mut buffer = vec![0_u8; 16 * 1024];
     // SAFETY: all-zero is a valid passwd: null pointers and zero ids.
     let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
     let mut found = ptr::null_mut();
-    // SAFETY: every pointer is valid for the length given; the strings live in `buffer`.
-    let code =
-        unsafe { libc::getpwnam_r(c.as_ptr(), &mut entry, buffer.as_mut_ptr().cast(), buffer.len(), &mut found) };
-    (code == 0 && !found.is_null()).then_some(entry.pw_uid)
+    let code = find(&mut entry, &mut buffer, &mut found);
+    (code == 0 && !found.is_null()).then_some(entry)
 }
 
 /// The number of a group given by name or number.
