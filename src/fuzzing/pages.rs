@@ -17,7 +17,7 @@ use crate::sys::crypto::KEY;
 use crate::sys::files::Access;
 
 const SHAPE: Shape = Shape { capacity: 1 << 20, readers: 16, guard: false };
-const ACCESS: Access = Access { mode: 0o600, uid: None, gid: None };
+const ACCESS: Access = Access { mode: 0o600, uid: None, gid: None, owners_group: None };
 
 /// A directory with one file in it, which every input overwrites.
 struct Page {

@@ -99,7 +99,7 @@ impl Place {
             key_is_foreign: key.is_some(),
             boot: boot_id(),
             identity: (meta.dev(), meta.ino()),
-            access: Access { mode, uid: Some(meta.uid()), gid: Some(meta.gid()) },
+            access: Access { mode, uid: Some(meta.uid()), gid: Some(meta.gid()), owners_group: None },
             path,
         })
     }
@@ -141,9 +141,8 @@ pub(super) fn access(options: &Options) -> Result<Access> {
     };
     let uid = named("owner", &options.owner, files::user_id)?;
     let gid = named("group", &options.group, files::group_id)?;
-    // Only root may give files to any group; what others make has their own.
-    let of_owner = || uid.filter(|_| files::effective_user() == 0).and_then(files::primary_group);
-    Ok(Access { mode: options.mode, uid, gid: gid.or_else(of_owner) })
+    let owners_group = uid.filter(|_| gid.is_none()).and_then(files::primary_group);
+    Ok(Access { mode: options.mode, uid, gid, owners_group })
 }
 
 fn check_directory(path: &Path, meta: &fs::Metadata, access: Access) -> Result<()> {

@@ -19,6 +19,8 @@ pub(crate) struct Access {
     pub(crate) uid: Option<u32>,
     /// Group to hand files to.
     pub(crate) gid: Option<u32>,
+    /// The group of the owner, which gets what root makes when `gid` says nothing.
+    pub(crate) owners_group: Option<u32>,
 }
 
 impl Access {
@@ -29,8 +31,10 @@ impl Access {
 
     /// Gives an open file or directory its owner and mode, which the umask may have narrowed.
     pub(crate) fn apply(self, file: &File, directory: bool) -> io::Result<()> {
-        if self.uid.is_some() || self.gid.is_some() {
-            fchown(file, self.uid, self.gid)?;
+        // Asked at every file: a process may change its user and keep root's group, which then may give nothing away.
+        let gid = self.gid.or_else(|| self.owners_group.filter(|_| effective_user() == 0));
+        if self.uid.is_some() || gid.is_some() {
+            fchown(file, self.uid, gid)?;
         }
         let mode = if directory { self.directory_mode() } else { self.mode };
         file.set_permissions(fs::Permissions::from_mode(mode))
