@@ -79,12 +79,7 @@ impl Nginx {
     /// Writes the configuration.
     pub fn configure(&self, before: &str, after: &str, blocks: &str) {
         let (certificate, key) = certificate();
-        // In the scratch directory they can be handed to an ordinary user.
-        let copy = |from: &Path, name: &str| {
-            let to = self.scratch.join(name);
-            fs::copy(from, &to).expect("copy the certificate");
-            to
-        };
+        let copy = |from, name| self.copy(from, name);
         let user = if is_root() { "user www-data;" } else { "" };
         let head = format!(
             "{before} load_module {}; {after} {user} env LD_LIBRARY_PATH; daemon off; worker_processes 2; pid SCRATCH/pid;
@@ -99,6 +94,13 @@ impl Nginx {
             .replace("SCRATCH", text(self.scratch.path()))
             .replace("PORT", &self.port.to_string());
         fs::write(self.scratch.path().join("nginx.conf"), whole).expect("write nginx.conf");
+    }
+
+    /// Copies a file to the scratch directory, where it can be handed to an ordinary user.
+    fn copy(&self, from: &Path, name: &str) -> String {
+        let to = self.scratch.join(name);
+        fs::copy(from, &to).unwrap_or_else(|e| panic!("cannot copy {}: {e}", from.display()));
+        to
     }
 
     pub fn command(&self) -> Command {
@@ -142,6 +144,14 @@ impl Nginx {
     pub fn start_without_privileges(&mut self) {
         let nginx = self.command();
         let mut command = Command::new("setpriv");
+        // The project may lie in a directory that others cannot look into.
+        let library = stage().join("lib/libsesscache.so");
+        let soname = fs::read_link(&library).expect("the library's link for linkers");
+        self.copy(&library, text(&soname));
+        let conf = self.scratch.path().join("nginx.conf");
+        let configuration = fs::read_to_string(&conf).expect("nginx.conf");
+        let configuration = configuration.replace(text(module()), &self.copy(module(), "module.so"));
+        fs::write(&conf, configuration).expect("write nginx.conf");
         if is_root() {
             let owner = run(Command::new("chown").args(["-R", "www-data", text(self.scratch.path())]), DEADLINE, "");
             owner.expect_success("chown to the user of Debian's web servers fails");
@@ -149,6 +159,7 @@ impl Nginx {
         }
         command.arg(nginx.get_program()).args(nginx.get_args());
         command.envs(nginx.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("LD_LIBRARY_PATH", self.scratch.path());
         self.start_by(command);
     }
 
