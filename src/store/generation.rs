@@ -16,10 +16,10 @@ use super::check::{self, Damage, Expected};
 use super::control::{platform, Control, Current, Shape};
 use super::env::{Env, Fault, Slot};
 use super::gate::{Gate, Inside};
-use super::place::Place;
+use super::place::{new_path, Place};
 use crate::status::{Error, Result, Status};
+use crate::sys::clock;
 use crate::sys::files::{self, FileSystem};
-use crate::sys::{clock, crypto};
 
 /// Data files up to this size are reserved whole.
 const RESERVE_WHOLE: u64 = 4 << 20;
@@ -268,11 +268,7 @@ fn build(place: &Place, mut shape: Shape) -> Result<PathBuf> {
     if files::exceeds_file_limit(shape.capacity) {
         return Err(limit_too_low());
     }
-    let mut random = [0_u8; 8];
-    if !crypto::random(&mut random) {
-        return Err(Error::new(Status::System, "the kernel has no random bytes to give"));
-    }
-    let directory = place.path.join(format!("new-{:016x}", u64::from_ne_bytes(random)));
+    let directory = new_path(&place.path)?;
     let failed = |e: &io::Error| Error::system(format_args!("cannot create a store in {}", place.path.display()), e);
     fs::DirBuilder::new().mode(0o700).create(&directory).map_err(|e| failed(&e))?;
     let made = (|| {

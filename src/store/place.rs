@@ -64,8 +64,7 @@ impl Place {
             FileSystem::Deadly(kind) => return deadly(kind),
             // Where a store is already, somebody has tried it out.
             FileSystem::Overlay if fs::symlink_metadata(path.join("control")).is_err() => {
-                let scratch = path.join(format!("new-{:016x}", random_number()?));
-                if moving::moves_what_is_written_again(&scratch).map_err(|e| failed("write to", &e))? {
+                if moving::moves_what_is_written_again(&new_path(&path)?).map_err(|e| failed("write to", &e))? {
                     return deadly("an overlay over a file system with copy on write");
                 }
             }
@@ -207,10 +206,11 @@ pub(crate) fn check_private(path: &Path, meta: &fs::Metadata, access: Access) ->
     Ok(())
 }
 
-fn random_number() -> Result<u64> {
+/// A name that nobody has, for what is being made in the directory of a store. What is left of it is cleared away later.
+pub(super) fn new_path(directory: &Path) -> Result<PathBuf> {
     let mut random = [0; 8];
     match crypto::random(&mut random) {
-        true => Ok(u64::from_ne_bytes(random)),
+        true => Ok(directory.join(format!("new-{:016x}", u64::from_ne_bytes(random)))),
         false => Err(Error::new(Status::System, "the kernel has no random bytes to give")),
     }
 }

@@ -13,7 +13,7 @@ fn two_servers(http: &str, first: &str, port: u16, second: &str) -> Nginx {
 }
 
 impl Nginx {
-    /// Whether a second visit resumes.
+    /// What nginx says to the second of two visits.
     fn comes_back(&self, port: u16, session: &str, version: &str) -> String {
         const REQUEST: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
         self.visit(port, session, &[version], REQUEST);
