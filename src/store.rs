@@ -306,8 +306,8 @@ impl Store {
             all[GAUGES..].copy_from_slice(&opened.control.counters());
             for desk in [Some(&mut seat.now), seat.before.as_mut()].into_iter().flatten() {
                 let page = desk.generation.env.page as u64;
-                let (entries, pages) = desk
-                    .read(|txn| (txn.entries(), txn.used_pages()))
+                let (entries, pages) = self
+                    .read(desk, |txn| Ok((txn.entries(), txn.used_pages())))
                     .map_err(|fault| Error::new(Status::System, fault.text()))?;
                 // One entry is the sentinel.
                 all[0] += entries.unwrap_or(1).saturating_sub(1) as u64;

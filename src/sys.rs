@@ -9,4 +9,5 @@ pub(crate) mod errno;
 pub(crate) mod files;
 mod memory;
 pub(crate) mod moving;
+pub(crate) mod mutex;
 pub(crate) mod process;

@@ -23,6 +23,7 @@ use crate::sys::process;
 
 mod descriptors;
 mod fault;
+mod locks;
 mod look;
 mod reader;
 mod txn;
@@ -30,6 +31,7 @@ mod txn;
 use self::descriptors::Descriptors;
 use self::fault::check;
 pub(crate) use self::fault::Fault;
+use self::locks::Locks;
 pub(crate) use self::look::{lmdb_version, Slot};
 pub(crate) use self::reader::Reader;
 pub(crate) use self::txn::{Front, Txn, Write};
@@ -43,6 +45,8 @@ pub(crate) struct Env {
     raw: *mut ffi::MDB_env,
     process: u64,
     descriptors: Descriptors,
+    /// `None` without a lock file, on a read-only file system.
+    locks: Option<Locks>,
     /// Commits write through a descriptor, and not through the map.
     guard: bool,
     /// Bytes of a page.
@@ -116,6 +120,7 @@ impl Env {
                 raw,
                 process: process::incarnation(),
                 descriptors: Descriptors::default(),
+                locks: None,
                 guard: shape.guard,
                 page: 0,
                 pages: 0,
@@ -129,7 +134,7 @@ impl Env {
             // SAFETY: the environment is created, the path NUL-terminated.
             let code = unsafe { ffi::mdb_env_open(raw, path.as_ptr(), flags.bits(), 0o600) };
             match code {
-                0 => return env.settle(),
+                0 => return env.settle(shape.readers),
                 // A signal during LMDB's lock call makes it report failure with the lock held: begin again.
                 libc::EINTR => {}
                 code => return Err(Fault::from_open(code)),
@@ -138,7 +143,7 @@ impl Env {
     }
 
     /// What follows a successful mdb_env_open.
-    fn settle(mut self) -> Result<Env, Fault> {
+    fn settle(mut self, readers: u32) -> Result<Env, Fault> {
         let mut fd = -1;
         // SAFETY: the environment is open.
         check(unsafe { ffi::mdb_env_get_fd(self.raw, &mut fd) })?;
@@ -147,6 +152,7 @@ impl Env {
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         // SAFETY: the environment is open.
         self.descriptors = unsafe { Descriptors::of(self.raw, fd) };
+        self.locks = self.descriptors.lock().map(|fd| Locks::of(fd, readers)).transpose()?;
         let mut stat = std::mem::MaybeUninit::<ffi::MDB_stat>::zeroed();
         // SAFETY: the environment is open; the struct is written whole.
         check(unsafe { ffi::mdb_env_stat(self.raw, stat.as_mut_ptr()) })?;
@@ -180,7 +186,7 @@ impl Env {
     /// Frees the slots of readers that died. Costs a system call per process attached.
     pub(crate) fn check_readers(&self) -> usize {
         // LMDB asks the lock file who lives. Any other file would say that nobody does.
-        if !self.has_its_files() {
+        if !self.has_its_files() || self.before_slots().is_err() {
             return 0;
         }
         let mut dead = 0;
@@ -191,7 +197,7 @@ impl Env {
 
     /// Finds the map by the address of the sentinel and leaves it out of core dumps. The first look into the tree.
     pub(crate) fn keep_out_of_core(&self) {
-        let Ok(mut txn) = self.begin(ffi::MDB_RDONLY) else { return };
+        let Ok(mut txn) = self.begin_to_read() else { return };
         let found = txn.get(SENTINEL).ok().flatten().map(|value| value.as_ptr() as usize & !(self.page - 1));
         if let Some(page) = found {
             // SAFETY: a value lies within a page of the map, and a page begins with its number (mdb.c: MDB_page).
@@ -201,6 +207,20 @@ impl Env {
             }
         }
         txn.abort();
+    }
+
+    fn before_slots(&self) -> Result<(), Fault> {
+        self.locks.as_ref().map_or(Ok(()), Locks::before_slots)
+    }
+
+    fn begin_to_read(&self) -> Result<Txn, Fault> {
+        self.before_slots()?;
+        self.begin(ffi::MDB_RDONLY)
+    }
+
+    fn begin_to_write(&self) -> Result<Txn, Fault> {
+        self.locks.as_ref().map_or(Ok(()), Locks::before_write)?;
+        self.begin(0)
     }
 
     fn begin(&self, flags: libc::c_uint) -> Result<Txn, Fault> {
@@ -244,7 +264,7 @@ impl Env {
         if self.guard && !self.descriptors.data_is_whole() {
             return Err(Fault::Closed);
         }
-        let mut guard = AbortOnDrop(Some(self.begin(0)?));
+        let mut guard = AbortOnDrop(Some(self.begin_to_write()?));
         let done = match &mut guard.0 {
             Some(txn) => f(&mut Write::new(txn))?,
             None => return Err(Fault::System(libc::EINVAL)),
@@ -257,7 +277,7 @@ impl Env {
 
     /// Reads inside a write transaction, for a process that cannot have a reader slot.
     pub(crate) fn read_exclusively<T>(&self, _proof: &Inside<'_>, f: impl FnOnce(&mut Txn) -> T) -> Result<T, Fault> {
-        let mut guard = AbortOnDrop(Some(self.begin(0)?));
+        let mut guard = AbortOnDrop(Some(self.begin_to_write()?));
         guard.0.as_mut().map(f).ok_or(Fault::System(libc::EINVAL))
     }
 }

@@ -12,16 +12,8 @@ use std::{fs, io, ptr};
 use super::control::Shape;
 use super::id::siphash;
 use crate::sys::files::{self, Access, Mapping};
+use crate::sys::mutex::SharedMutex;
 use crate::sys::{clock, process};
-
-#[cfg(target_env = "gnu")]
-extern "C" {
-    fn pthread_mutex_clocklock(
-        mutex: *mut libc::pthread_mutex_t,
-        clock: libc::clockid_t,
-        at: *const libc::timespec,
-    ) -> libc::c_int;
-}
 
 const MAGIC: [u8; 8] = *b"sessgate";
 /// Namespaces that are told apart when room is made; all further ones share the last place.
@@ -33,8 +25,6 @@ const DEATHS: usize = 3;
 const DEATHS_WITHIN: u64 = 60_000;
 /// A wall clock that is set back by less than so many seconds costs nobody a session.
 const SET_BACK: u64 = 3_600;
-/// Where in a mutex its kind lies, in integers: glibc's `__data.__kind` on 64-bit machines, musl's `_m_type`.
-const KIND: usize = if cfg!(target_env = "musl") { 0 } else { 4 };
 /// How long a thread that ran into the deadline only tries, in milliseconds.
 const PATIENCE_LOST: u64 = 1_000;
 
@@ -72,7 +62,7 @@ struct Page {
     deaths: [AtomicU64; DEATHS],
     /// Not 0: so many died within so short a time that the file is to be checked.
     suspect: AtomicU64,
-    mutex: Mutex,
+    mutex: Apart,
     /// The whole hash of the namespace in each place of `shares`; 0: not known.
     namespaces: [AtomicU64; SHARES],
 }
@@ -87,8 +77,9 @@ struct Share {
     first: AtomicU64,
 }
 
+/// On cache lines of its own.
 #[repr(C, align(64))]
-struct Mutex(std::cell::UnsafeCell<libc::pthread_mutex_t>);
+struct Apart(SharedMutex);
 
 /// Bytes of the file.
 const SIZE: usize = 4096;
@@ -148,7 +139,8 @@ impl Gate {
         put(offset_of!(Page, oldest), &u64::MAX.to_ne_bytes());
         // SAFETY: the offset lies within the mapping.
         let mutex = unsafe { mapping.start.add(offset_of!(Page, mutex)) };
-        let made = make_mutex(mutex.cast());
+        // SAFETY: zeroed memory, aligned to 64, which nobody else has seen yet.
+        let made = unsafe { SharedMutex::make(mutex.cast()) };
         // SAFETY: `put` and `mutex` are done with; nothing refers into the mapping.
         unsafe { files::unmap(mapping) };
         made
@@ -178,16 +170,8 @@ impl Gate {
             && fixed.format == super::control::FORMAT
             && fixed.check == check(gate.shape())
             && gate.shape().is_sane()
-            && gate.mutex_kind() == kind_of_new_mutex()?;
+            && page.mutex.0.kind() == SharedMutex::usual_kind()?;
         Ok(whole.then_some(gate))
-    }
-
-    /// What pthread is told about the mutex: some kinds make it abort the process that locks one.
-    fn mutex_kind(&self) -> libc::c_int {
-        // SAFETY: an aligned integer within the mutex.
-        let kind = unsafe { self.page.mutex.0.get().cast::<libc::c_int>().add(KIND) };
-        // SAFETY: as above; pthread writes it once, before the file is published.
-        unsafe { kind.read_volatile() }
     }
 
     /// What this generation is like.
@@ -209,10 +193,9 @@ impl Gate {
     }
 
     fn lock(&self, deadline: Duration) -> bool {
-        let mutex = self.page.mutex.0.get();
+        let mutex = &self.page.mutex.0;
         for _ in 0..SPINS {
-            // SAFETY: the mutex was made by `make_mutex` before the generation was published.
-            match unsafe { libc::pthread_mutex_trylock(mutex) } {
+            match mutex.try_lock() {
                 0 => return true,
                 libc::EBUSY => std::hint::spin_loop(),
                 code => return self.settle(code),
@@ -222,7 +205,7 @@ impl Gate {
         if deadline.is_zero() || now < self.impatient_until.load(Ordering::Relaxed) {
             return false;
         }
-        let locked = self.settle(clocklock(mutex, clock::deadline(deadline)));
+        let locked = self.settle(mutex.lock_until(clock::deadline(deadline)));
         if !locked {
             self.impatient_until.store(now + PATIENCE_LOST, Ordering::Relaxed);
         }
@@ -235,8 +218,7 @@ impl Gate {
             0 => true,
             libc::EOWNERDEAD => {
                 self.note_death();
-                // SAFETY: EOWNERDEAD says that this thread holds the mutex, which is what `consistent` demands.
-                unsafe { libc::pthread_mutex_consistent(self.page.mutex.0.get()) == 0 }
+                self.page.mutex.0.make_consistent()
             }
             _ => false,
         }
@@ -410,7 +392,7 @@ impl<'a> Inside<'a> {
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
         // SAFETY: an Inside exists only where `lock` succeeded, in this thread.
-        unsafe { libc::pthread_mutex_unlock(self.gate.page.mutex.0.get()) };
+        unsafe { self.gate.page.mutex.0.unlock() };
     }
 }
 
@@ -427,54 +409,3 @@ impl Drop for Gate {
 unsafe impl Send for Gate {}
 // SAFETY: as above.
 unsafe impl Sync for Gate {}
-
-fn make_mutex(mutex: *mut libc::pthread_mutex_t) -> io::Result<()> {
-    let mut attributes = std::mem::MaybeUninit::<libc::pthread_mutexattr_t>::uninit();
-    let attributes = attributes.as_mut_ptr();
-    // SAFETY: initialises the attributes, used below only if it succeeds.
-    let mut code = unsafe { libc::pthread_mutexattr_init(attributes) };
-    if code == 0 {
-        // SAFETY: the attributes are initialised.
-        code |= unsafe { libc::pthread_mutexattr_setpshared(attributes, libc::PTHREAD_PROCESS_SHARED) };
-        // SAFETY: same.
-        code |= unsafe { libc::pthread_mutexattr_setrobust(attributes, libc::PTHREAD_MUTEX_ROBUST) };
-        // SAFETY: the memory is zeroed, aligned to 64, and not yet seen by anybody else.
-        code |= unsafe { libc::pthread_mutex_init(mutex, attributes) };
-        // SAFETY: the attributes are initialised and not used again.
-        unsafe { libc::pthread_mutexattr_destroy(attributes) };
-    }
-    if code == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::other("process-shared robust mutexes are not available"))
-    }
-}
-
-/// The kind of mutex that this C library makes for a gate.
-fn kind_of_new_mutex() -> io::Result<libc::c_int> {
-    let mut mutex = Mutex(std::cell::UnsafeCell::new(libc::PTHREAD_MUTEX_INITIALIZER));
-    let at = mutex.0.get_mut() as *mut libc::pthread_mutex_t;
-    make_mutex(at)?;
-    // SAFETY: an aligned integer within the mutex.
-    let kind = unsafe { at.cast::<libc::c_int>().add(KIND) };
-    // SAFETY: initialised by `make_mutex`.
-    let kind = unsafe { kind.read() };
-    // SAFETY: made above, never locked, not used again.
-    unsafe { libc::pthread_mutex_destroy(at) };
-    Ok(kind)
-}
-
-#[cfg(target_env = "gnu")]
-fn clocklock(mutex: *mut libc::pthread_mutex_t, at: libc::timespec) -> libc::c_int {
-    // SAFETY: a live mutex; CLOCK_MONOTONIC is one of the two clocks that glibc accepts here.
-    unsafe { pthread_mutex_clocklock(mutex, libc::CLOCK_MONOTONIC, &at) }
-}
-
-/// musl has no clocklock: a wall clock that is set back during the wait makes it longer by as much, once.
-#[cfg(not(target_env = "gnu"))]
-fn clocklock(mutex: *mut libc::pthread_mutex_t, at: libc::timespec) -> libc::c_int {
-    let left = at.tv_sec.saturating_sub((clock::ticks() / 1_000) as libc::time_t).max(0);
-    let wall = libc::timespec { tv_sec: clock::seconds() as libc::time_t + left, tv_nsec: at.tv_nsec };
-    // SAFETY: a live mutex and a valid time.
-    unsafe { libc::pthread_mutex_timedlock(mutex, &wall) }
-}

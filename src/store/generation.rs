@@ -19,7 +19,7 @@ use super::gate::{Gate, Inside};
 use super::place::{new_path, Place};
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
-use crate::sys::files::{self, FileSystem};
+use crate::sys::files::{self, FileSystem, FirstByte};
 
 /// Data files up to this size are reserved whole.
 const RESERVE_WHOLE: u64 = 4 << 20;
@@ -37,6 +37,8 @@ const ABANDONED: Duration = Duration::from_secs(60);
 const RARELY: u64 = 400;
 /// Larger files, by their part in use, are opened without a check.
 const CHECKED: u64 = 512 << 20;
+/// Longest wait for another process that opens the generation, which takes a tenth of one, in milliseconds.
+const OPENING: u32 = 50;
 /// Longest wait for writers to leave, so that the file can be checked while nothing moves in it, in milliseconds.
 const SETTLING: u32 = 50;
 
@@ -118,6 +120,10 @@ impl Generation {
             return Err(Broken::Refused(limit_too_low()));
         }
         check(&directory, &gate).map_err(Broken::Damaged)?;
+        if !can_be_opened(&directory) {
+            let what = "a process is stopped while it opens";
+            return Err(Broken::Refused(Error::new(Status::Busy, format!("{what} {}", directory.display()))));
+        }
         match env(&directory, gate.shape()) {
             Ok(env) => Ok(Generation {
                 number,
@@ -207,11 +213,26 @@ impl Generation {
     }
 }
 
-/// Whether another process has the generation open: LMDB then holds a shared lock on the first byte of its lock file.
-fn is_in_use(directory: &Path) -> bool {
+/// How other processes have the generation open: LMDB then holds a lock on the first byte of its lock file.
+fn use_of(directory: &Path) -> FirstByte {
     // Closing the descriptor would drop this process's own lock. It has none: a process has one environment per directory,
     // and this one is not open yet.
-    files::open_to_read(&directory.join("lock.mdb")).map_or(true, |file| files::is_locked_elsewhere(&file))
+    files::open_to_read(&directory.join("lock.mdb")).map_or(FirstByte::Shared, |file| files::first_byte(&file))
+}
+
+fn is_in_use(directory: &Path) -> bool {
+    use_of(directory) != FirstByte::Free
+}
+
+/// Waits until nobody else is about to open the generation as the first: LMDB would wait for him without a deadline.
+fn can_be_opened(directory: &Path) -> bool {
+    for _ in 0..OPENING {
+        if use_of(directory) != FirstByte::Alone {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    false
 }
 
 fn is_large(data: &Path, gate: &Gate) -> bool {

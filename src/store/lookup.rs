@@ -207,29 +207,33 @@ impl Store {
 
     /// Copies a whole record out of a snapshot; false when there is none.
     fn copy_out(&self, desk: &mut Desk, key: &Key, out: &mut Vec<u8>) -> std::result::Result<bool, Miss> {
-        let read = match desk.read(|txn| copy_record(txn, key, out)) {
+        self.read(desk, |txn| copy_record(txn, key, out)).map_err(|fault| self.unavailable(desk, fault))
+    }
+
+    /// Reads a snapshot; without a reader slot, behind the gate. `f` may run again from the start.
+    pub(super) fn read<T>(
+        &self,
+        desk: &mut Desk,
+        mut f: impl FnMut(&mut Txn) -> std::result::Result<T, Fault>,
+    ) -> std::result::Result<T, Fault> {
+        let read = match desk.read(&mut f) {
             // LMDB publishes a reader before it has the root: two commits in between can look like a missing page.
-            Ok(Err(Fault::Damaged(_))) => desk.read(|txn| copy_record(txn, key, out)),
+            Ok(Err(Fault::Damaged(_))) => desk.read(&mut f),
             other => other,
         };
-        match read.and_then(|copied| copied) {
-            Ok(found) => Ok(found),
-            Err(Fault::PidClash | Fault::ReadersFull) => {
-                self.log.say(Kind::Readers, log::WARNING, || {
-                    "no reader slot (all taken, or a container's process has the same number): lookups wait for writers; \
-                     share the PID namespace, or raise readers="
-                        .to_owned()
-                });
-                let gate = &desk.generation.gate;
-                let inside = gate.enter(self.deadline).map_err(|_| Miss::Unavailable)?;
-                let read = desk.generation.env.read_exclusively(&inside, |txn| copy_record(txn, key, out));
-                read.and_then(|copied| copied).map_err(|_| Miss::Unavailable)
-            }
-            Err(fault) => {
+        match read.and_then(|done| done) {
+            Err(fault @ (Fault::PidClash | Fault::ReadersFull | Fault::SlotsHeld { .. })) => {
                 self.note_fault(&desk.generation, fault);
-                Err(Miss::Unavailable)
+                let inside = desk.generation.gate.enter(self.deadline).map_err(|_| Fault::Shut)?;
+                desk.generation.env.read_exclusively(&inside, f).and_then(|done| done)
             }
+            done => done,
         }
+    }
+
+    fn unavailable(&self, desk: &Desk, fault: Fault) -> Miss {
+        self.note_fault(&desk.generation, fault);
+        Miss::Unavailable
     }
 
     /// Deletes what was read, if it is still the same. Only one of all takers succeeds.
@@ -249,10 +253,7 @@ impl Store {
             Ok(())
         });
         drop(inside);
-        taken.map_err(|fault| {
-            self.note_fault(generation, fault);
-            Miss::Unavailable
-        })?;
+        taken.map_err(|fault| self.unavailable(desk, fault))?;
         if gone {
             Ok(())
         } else {
@@ -275,6 +276,7 @@ impl Store {
                 let mut keys = Vec::new();
                 let begin = from.unwrap_or(start);
                 let mut collect = |txn: &mut Txn| {
+                    keys.clear();
                     txn.walk(begin.bytes(), |key, _| {
                         let here = key.starts_with(start.bytes());
                         let key = Key::read(key).filter(|key| here && key.is_head());
@@ -284,7 +286,7 @@ impl Store {
                         here && keys.len() < BATCH
                     })
                 };
-                let walked = seat.now.read(&mut collect).and_then(|walked| walked);
+                let walked = self.read(&mut seat.now, &mut collect);
                 walked.map(|()| keys).map_err(|fault| Error::new(Status::System, fault.text()))
             })??;
             let Some(last) = keys.last().copied() else { return Ok(()) };

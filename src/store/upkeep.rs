@@ -8,6 +8,7 @@ use super::env::Fault;
 use super::evict::Sweep;
 use super::gate::Gate;
 use super::generation::{self, Generation};
+use super::write::STUCK;
 use super::{seat, Opened, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
@@ -103,14 +104,29 @@ impl Store {
         opened.retire();
     }
 
-    /// Damage begins a new generation; anything else is said once.
+    /// Damage begins a new generation, and so does a process that is stopped in a bad moment; anything else is said once.
     pub(super) fn note_fault(&self, generation: &Generation, fault: Fault) {
         match fault {
             Fault::Damaged(_) => {
                 self.log.say(Kind::Damage, log::WARNING, || format!("the store is {}", fault.text()));
                 self.give_up(generation.number, "the store is damaged");
             }
-            Fault::Full => {}
+            Fault::Full | Fault::Shut => {}
+            Fault::PidClash | Fault::ReadersFull => self.log.say(Kind::Readers, log::WARNING, || {
+                "no reader slot (all taken, or a container's process has the same number): lookups wait for writers; \
+                 share the PID namespace, or raise readers="
+                    .to_owned()
+            }),
+            Fault::SlotsHeld { millis } => {
+                self.log.say(Kind::Readers, log::WARNING, || format!("{}: lookups wait for writers", fault.text()));
+                if millis > STUCK {
+                    self.leave_behind(generation.number, "a process is stopped while it takes a reader slot");
+                }
+            }
+            Fault::WriterHeld => {
+                self.log.say(Kind::Busy, log::WARNING, || fault.text());
+                self.leave_behind(generation.number, "LMDB's writer lock is held outside of the gate");
+            }
             Fault::Closed => drop(self.obtain().map(|opened| self.open_anew(&opened))),
             fault => self.log.say(Kind::Bug, log::WARNING, || fault.text()),
         }

@@ -30,7 +30,7 @@ const EXPIRE_PER_PUT: usize = 16;
 /// one in four of those there has expired when as many expire as are put.
 const LOOKS_PER_PUT: usize = 4;
 /// A gate whose holder does not move for so many milliseconds is left behind with its generation.
-const STUCK: u64 = 1_000;
+pub(super) const STUCK: u64 = 1_000;
 /// So long puts may fail for lack of room before a new generation begins, in milliseconds.
 const STARVED: u64 = 2_000;
 
@@ -117,7 +117,7 @@ impl Store {
     /// Deletes an older record of the same key, so that it does not come back when the new one goes.
     fn replace_in(&self, before: &mut Desk, key: &Key) -> Result<()> {
         let failed = |fault: Fault| Error::new(Status::System, fault.text());
-        if !before.read(|txn| txn.get(key.bytes()).map(|found| found.is_some())).map_err(failed)?.map_err(failed)? {
+        if !self.read(before, |txn| txn.get(key.bytes()).map(|found| found.is_some())).map_err(failed)? {
             return Ok(());
         }
         let generation = &before.generation;

@@ -72,10 +72,18 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether another process holds a lock on the first byte of a file. When it cannot be told, it does.
+/// How another process holds the first byte of a file locked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FirstByte {
+    Free,
+    Shared,
+    Alone,
+}
+
+/// Looks at the lock on the first byte of a file. What cannot be told is taken for shared.
 ///
 /// Closing any descriptor of a file drops all locks that this process has on it (fcntl(2)), that of `file` as well.
-pub(crate) fn is_locked_elsewhere(file: &File) -> bool {
+pub(crate) fn first_byte(file: &File) -> FirstByte {
     // SAFETY: all-zero is a valid flock.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;
@@ -83,7 +91,11 @@ pub(crate) fn is_locked_elsewhere(file: &File) -> bool {
     lock.l_len = 1;
     // SAFETY: F_GETLK reads and writes the struct it is given.
     let code = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut lock) };
-    code != 0 || lock.l_type != libc::F_UNLCK as libc::c_short
+    match libc::c_int::from(lock.l_type) {
+        libc::F_UNLCK if code == 0 => FirstByte::Free,
+        libc::F_WRLCK if code == 0 => FirstByte::Alone,
+        _ => FirstByte::Shared,
+    }
 }
 
 /// Device and inode of what a descriptor leads to; `None` when it is closed.

@@ -36,6 +36,11 @@ impl Descriptors {
         Descriptors { data: known(data), lock: known(lock), meta: known(meta), lost: AtomicBool::new(false) }
     }
 
+    /// The number of the lock file; `None` when there is none.
+    pub(super) fn lock(&self) -> Option<c_int> {
+        self.lock.map(|(descriptor, _)| descriptor)
+    }
+
     /// Whether all of them are still what they were.
     pub(super) fn are_whole(&self) -> bool {
         self.check(&[self.data, self.lock, self.meta])

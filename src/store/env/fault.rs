@@ -15,6 +15,12 @@ pub(crate) enum Fault {
     ReadersFull,
     /// A process of another PID namespace has this process's number: this one cannot have a reader slot.
     PidClash,
+    /// For so long, in milliseconds, a process that does not run has been holding the lock that a reader slot is taken under.
+    SlotsHeld { millis: u64 },
+    /// Without a reader slot there is only the gate, and that could not be passed in time.
+    Shut,
+    /// Somebody outside of the gate holds the lock of the writer.
+    WriterHeld,
     /// A thread's reader slot was given to another: this process had lost its locks, and others took it for dead.
     SlotLost,
     /// All memory of the process is to be locked, and the map is more than it may lock.
@@ -42,6 +48,8 @@ impl Fault {
             ffi::MDB_READERS_FULL => Fault::ReadersFull,
             libc::EAGAIN => Fault::PidClash,
             ffi::MDB_BAD_RSLOT => Fault::SlotLost,
+            // A lock whose holder died, and that could not be recovered from.
+            libc::ENOTRECOVERABLE => Fault::Damaged(code),
             code if code < 0 => Fault::Damaged(code),
             code => Fault::System(code),
         }
@@ -53,6 +61,9 @@ impl Fault {
             Fault::Full => "no free page".to_owned(),
             Fault::ReadersFull => "every reader slot is taken".to_owned(),
             Fault::PidClash => "a process of another PID namespace has the same number".to_owned(),
+            Fault::SlotsHeld { millis } => format!("a process was stopped {millis} ms ago while it took a reader slot"),
+            Fault::Shut => "no reader slot, and a writer that takes too long".to_owned(),
+            Fault::WriterHeld => "LMDB's writer lock is held by a process that does not run, or damaged".to_owned(),
             Fault::SlotLost => "the reader slot is somebody else's".to_owned(),
             Fault::LockedMemory => files::LOCKED_MEMORY.to_owned(),
             Fault::Closed => "the host has closed the descriptors of the store".to_owned(),

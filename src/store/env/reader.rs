@@ -18,7 +18,7 @@ pub(crate) struct Reader {
 impl Reader {
     /// Takes a slot.
     pub(crate) fn new(env: &Arc<Env>) -> Result<Reader, Fault> {
-        let txn = env.begin(ffi::MDB_RDONLY)?;
+        let txn = env.begin_to_read()?;
         // SAFETY: a live read transaction.
         unsafe { ffi::mdb_txn_reset(txn.raw) };
         Ok(Reader { txn: Some(txn), process: env.process, env: Arc::clone(env) })

@@ -1,9 +1,11 @@
 //! A transaction, and what is done in one: look up, put, delete, walk from either end.
 
+use std::cmp::Ordering;
 use std::ptr;
 
 use lmdb_sys as ffi;
 
+use super::super::id::Key;
 use super::fault::{check, Fault};
 
 /// LMDB's number for the one unnamed tree (MAIN_DBI in mdb.c).
@@ -68,13 +70,31 @@ impl Txn {
     /// Walks from the first key at or after `from` until `f` says stop.
     pub(crate) fn walk(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
         let mut cursor = Cursor::open(self)?;
+        let mut way = Way::default();
         let mut at = cursor.seek(ffi::MDB_SET_RANGE, from)?;
         while let Some((key, value)) = at {
+            way.goes_on(key, Ordering::Greater)?;
             if !f(key, value) {
                 break;
             }
             at = cursor.seek(ffi::MDB_NEXT, &[])?;
         }
+        Ok(())
+    }
+}
+
+/// The last key on a way through the tree. In a damaged one a way may lead in a circle, which LMDB does not notice.
+#[derive(Default)]
+struct Way(Option<Key>);
+
+impl Way {
+    /// Notes the next key, which must lie beyond the last.
+    fn goes_on(&mut self, key: &[u8], beyond: Ordering) -> Result<(), Fault> {
+        let damaged = Fault::Damaged(ffi::MDB_CORRUPTED);
+        if self.0.is_some_and(|last| key.cmp(last.bytes()) != beyond) {
+            return Err(damaged);
+        }
+        self.0 = Some(Key::read(key).ok_or(damaged)?);
         Ok(())
     }
 }
@@ -202,24 +222,29 @@ impl<'t> Write<'t> {
     /// Goes from the first key at or after `from`, deleting what `f` says.
     pub(crate) fn sweep(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> Front) -> Result<(), Fault> {
         let mut cursor = Cursor::open(self.txn)?;
+        let mut way = Way::default();
         let mut next = ffi::MDB_SET_RANGE;
-        loop {
-            match cursor.seek(next, from)?.map(|(key, value)| f(key, value)) {
-                Some(Front::Delete) => {
+        while let Some((key, value)) = cursor.seek(next, from)? {
+            way.goes_on(key, Ordering::Greater)?;
+            match f(key, value) {
+                Front::Delete => {
                     cursor.delete()?;
                     // After a delete the cursor stands on what followed, and NEXT returns that.
                     next = ffi::MDB_NEXT;
                 }
-                Some(Front::Skip) => next = ffi::MDB_NEXT,
-                Some(Front::Stop) | None => return Ok(()),
+                Front::Skip => next = ffi::MDB_NEXT,
+                Front::Stop => break,
             }
         }
+        Ok(())
     }
 
     /// Goes from the last key backwards, deleting while `f` says so.
     pub(crate) fn sweep_back(&mut self, mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
         let mut cursor = Cursor::open(self.txn)?;
+        let mut way = Way::default();
         while let Some((key, value)) = cursor.seek(ffi::MDB_LAST, &[])? {
+            way.goes_on(key, Ordering::Less)?;
             if !f(key, value) {
                 break;
             }
