@@ -10,7 +10,8 @@
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make servers    Debian's servers with their own session caches and with sesscache, in one table; QUICK=1, JSON=FILE
 #   make fuzz       fuzz every decoder and the C API: SECONDS=600 each, TARGETS=; fuzz-short: 5 seconds each
-#   make sanitize   C programs under ThreadSanitizer and AddressSanitizer; sanitize-short: fewer
+#   make sanitize   C programs under ThreadSanitizer, AddressSanitizer and valgrind, and what `make miri` runs; about half an
+#                   hour. sanitize-short: a few under ThreadSanitizer
 #   make miri       the pure modules under Miri
 #   make soak       a server under everything at once, for MINUTES=10; `make test` has 20 seconds of it
 #   make check      formatting, lints, documentation
@@ -99,7 +100,7 @@ NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default
 FAULTS     := killed_workers stopped_process suspended_machine no_room over_quota damaged_store shared_directory
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
-NEED_SANITIZE := $(NEED_BUILD) g++:g++ readelf:binutils
+NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-dbg
 
 NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
 
@@ -231,10 +232,12 @@ fuzz-short: need-sanitize
 	@scripts/nightly
 	@FUZZ_FLAGS='-seed=1 -runs=20000' scripts/fuzz 5 $(TARGETS)
 
-sanitize: need-sanitize
+sanitize: need-sanitize stage
 	@scripts/nightly rust-src
 	@scripts/sanitize thread $(SANITIZED)
 	@scripts/sanitize address $(SANITIZED)
+	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --test valgrind -- --nocapture
+	@$(MAKE) --no-print-directory miri
 
 sanitize-short: need-sanitize
 	@scripts/nightly rust-src
