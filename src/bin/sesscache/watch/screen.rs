@@ -117,7 +117,8 @@ fn draw(frame: &mut Frame, steps: &VecDeque<Step>, interval: Duration) {
     chart(frame, rates, title, &sets, Height::Rate, window);
     match table_height {
         0 => {}
-        1 => frame.render_widget(Paragraph::new(Line::from(" no misses, refusals or ends").bold()), table),
+        1 => frame
+            .render_widget(Paragraph::new(Line::from(" no misses; nothing refused, evicted or expired").bold()), table),
         _ => draw_reasons(frame, table, &reasons),
     }
     let mut lines: Vec<Line> = warnings.iter().take(2).map(|text| Line::from(format!(" {text}").yellow())).collect();
