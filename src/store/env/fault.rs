@@ -61,7 +61,9 @@ impl Fault {
             Fault::Full => "no free page".to_owned(),
             Fault::ReadersFull => "every reader slot is taken".to_owned(),
             Fault::PidClash => "a process of another PID namespace has the same number".to_owned(),
-            Fault::SlotsHeld { millis } => format!("a process was stopped {millis} ms ago while it took a reader slot"),
+            Fault::SlotsHeld { millis } => {
+                format!("a process that does not run has been taking a reader slot for {millis} ms")
+            }
             Fault::Shut => "no reader slot, and a writer that takes too long".to_owned(),
             Fault::WriterHeld => "LMDB's writer lock is held by a process that does not run, or damaged".to_owned(),
             Fault::SlotLost => "the reader slot is somebody else's".to_owned(),

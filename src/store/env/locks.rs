@@ -38,8 +38,8 @@ struct Head {
 
 #[repr(C, align(64))]
 struct Table {
-    magic: u32,
-    format: u32,
+    magic: AtomicU32,
+    format: AtomicU32,
     slots: SharedMutex,
     last_transaction: AtomicUsize,
     /// Slots that were ever taken.
@@ -87,7 +87,7 @@ impl Locks {
     /// slots as are said to be used.
     fn check(&self) -> Result<(), Fault> {
         let Head { table, writer } = self.head;
-        let whole = table.magic == MAGIC
+        let whole = table.magic.load(Ordering::Relaxed) == MAGIC
             && table.slots.kind() == self.kind
             && writer.0.kind() == self.kind
             && table.used.load(Ordering::Relaxed) <= self.readers;
