@@ -5,7 +5,7 @@
 #   make demo-chart write the demo's figures and its chart in docs/bench anew; README.md has the same figures
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
 #   make test-servers   the tests of the integrations of SERVERS="httpd lighttpd hitch"; nginx's is among `make test`
-#   make faults     the tests of kills and damage at random moments, many times as often; about 10 minutes
+#   make faults     the tests of kills and damage at random moments, many times as often; about a quarter of an hour
 #   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make servers    Debian's servers with their own session caches and with sesscache, in one table; QUICK=1, JSON=FILE
@@ -97,7 +97,8 @@ NEED_TEST_SERVERS := $(NEED_DEMO) make:make python3:python3
 
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
-FAULTS     := killed_workers stopped_process suspended_machine no_room over_quota damaged_store shared_directory
+FAULTS     := killed_workers stopped_process stopped_in_lmdb suspended_machine no_room over_quota damaged_store \
+              damaged_while_open shared_directory
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
 NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-dbg

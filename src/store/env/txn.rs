@@ -120,6 +120,8 @@ impl<'t> Cursor<'t> {
         let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
         // SAFETY: a live cursor; the key is read, and replaced by where it lies in the map.
         match unsafe { ffi::mdb_cursor_get(self.raw, &mut key, &mut value, op) } {
+            // SAFETY: LMDB has just returned both for one entry.
+            0 if !unsafe { lies_well(&key, &value) } => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
             0 => {
                 // SAFETY: valid until the cursor moves or deletes, which needs the `&mut self` that the result borrows.
                 let key = unsafe { bytes_of(&key) };
@@ -143,6 +145,41 @@ impl Drop for Cursor<'_> {
         // SAFETY: a live cursor; LMDB wants it closed before its write transaction ends.
         unsafe { ffi::mdb_cursor_close(self.raw) };
     }
+}
+
+/// How a page begins that a value has for itself (mdb.c: MDB_page).
+#[repr(C)]
+struct Head {
+    number: usize,
+    _pad: u16,
+    flags: u16,
+    pages: u32,
+}
+
+/// mdb.c: P_OVERFLOW.
+const OVERFLOW: u16 = 0x04;
+
+/// Whether a value lies where values of ours do: behind its key, or alone in the page whose number stands there. To delete one
+/// that is said to have more pages, LMDB would go over all of them, for minutes or until it ends the process.
+///
+/// # Safety
+/// Both are as LMDB returned them for one entry, in a transaction that has not changed since.
+unsafe fn lies_well(key: &ffi::MDB_val, value: &ffi::MDB_val) -> bool {
+    let behind = key.mv_data.cast::<u8>().wrapping_add(key.mv_size);
+    let data = value.mv_data.cast::<u8>();
+    if data == behind {
+        return true;
+    }
+    // A damaged page of another kind has keys alone.
+    if data.is_null() {
+        return false;
+    }
+    // SAFETY: LMDB has read the page's number there to find the value.
+    let number = unsafe { behind.cast::<usize>().read_unaligned() };
+    let head = data.wrapping_sub(std::mem::size_of::<Head>()).cast::<Head>();
+    // SAFETY: LMDB has found the page, and returns what follows its head.
+    let head = unsafe { head.read_unaligned() };
+    head.number == number && head.flags & OVERFLOW != 0 && head.pages == 1
 }
 
 /// # Safety
@@ -211,12 +248,12 @@ impl<'t> Write<'t> {
 
     /// Deletes; false when it was not there.
     pub(crate) fn delete(&mut self, key: &[u8]) -> Result<bool, Fault> {
-        let mut key = as_val(key);
-        // SAFETY: a live write transaction; LMDB reads the key.
-        match unsafe { ffi::mdb_del(self.txn.raw, TREE, &mut key, ptr::null_mut()) } {
-            ffi::MDB_NOTFOUND => Ok(false),
-            code => check(code).map(|()| true),
+        let mut cursor = Cursor::open(self.txn)?;
+        let there = cursor.seek(ffi::MDB_SET_KEY, key)?.is_some();
+        if there {
+            cursor.delete()?;
         }
+        Ok(there)
     }
 
     /// Goes from the first key at or after `from`, deleting what `f` says.
