@@ -90,6 +90,8 @@ pub(crate) struct Gate {
     page: &'static Page,
     mapping: Mapping,
     process: u64,
+    /// What the mutex must be told to be: by some kinds pthread ends the process that locks one.
+    kind: libc::c_int,
     /// Until this tick, only try. Per process: the others find out for themselves.
     impatient_until: AtomicU64,
 }
@@ -104,6 +106,8 @@ pub(crate) struct Inside<'a> {
 /// The gate could not be passed in time.
 #[derive(Debug)]
 pub(crate) struct Shut {
+    /// Somebody has written over it.
+    pub(crate) damaged: bool,
     /// For so long the same holder has been inside, in milliseconds.
     pub(crate) held_for: u64,
 }
@@ -164,14 +168,21 @@ impl Gate {
         // SAFETY: page-aligned, SIZE bytes, any bit pattern is valid (integers, and a mutex that only pthread looks into);
         // unmapped in Drop alone.
         let page: &'static Page = unsafe { &*mapping.start.cast::<Page>() };
-        let gate = Gate { page, mapping, process: process::incarnation(), impatient_until: AtomicU64::new(0) };
+        let (process, kind) = (process::incarnation(), SharedMutex::usual_kind()?);
+        let gate = Gate { page, mapping, process, kind, impatient_until: AtomicU64::new(0) };
         let fixed = &page.fixed;
         let whole = fixed.magic == MAGIC
             && fixed.format == super::control::FORMAT
             && fixed.check == check(gate.shape())
             && gate.shape().is_sane()
-            && page.mutex.0.kind() == SharedMutex::usual_kind()?;
+            && gate.is_sound();
         Ok(whole.then_some(gate))
+    }
+
+    /// Whether the mutex may be given to pthread. Somebody may write over it at any time.
+    #[inline]
+    fn is_sound(&self) -> bool {
+        self.page.mutex.0.kind() == self.kind
     }
 
     /// What this generation is like.
@@ -189,11 +200,17 @@ impl Gate {
             self.page.since.store(clock::ticks(), Ordering::Relaxed);
             return Ok(Inside { gate: self, _thread: std::marker::PhantomData });
         }
-        Err(Shut { held_for: clock::ticks().saturating_sub(self.page.since.load(Ordering::Relaxed)) })
+        Err(Shut {
+            damaged: !self.is_sound(),
+            held_for: clock::ticks().saturating_sub(self.page.since.load(Ordering::Relaxed)),
+        })
     }
 
     fn lock(&self, deadline: Duration) -> bool {
         let mutex = &self.page.mutex.0;
+        if !self.is_sound() {
+            return false;
+        }
         for _ in 0..SPINS {
             match mutex.try_lock() {
                 0 => return true,
@@ -391,8 +408,10 @@ impl<'a> Inside<'a> {
 
 impl Drop for Inside<'_> {
     fn drop(&mut self) {
-        // SAFETY: an Inside exists only where `lock` succeeded, in this thread.
-        unsafe { self.gate.page.mutex.0.unlock() };
+        if self.gate.is_sound() {
+            // SAFETY: an Inside exists only where `lock` succeeded, in this thread.
+            unsafe { self.gate.page.mutex.0.unlock() };
+        }
     }
 }
 
@@ -409,3 +428,30 @@ impl Drop for Gate {
 unsafe impl Send for Gate {}
 // SAFETY: as above.
 unsafe impl Sync for Gate {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::store::Store;
+    use std::os::unix::fs::FileExt;
+
+    #[test]
+    fn a_gate_that_is_written_over_ends_who_passes_it_or_stays_shut() {
+        let path = std::env::temp_dir().join(format!("sesscache-gate-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
+        let opened = store.obtain().unwrap();
+        let generation = &opened.now;
+        let deadline = Duration::from_secs(1);
+        let inside = generation.gate.enter(deadline).unwrap();
+        // With this bit glibc uses instructions that not every processor has (pthreadP.h: PTHREAD_MUTEX_ELISION_NP).
+        let file = files::open(&generation.data.with_file_name("gate")).unwrap();
+        file.write_all_at(&0x1ff_u32.to_ne_bytes(), offset_of!(Page, mutex) as u64 + 16).unwrap();
+        drop(inside);
+        assert!(generation.gate.enter(deadline).is_err_and(|shut| shut.damaged));
+        assert!(store.enter(generation).is_err());
+        assert!(store.obtain().unwrap().now.number > generation.number, "nobody can store any more");
+        fs::remove_dir_all(&path).unwrap();
+    }
+}

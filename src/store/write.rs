@@ -295,6 +295,10 @@ impl Store {
     /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
     pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<Inside<'g>> {
         let inside = generation.gate.enter(self.deadline).map_err(|shut| {
+            if shut.damaged {
+                self.give_up(generation.number, "the store is damaged");
+                return Error::busy();
+            }
             self.log.say(Kind::Busy, log::WARNING, || {
                 format!("another process has been writing for {} ms; sessions are not stored meanwhile", shut.held_for)
             });
