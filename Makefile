@@ -22,6 +22,7 @@
 #   make vendor     copies of all crates into vendor/; then `make OFFLINE=1` builds without a network
 #   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
 #   make test-cargo-c        `cargo cinstall` must install what `make install` does; builds cargo-c first if need be
+#   make test-least-rust     the library with the least version of Rust, the program with that of its crates; rustup
 #   make deny       licences, sources and advisories of all crates; builds cargo-deny first if need be
 #   make clean
 
@@ -106,7 +107,7 @@ NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-d
 NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
 
 .PHONY: all stage fetch demo demo-chart test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
-.PHONY: vendor test-reproducible test-cargo-c deny deb test-deb install uninstall clean FORCE
+.PHONY: vendor test-reproducible test-cargo-c test-least-rust deny deb test-deb install uninstall clean FORCE
 .PHONY: test-servers need-test-servers
 .PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
 .DELETE_ON_ERROR:
@@ -265,6 +266,14 @@ vendor:
 
 test-reproducible: need-build
 	scripts/test-reproducible
+
+# What the program brings along, its screen above all, is newer than the library.
+LEAST         = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+LEAST_PROGRAM := 1.88
+test-least-rust: need-build
+	rustup toolchain install --profile minimal $(LEAST) $(LEAST_PROGRAM)
+	$(CARGO) +$(LEAST) check --quiet --locked --lib --target-dir $(TARGET)/least
+	$(CARGO) +$(LEAST_PROGRAM) check --quiet --locked $(FEATURES) --target-dir $(TARGET)/least
 
 # The advisories need their database, which only comes from the network: `cargo deny check advisories` by hand.
 deny:
