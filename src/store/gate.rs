@@ -12,7 +12,7 @@ use std::{fs, io, ptr};
 use super::control::Shape;
 use super::id::siphash;
 use crate::sys::files::{self, Access, Mapping};
-use crate::sys::mutex::SharedMutex;
+use crate::sys::mutex::{Apart, SharedMutex};
 use crate::sys::{clock, process};
 
 const MAGIC: [u8; 8] = *b"sessgate";
@@ -76,10 +76,6 @@ struct Share {
     /// No record of it in time order expires before this moment, in microseconds.
     first: AtomicU64,
 }
-
-/// On cache lines of its own.
-#[repr(C, align(64))]
-struct Apart(SharedMutex);
 
 /// Bytes of the file.
 const SIZE: usize = 4096;
@@ -164,12 +160,12 @@ impl Gate {
         if file.metadata()?.len() != SIZE as u64 {
             return Ok(None);
         }
+        let kind = SharedMutex::usual_kind()?;
         let mapping = map(&file, SIZE)?;
         // SAFETY: page-aligned, SIZE bytes, any bit pattern is valid (integers, and a mutex that only pthread looks into);
         // unmapped in Drop alone.
         let page: &'static Page = unsafe { &*mapping.start.cast::<Page>() };
-        let (process, kind) = (process::incarnation(), SharedMutex::usual_kind()?);
-        let gate = Gate { page, mapping, process, kind, impatient_until: AtomicU64::new(0) };
+        let gate = Gate { page, mapping, process: process::incarnation(), kind, impatient_until: AtomicU64::new(0) };
         let fixed = &page.fixed;
         let whole = fixed.magic == MAGIC
             && fixed.format == super::control::FORMAT
@@ -437,6 +433,7 @@ mod tests {
     use std::os::unix::fs::FileExt;
 
     #[test]
+    #[cfg(target_env = "gnu")]
     fn a_gate_that_is_written_over_ends_who_passes_it_or_stays_shut() {
         let path = std::env::temp_dir().join(format!("sesscache-gate-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);

@@ -224,7 +224,7 @@ impl Store {
         match read.and_then(|done| done) {
             Err(fault @ (Fault::PidClash | Fault::ReadersFull | Fault::SlotsHeld { .. })) => {
                 self.note_fault(&desk.generation, fault);
-                let inside = desk.generation.gate.enter(self.deadline).map_err(|_| Fault::Shut)?;
+                let inside = self.enter(&desk.generation).map_err(|_| Fault::Shut)?;
                 desk.generation.env.read_exclusively(&inside, f).and_then(|done| done)
             }
             done => done,

@@ -294,7 +294,9 @@ impl Look {
         };
         done.map_err(|fault| match fault {
             Fault::Damaged(_) => Error::new(Status::Format, format!("the store is {}", fault.text())),
-            Fault::PidClash => Error::new(Status::Busy, format!("{}; run it again", fault.text())),
+            Fault::PidClash | Fault::SlotsHeld { .. } => {
+                Error::new(Status::Busy, format!("{}; run it again", fault.text()))
+            }
             fault => Error::new(Status::System, format!("cannot read the store: {}", fault.text())),
         })
     }

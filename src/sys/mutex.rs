@@ -29,6 +29,10 @@ const OWNER_DIED: c_int = 0x4000_0000;
 #[repr(transparent)]
 pub(crate) struct SharedMutex(UnsafeCell<pthread_mutex_t>);
 
+/// The same on cache lines of its own.
+#[repr(C, align(64))]
+pub(crate) struct Apart(pub(crate) SharedMutex);
+
 /// What a mutex looks like at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Holder {

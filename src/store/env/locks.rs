@@ -16,7 +16,7 @@ use lmdb_sys as ffi;
 
 use super::Fault;
 use crate::sys::files::{self, Mapping};
-use crate::sys::mutex::{Holder, SharedMutex};
+use crate::sys::mutex::{Apart, Holder, SharedMutex};
 use crate::sys::{clock, process};
 
 /// mdb.c: MDB_MAGIC.
@@ -46,9 +46,6 @@ struct Table {
     used: AtomicU32,
 }
 
-#[repr(C, align(64))]
-struct Apart(SharedMutex);
-
 /// The head of an environment's lock file, mapped.
 pub(super) struct Locks {
     head: &'static Head,
@@ -66,6 +63,7 @@ impl Locks {
     /// Those of the lock file that LMDB has open under `descriptor`, with slots for so many readers.
     pub(super) fn of(descriptor: c_int, readers: u32) -> Result<Locks, Fault> {
         let system = |e: io::Error| e.raw_os_error().map_or(Fault::LockedMemory, Fault::System);
+        let kind = SharedMutex::usual_kind().map_err(system)?;
         // SAFETY: the descriptor is open. It stays LMDB's: closing it would drop this process's locks (fcntl(2)).
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) });
         let mapping = files::map_to_read(&file, size_of::<Head>()).map_err(system)?;
@@ -75,7 +73,7 @@ impl Locks {
             head,
             mapping,
             process: process::incarnation(),
-            kind: SharedMutex::usual_kind().map_err(system)?,
+            kind,
             readers,
             impatient_until: AtomicU64::new(0),
             held_since: AtomicU64::new(0),
