@@ -99,7 +99,7 @@ NEED_TEST_SERVERS := $(NEED_DEMO) make:make python3:python3
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
 FAULTS     := killed_workers stopped_process stopped_in_lmdb suspended_machine no_room over_quota damaged_store \
-              damaged_while_open shared_directory
+              damaged_file damaged_while_open shared_directory
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
 NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-dbg
@@ -202,8 +202,8 @@ $(TARGET)/integrations/%.built: integrations/%/build integrations/%/sesscache.pa
 	@touch $@
 
 faults: need-test stage
-	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --features cli --no-fail-fast \
-	    $(addprefix --test ,$(FAULTS)) -- --nocapture
+	SESSCACHE_LONG=1 SESSCACHE_MUTATIONS=10000 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --features cli \
+	    --no-fail-fast $(addprefix --test ,$(FAULTS)) -- --nocapture
 
 clients: need-clients stage
 	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --test clients -- --include-ignored

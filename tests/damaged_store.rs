@@ -138,8 +138,13 @@ fn a_file_that_is_damaged_ends_the_server_or_gives_a_wrong_session() {
     println!("deaths while open: {deaths:?}");
 }
 
+/// Bytes of the record that is damaged: header and nonce, text, tag.
+const RECORD: usize = 40 + 224 + 16;
+/// Mutations of it, in either kind of store.
+const MUTATIONS: usize = 5_000;
+
 #[test]
-fn a_record_with_a_flipped_bit_is_returned() {
+fn a_record_with_a_flipped_bit_or_other_bytes_is_returned() {
     for options in [OPTIONS, "capacity=1MiB deadline=1s guard=on"] {
         let scratch = Scratch::new("record");
         let path = scratch.join("store");
@@ -149,11 +154,11 @@ fn a_record_with_a_flipped_bit_is_returned() {
         let path = file(&path, "data.mdb");
         let bytes = fs::read(&path).expect("the data file");
         let data_file = fs::OpenOptions::new().write(true).open(&path).expect("the data file");
-        // The key ends in what the id ends in, and the record follows it: 40 bytes of header and nonce, the text, the tag.
+        // The key ends in what the id ends in, and the record follows it.
         let places: Vec<usize> = (0..bytes.len() - 24).filter(|at| bytes[*at..*at + 24] == id[8..32]).collect();
         assert!(!places.is_empty(), "the record is not where it is looked for");
         let begin = worker.stat("generation");
-        for n in 0..40 + 224 + 16 {
+        for n in 0..RECORD {
             for place in &places {
                 let at = place + 24 + n;
                 data_file.write_all_at(&[bytes[at] ^ 1 << (n % 8)], at as u64).expect("a byte");
@@ -166,6 +171,24 @@ fn a_record_with_a_flipped_bit_is_returned() {
             }
             assert!(worker.get(&id, data(1)), "{options}: a record that is whole again is not found");
         }
+        let mut random = Random(17);
+        for n in 0..MUTATIONS {
+            let len = 1 + random.below(16) as usize;
+            let from = random.below((RECORD - len + 1) as u64) as usize;
+            let noise: Vec<u8> = (0..len).map(|_| random.below(255) as u8 + 1).collect();
+            for place in &places {
+                let at = place + 24 + from;
+                let mutated: Vec<u8> =
+                    bytes[at..at + len].iter().zip(&noise).map(|(byte, noise)| byte ^ noise).collect();
+                data_file.write_all_at(&mutated, at as u64).expect("some bytes");
+            }
+            assert!(!worker.get(&id, data(1)), "{options}: mutation {n}, {len} bytes from {from}, is returned");
+            for place in &places {
+                let at = place + 24 + from;
+                data_file.write_all_at(&bytes[at..at + len], at as u64).expect("some bytes");
+            }
+        }
+        assert!(worker.get(&id, data(1)), "{options}: a record that is whole again is not found");
         assert_eq!(worker.stat("generation"), begin, "one damaged record costs all sessions");
         worker.finish();
     }
