@@ -5,7 +5,7 @@
 #   make demo-chart write the demo's figures and its chart in docs/bench anew; README.md has the same figures
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
 #   make test-servers   the tests of the integrations of SERVERS="httpd lighttpd hitch"; nginx's is among `make test`
-#   make faults     the tests of kills and damage at random moments, many times as often; about 20 minutes
+#   make faults     the tests of kills and damage at random moments, many times as often; about 45 minutes
 #   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make servers    Debian's servers with their own session caches and with sesscache, in one table; QUICK=1, JSON=FILE
