@@ -8,7 +8,7 @@ use crate::log::Sink;
 use crate::options::Options;
 use crate::stats::Stats;
 use crate::status::{Error, Result, Status};
-use crate::store::{self, Header, Miss, Namespace, Store, Use};
+use crate::store::{self, Header, Miss, Namespace, RecordKind, Store};
 use crate::tls::{self, Binding};
 
 /// A TLS session cache shared by all processes that open the same directory.
@@ -44,29 +44,25 @@ impl Cache {
     /// Stores an application's own record until `expires` (seconds since 1970), replacing one of that id.
     pub fn put(&self, id: &[u8], data: &[u8], expires: i64) -> Result<()> {
         let expires = u32::try_from(expires.clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
-        self.store().put_opaque(
-            id,
-            self.namespace(),
-            Header { expires, id_len: id.len() as u8, ..Header::default() },
-            data,
-        )
+        let mut header = Header { expires, id_len: id.len() as u8, ..Header::default() };
+        self.store().put(id, self.namespace(), RecordKind::Opaque, &mut header, data).map(drop)
     }
 
     /// Calls `f` with the data of an application's own record.
     pub fn get<R>(&self, id: &[u8], f: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        self.find(id, Use::Peek, f)
+        self.find(id, false, f)
     }
 
     /// Calls `f` with the data of an application's own record and deletes it: of all who ask, in all processes, one gets it.
     pub fn take<R>(&self, id: &[u8], f: impl FnOnce(&[u8]) -> R) -> Result<R> {
-        self.find(id, Use::Take, f)
+        self.find(id, true, f)
     }
 
-    fn find<R>(&self, id: &[u8], wanted: Use, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
+    fn find<R>(&self, id: &[u8], take: bool, f: impl FnOnce(&[u8]) -> R) -> Result<R> {
         if id.is_empty() || id.len() > 255 {
             return Err(Error::invalid("an id has 1 to 255 bytes"));
         }
-        self.store().get_opaque(id, self.namespace(), wanted, |_, data| f(data)).map_err(|miss| match miss {
+        self.store().get_opaque(id, self.namespace(), take, |_, data| f(data)).map_err(|miss| match miss {
             Miss::Unavailable => Error::new(Status::Busy, "the store could not be asked"),
             _ => Error::new(Status::NotFound, "no such record"),
         })

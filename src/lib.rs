@@ -17,8 +17,9 @@
 #![warn(missing_docs)]
 
 mod cache;
+#[cfg(feature = "capi")]
 mod capi;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(feature = "capi", any(test, fuzzing)))]
 #[doc(hidden)]
 #[allow(missing_docs)]
 pub mod fuzzing;

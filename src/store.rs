@@ -19,6 +19,7 @@ pub(crate) mod seat;
 mod upkeep;
 pub(crate) mod view;
 mod write;
+mod writer;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -34,10 +35,10 @@ use crate::log::{self, Kind, Log};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS, MAX_TTL};
 use crate::stats::{Counter, Stats, COUNTERS, GAUGES};
 use crate::status::{Error, Result, Status};
-use crate::sys::process::{Found, PerProcess, Shelf};
+use crate::sys::process::{self, PerProcess, Shelf};
 use crate::sys::{clock, crypto};
 
-pub(crate) use self::lookup::{Judgement, Miss, Names, Use};
+pub(crate) use self::lookup::{Found, Kind as RecordKind, Miss};
 pub(crate) use self::record::{flags, Header};
 
 /// Directories that one process can have mapped: more than caches, because a thread that went idle keeps its map.
@@ -150,7 +151,7 @@ impl Store {
             return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
         }
         let opened = self.opened.update(OPENING, |found| match found {
-            Found::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
+            process::Found::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
             found => self.open_now(found).map(Arc::new),
         });
         match opened {
@@ -166,14 +167,14 @@ impl Store {
 
     /// A forked child takes over what is plain shared memory, the control page and the gates, and the keys: that saves a
     /// third of its first lookup. Environments it opens for itself.
-    fn open_now(&self, found: Found<'_, Opened>) -> Result<Opened> {
+    fn open_now(&self, found: process::Found<'_, Opened>) -> Result<Opened> {
         let place = &self.place;
         place.check_again()?;
         let _stdio = crate::sys::files::occupy_stdio().map_err(|e| Error::system("cannot open /dev/null", &e))?;
         let (known, mine) = match found {
-            Found::Nothing => (None, false),
-            Found::Mine(opened) => (Some(opened), true),
-            Found::Inherited(opened) => (Some(opened), false),
+            process::Found::Nothing => (None, false),
+            process::Found::Mine(opened) => (Some(opened), true),
+            process::Found::Inherited(opened) => (Some(opened), false),
         };
         let is_known = known.is_some();
         let keys = match known {

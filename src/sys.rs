@@ -7,6 +7,7 @@ pub(crate) mod clock;
 pub(crate) mod crypto;
 pub(crate) mod errno;
 pub(crate) mod files;
+#[cfg(feature = "capi")]
 mod memory;
 pub(crate) mod moving;
 pub(crate) mod mutex;

@@ -12,6 +12,7 @@ mod decoded;
 mod ffi;
 mod hooks;
 pub(crate) mod judge;
+mod openssl;
 mod session;
 mod slots;
 pub(crate) mod text;
@@ -24,7 +25,8 @@ use std::time::Duration;
 use libc::{c_int, c_long, c_void};
 
 use self::decoded::Decoded;
-use self::slots::{trampolines, Trampolines, SLOTS};
+use self::openssl::{Callbacks, Conn, Ctx, Trampolines};
+use self::slots::{trampolines, SLOTS};
 use crate::options::{Options, Remove, SingleUse, Sni};
 use crate::status::{Error, Result, Status};
 use crate::store::{seat, Namespace, Store};
@@ -79,19 +81,8 @@ impl Binding {
     }
 
     /// Seconds from a full handshake to the end of what follows from it.
-    ///
-    /// # Safety
-    /// `ssl` is live.
-    unsafe fn life(&self, ssl: *const SSL) -> u64 {
-        match self.policy.ttl {
-            Some(ttl) => ttl.as_secs(),
-            None => {
-                // SAFETY: by contract.
-                let ctx = unsafe { ffi::SSL_get_SSL_CTX(ssl) };
-                // SAFETY: an SSL always has an SSL_CTX.
-                unsafe { ffi::SSL_CTX_get_timeout(ctx) }.max(1) as u64
-            }
-        }
+    fn life(&self, conn: Conn<'_>) -> u64 {
+        self.policy.ttl.map_or_else(|| conn.ctx().timeout().max(1) as u64, |ttl| ttl.as_secs())
     }
 
     fn trampolines(&self) -> &'static Trampolines {
@@ -120,7 +111,7 @@ struct Attachment {
 static CTX_INDEX: AtomicI32 = AtomicI32::new(-1);
 
 fn ctx_index() -> c_int {
-    session::ex_index(&CTX_INDEX, ffi::CRYPTO_EX_INDEX_SSL_CTX, None, Some(free_attachments))
+    openssl::ex_index(&CTX_INDEX, ffi::CRYPTO_EX_INDEX_SSL_CTX, None, Some(free_attachments))
 }
 
 unsafe extern "C" fn free_attachments(
@@ -165,14 +156,10 @@ unsafe fn attachments<'a>(ctx: *mut SSL_CTX) -> Option<&'a mut Vec<Attachment>> 
 /// `ctx` is a live SSL_CTX that no other thread is changing.
 pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result<()> {
     // SAFETY: by contract.
-    unsafe { check_openssl(ctx) }?;
+    let host = unsafe { Ctx::new(ctx) };
+    check_openssl(host)?;
     let ours = binding.trampolines();
-    // SAFETY: by contract.
-    let new = unsafe { ffi::SSL_CTX_sess_get_new_cb(ctx) };
-    // SAFETY: by contract.
-    let get = unsafe { ffi::SSL_CTX_sess_get_get_cb(ctx) };
-    // SAFETY: by contract.
-    let remove = unsafe { ffi::SSL_CTX_sess_get_remove_cb(ctx) };
+    let Callbacks { new, get, remove } = host.callbacks();
     let both_ours = get.is_some_and(|get| ptr::fn_addr_eq(get, ours.get))
         && remove.is_some_and(|remove| ptr::fn_addr_eq(remove, ours.remove));
     match new.map(slots::slot_of) {
@@ -200,24 +187,16 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     }
     // SAFETY: by contract.
     let kept = unsafe { attachments(ctx) }.ok_or_else(out_of_memory)?;
-    // SAFETY: by contract; this control reads the mode.
-    let mode = unsafe { ffi::SSL_CTX_ctrl(ctx, ffi::SSL_CTRL_GET_SESS_CACHE_MODE, 0, ptr::null_mut()) };
-    // SAFETY: by contract.
-    let options = unsafe { ffi::SSL_CTX_get_options(ctx) };
-    // SAFETY: by contract.
-    let timeout = unsafe { ffi::SSL_CTX_get_timeout(ctx) };
+    let mode = host.cache_mode();
+    let (options, timeout) = (host.options(), host.timeout());
     kept.push(Attachment { binding: Arc::clone(binding), mode, options, timeout });
 
-    // SAFETY: by contract.
-    unsafe { ffi::SSL_CTX_set_session_cache_mode(ctx, MODE | (mode & ffi::SSL_SESS_CACHE_CLIENT)) };
-    // SAFETY: by contract.
-    unsafe { ffi::SSL_CTX_set_options(ctx, OPTIONS) };
+    host.set_cache_mode(MODE | (mode & ffi::SSL_SESS_CACHE_CLIENT));
+    host.set_options(OPTIONS);
     if let Some(ttl) = binding.policy.ttl {
-        // SAFETY: by contract.
-        unsafe { ffi::SSL_CTX_set_timeout(ctx, ttl.as_secs() as c_long) };
+        host.set_timeout(ttl.as_secs() as c_long);
     }
-    // SAFETY: by contract; the functions live as long as the process (-z nodelete).
-    unsafe { set_callbacks(ctx, Some(ours)) };
+    host.set_callbacks(Some(ours));
     Ok(())
 }
 
@@ -227,36 +206,19 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
 /// As for [`attach`].
 pub(crate) unsafe fn detach(ctx: *mut SSL_CTX) -> Result<()> {
     // SAFETY: by contract.
-    let slot = unsafe { ffi::SSL_CTX_sess_get_new_cb(ctx) }.and_then(slots::slot_of);
-    let Some(slot) = slot else {
+    let host = unsafe { Ctx::new(ctx) };
+    let Some(slot) = host.callbacks().new.and_then(slots::slot_of) else {
         return Err(Error::new(Status::NotFound, "the SSL_CTX is not attached"));
     };
+    host.set_callbacks(None);
     // SAFETY: by contract.
     let kept = unsafe { attachments(ctx) }.and_then(|kept| kept.iter().rfind(|a| a.binding.slot() == slot));
-    // SAFETY: by contract.
-    unsafe { set_callbacks(ctx, None) };
     if let Some(attachment) = kept {
-        // SAFETY: by contract.
-        unsafe { ffi::SSL_CTX_set_session_cache_mode(ctx, attachment.mode) };
-        // SAFETY: by contract.
-        unsafe { ffi::SSL_CTX_clear_options(ctx, OPTIONS & !attachment.options) };
-        // SAFETY: by contract.
-        unsafe { ffi::SSL_CTX_set_timeout(ctx, attachment.timeout) };
+        host.set_cache_mode(attachment.mode);
+        host.clear_options(OPTIONS & !attachment.options);
+        host.set_timeout(attachment.timeout);
     }
     Ok(())
-}
-
-/// # Safety
-/// As for [`attach`].
-unsafe fn set_callbacks(ctx: *mut SSL_CTX, to: Option<&Trampolines>) {
-    // SAFETY: by contract.
-    unsafe { ffi::SSL_CTX_sess_set_new_cb(ctx, to.map(|t| t.new)) };
-    // SAFETY: by contract.
-    unsafe { ffi::SSL_CTX_sess_set_get_cb(ctx, to.map(|t| t.get)) };
-    // SAFETY: by contract.
-    unsafe { ffi::SSL_CTX_sess_set_remove_cb(ctx, to.map(|t| t.remove)) };
-    // SAFETY: by contract.
-    unsafe { ffi::SSL_CTX_set_generate_session_id(ctx, to.map(|t| t.generate)) };
 }
 
 /// Deletes every session that could resume this connection, and stores no more of it.
@@ -265,21 +227,17 @@ unsafe fn set_callbacks(ctx: *mut SSL_CTX, to: Option<&Trampolines>) {
 /// `ssl` is a live connection driven by this thread.
 pub(crate) unsafe fn forget(ssl: *mut SSL) -> Result<()> {
     // SAFETY: by contract.
-    let session = unsafe { ffi::SSL_get_session(ssl) };
-    if session.is_null() {
+    let conn = unsafe { Conn::new(ssl) };
+    let Some(session) = conn.session() else {
         return Err(Error::new(Status::NotFound, "the connection has no session"));
-    }
-    // SAFETY: the connection holds the session.
-    let note = unsafe { session::note(session) };
+    };
     // SAFETY: the note's cache is attached to the SSL_CTX of this connection, which keeps it.
-    let binding = note.and_then(|note| unsafe { slots::binding(note.slot) });
+    let binding = session::note(session).and_then(|note| unsafe { slots::binding(note.slot) });
     let Some(binding) = binding else {
         return Err(Error::new(Status::NotFound, "the connection's session is in no cache"));
     };
-    // SAFETY: the connection holds the session.
-    let mut ids = vec![unsafe { session::id(session) }.to_vec()];
-    // SAFETY: by contract; used up at once.
-    if let Some(connection) = unsafe { connection::find_or_make(ssl) } {
+    let mut ids = vec![session.id().to_vec()];
+    if let Some(connection) = connection::find_or_make(conn) {
         connection.forgotten = true;
         ids.extend(connection.ids().iter().map(|id| id.to_vec()));
     }
@@ -296,10 +254,7 @@ fn running_major() -> u8 {
 }
 
 /// Refuses an SSL_CTX of another OpenSSL than the one this library calls.
-///
-/// # Safety
-/// `ctx` is live.
-unsafe fn check_openssl(ctx: *const SSL_CTX) -> Result<()> {
+fn check_openssl(ctx: Ctx<'_>) -> Result<()> {
     const BUILT: &str = env!("SESSCACHE_OPENSSL_MAJOR");
     if running_major().to_string() != BUILT {
         return Err(Error::new(
@@ -308,10 +263,8 @@ unsafe fn check_openssl(ctx: *const SSL_CTX) -> Result<()> {
         ));
     }
     // The method table lies in the libssl that made the SSL_CTX; the host may have one of its own, linked statically.
-    // SAFETY: by contract.
-    let method = unsafe { ffi::SSL_CTX_get_ssl_method(ctx) };
     let ours = module_of(ffi::SSL_CTX_new as *const c_void);
-    let theirs = module_of(method.cast());
+    let theirs = module_of(ctx.method());
     if ours.is_none() || ours != theirs {
         return Err(Error::new(
             Status::Mismatch,

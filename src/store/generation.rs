@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::check::{self, Damage, Expected};
-use super::control::{platform, Control, Current, Shape};
+use super::control::{Control, Current, Shape};
 use super::env::{Env, Fault, Slot};
 use super::gate::{Gate, Inside};
-use super::place::{new_path, Place};
+use super::place::{generation_number, new_path, Place};
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
 use crate::sys::files::{self, FileSystem, FirstByte};
@@ -66,7 +66,7 @@ pub(crate) enum Broken {
 
 impl Generation {
     /// Opens generation `number`. A gate that is mapped already, by a parent, is taken over.
-    pub(crate) fn open(place: &Place, number: u64, gate: Option<Arc<Gate>>) -> std::result::Result<Generation, Broken> {
+    pub(crate) fn open(place: &Place, number: u64, gate: Option<Arc<Gate>>) -> Result<Generation, Broken> {
         let map = |directory: &Path| match gate {
             Some(gate) => Ok(Some(gate)),
             None => Gate::open(directory).map(|gate| gate.map(Arc::new)),
@@ -75,7 +75,7 @@ impl Generation {
     }
 
     /// Opens generation `number` for reading alone.
-    pub(crate) fn view(place: &Place, number: u64) -> std::result::Result<Generation, Broken> {
+    pub(crate) fn view(place: &Place, number: u64) -> Result<Generation, Broken> {
         let map = |directory: &Path| Gate::view(directory).map(|gate| gate.map(Arc::new));
         let check = |directory: &Path, gate: &Gate| {
             // Nothing may be noted in the gate, and nobody may be held off.
@@ -90,9 +90,9 @@ impl Generation {
         place: &Place,
         number: u64,
         map: impl FnOnce(&Path) -> io::Result<Option<Arc<Gate>>>,
-        check: impl FnOnce(&Path, &Gate) -> std::result::Result<(), String>,
-        env: fn(&Path, Shape) -> std::result::Result<Env, Fault>,
-    ) -> std::result::Result<Generation, Broken> {
+        check: impl FnOnce(&Path, &Gate) -> Result<(), String>,
+        env: fn(&Path, Shape) -> Result<Env, Fault>,
+    ) -> Result<Generation, Broken> {
         let directory = place.generation(number);
         let refused =
             |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
@@ -242,7 +242,7 @@ fn is_large(data: &Path, gate: &Gate) -> bool {
 
 /// Checks a data file that nobody has open. Who has it open has checked it, or relies on who did. A large one is not
 /// checked: at 0.4 s for a GiB the first session of a server would wait for too long.
-fn inspect_unused(directory: &Path, gate: &Gate) -> std::result::Result<(), String> {
+fn inspect_unused(directory: &Path, gate: &Gate) -> Result<(), String> {
     let data = directory.join("data.mdb");
     let inode = fs::metadata(&data).map_or(0, |meta| meta.ino());
     if gate.is_trusted(inode) || is_large(&data, gate) || is_in_use(directory) {
@@ -266,7 +266,7 @@ fn inspect_unused(directory: &Path, gate: &Gate) -> std::result::Result<(), Stri
 }
 
 /// Reads the whole data file, never through a map: a page that is not there is an error and no signal.
-fn inspect(data: &Path, shape: Shape) -> std::result::Result<(), Damage> {
+fn inspect(data: &Path, shape: Shape) -> Result<(), Damage> {
     let page = files::page_size().min(check::PAGE_MAX);
     let unreadable = |_| Damage { page: 0, what: "it cannot be read" };
     let file = files::open(data).map_err(unreadable)?;
@@ -363,27 +363,10 @@ fn remove(path: &Path) {
     let _ = fs::remove_dir(path).or_else(|_| fs::remove_file(path));
 }
 
-/// The name of a generation's directory.
-pub(crate) fn generation_name(boot: &str, number: u64) -> String {
-    format!("v1-{}-{boot}-{number:x}", platform())
-}
-
-fn generation_number(name: &str) -> Option<u64> {
-    let (head, number) = name.rsplit_once('-')?;
-    head.starts_with("v1-").then(|| u64::from_str_radix(number, 16).ok()).flatten()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::options::Options;
-
-    #[test]
-    fn a_generation_is_known_by_its_name() {
-        assert_eq!(generation_number(&generation_name("0badcafe", 0x1234_5678_9abc)), Some(0x1234_5678_9abc));
-        assert_eq!(generation_number("control"), None);
-        assert_eq!(generation_number("key-1"), None);
-    }
 
     #[test]
     fn a_damaged_generation_is_called_whole() {

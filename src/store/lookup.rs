@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::env::{Fault, Txn};
 use super::id::{Decoded, Key};
-use super::record::{self, flags, Header, Record};
+use super::record::{self, flags, Header};
 use super::seat::{self, Desk, Seat};
-use super::write::sweep_in;
+use super::writer::sweep_in;
 use super::{hash_name, name_hash, Namespace, Opened, Store};
-use crate::log::{self, Kind};
+use crate::log;
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
@@ -53,169 +53,137 @@ impl Miss {
     }
 }
 
-/// What is to become of a record, by its header and tag alone.
-pub(crate) enum Judgement<R> {
-    /// Open it.
-    Open,
-    /// It may be returned to nobody who asks like this.
-    Refuse(Miss),
-    /// The caller has it decoded already.
-    Have(R),
-}
-
-/// Whether the record stays.
+/// What lies under an id: an SSL_SESSION, or an application's own bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Use {
-    /// It may be returned again.
-    Peek,
-    /// It is deleted in the same transaction that proves it was still there: of all who ask, one gets it.
-    Take,
+pub(crate) enum Kind {
+    Session,
+    Opaque,
 }
 
-/// Hashes names under the store's secret, for a judge.
-pub(crate) struct Names<'a>(&'a Opened);
+/// A record that was found, copied out of the store, and is within its time. Its header is not proven before it is opened.
+pub(crate) struct Found<'s> {
+    pub(crate) header: Header,
+    key: &'s Key,
+    /// The hash of the caller's namespace, whole and as headers have it.
+    namespace: (u64, u32),
+    /// It lies in the generation before.
+    in_before: bool,
+    store: &'s Store,
+    seat: &'s mut Seat,
+}
 
-impl Names<'_> {
-    /// The hash that a header has for this server name.
-    pub(crate) fn server(&self, name: &[u8]) -> u64 {
-        name_hash(self.0, "server", name)
+impl Found<'_> {
+    /// What proves the record, and tells it from every other.
+    pub(crate) fn tag(&self) -> [u8; TAG] {
+        self.seat.record.last_chunk().copied().unwrap_or_default()
     }
 
-    /// The hash that a header has for this namespace.
-    pub(crate) fn namespace(&self, namespace: Namespace<'_>) -> u32 {
-        namespace_hash(self.0, namespace).1
+    /// Whether it is of the namespace under which it was looked up.
+    pub(crate) fn is_of_namespace(&self) -> bool {
+        self.header.namespace == self.namespace.1
+    }
+
+    /// The hash that a header has for this server name.
+    pub(crate) fn server_name_hash(&self, name: &[u8]) -> u64 {
+        name_hash(&self.seat.opened, "server", name)
+    }
+
+    /// Deletes it, if it is still the same: of all who take it, in all processes, one succeeds.
+    pub(crate) fn take(&mut self) -> Result<(), Miss> {
+        let desk = if self.in_before { self.seat.before.as_ref() } else { Some(&self.seat.now) };
+        self.store.take_away(desk.ok_or(Miss::Absent)?, self.key, &self.seat.record)?;
+        self.seat.opened.control.count(self.seat.shard, Counter::Takes, 1);
+        Ok(())
+    }
+
+    /// Decrypts it. The plaintext is wiped when the lookup ends.
+    pub(crate) fn open(&mut self) -> Result<&[u8], Miss> {
+        let Seat { record, sealer, plain, .. } = &mut *self.seat;
+        let record = record::parse(record).ok_or(Miss::Damaged)?;
+        let opened = sealer.open(&record, (self.key.bytes(), self.namespace.0), plain);
+        opened.then_some(&plain[..]).ok_or(Miss::Damaged)
     }
 }
 
 impl Store {
-    /// Looks up `id`. `judge` sees the header before anything is decrypted, `open` the plaintext, which is wiped after.
-    pub(crate) fn get<R>(
+    /// Looks up `id`, and lets `f` say what becomes of the record: whether it may be returned, is taken, is opened.
+    pub(crate) fn lookup<R>(
         self: &Arc<Self>,
         id: &[u8],
         namespace: Namespace<'_>,
-        judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
-        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> std::result::Result<R, Miss>,
-    ) -> std::result::Result<R, Miss> {
-        self.find(|seat, now| locate(seat, id, namespace, now), namespace, judge, open)
+        kind: Kind,
+        f: impl FnOnce(&mut Found<'_>) -> Result<R, Miss>,
+    ) -> Result<R, Miss> {
+        self.upkeep();
+        let done = seat::with(self, |seat| {
+            let done = self.find(seat, id, namespace, kind, f);
+            if matches!(done, Err(Miss::Damaged)) {
+                self.log.say(log::Kind::Damage, log::WARNING, || {
+                    "a session did not open: it is damaged, or its sealing key is gone".to_owned()
+                });
+            }
+            let counter = done.as_ref().map_or_else(|miss| miss.counter(), |_| Counter::Hits);
+            seat.opened.control.count(seat.shard, counter, 1);
+            done
+        });
+        done.unwrap_or(Err(Miss::Unavailable))
     }
 
-    /// Looks up an opaque record.
+    /// Calls `open` with an application's own record, and deletes it first if it is to be taken.
     pub(crate) fn get_opaque<R>(
         self: &Arc<Self>,
         id: &[u8],
         namespace: Namespace<'_>,
-        wanted: Use,
+        take: bool,
         open: impl FnOnce(&Header, &[u8]) -> R,
-    ) -> std::result::Result<R, Miss> {
-        let place = |seat: &Seat, now: u64| match seat.opened.mask.decode(id, now, Store::latest(now)) {
-            Decoded::Ours(key) => Ok((key, Miss::Absent)),
-            other => {
-                let absent = if matches!(other, Decoded::Expired) { Miss::Expired } else { Miss::Absent };
-                Key::opaque(namespace_hash(&seat.opened, namespace).1, id).map(|key| (key, absent)).ok_or(absent)
+    ) -> Result<R, Miss> {
+        self.lookup(id, namespace, Kind::Opaque, |found| {
+            if !found.header.has(flags::OPAQUE) || !found.is_of_namespace() {
+                return Err(Miss::Namespace);
             }
-        };
-        let judge = |header: &Header, _: &[u8; TAG], names: Names<'_>| {
-            let mine = header.has(flags::OPAQUE) && header.namespace == names.namespace(namespace);
-            (if mine { Judgement::Open } else { Judgement::Refuse(Miss::Namespace) }, wanted)
-        };
-        self.find(place, namespace, judge, |header, _, plain| Ok(open(header, plain)))
+            if take {
+                found.take()?;
+            }
+            let header = found.header;
+            found.open().map(|plain| open(&header, plain))
+        })
     }
 
     fn find<R>(
-        self: &Arc<Self>,
-        place: impl FnOnce(&Seat, u64) -> std::result::Result<(Key, Miss), Miss>,
-        namespace: Namespace<'_>,
-        judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
-        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> std::result::Result<R, Miss>,
-    ) -> std::result::Result<R, Miss> {
-        self.upkeep();
-        let found = seat::with(self, |seat| {
-            let now = clock::coarse_micros();
-            let found = place(seat, now).and_then(|(key, absent)| {
-                let found = self.find_at(seat, &key, now, namespace, judge, open);
-                found.map_err(|miss| if miss == Miss::Absent { absent } else { miss })
-            });
-            let counter = found.as_ref().map_or_else(|miss| miss.counter(), |_| Counter::Hits);
-            seat.opened.control.count(seat.shard, counter, 1);
-            found
-        });
-        found.unwrap_or(Err(Miss::Unavailable))
-    }
-
-    fn find_at<R>(
         &self,
         seat: &mut Seat,
-        key: &Key,
-        now: u64,
+        id: &[u8],
         namespace: Namespace<'_>,
-        judge: impl FnOnce(&Header, &[u8; TAG], Names<'_>) -> (Judgement<R>, Use),
-        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> std::result::Result<R, Miss>,
-    ) -> std::result::Result<R, Miss> {
-        let in_before = if self.copy_out(&mut seat.now, key, &mut seat.record)? {
-            false
-        } else {
-            let before = seat.before.as_mut().ok_or(Miss::Absent)?;
-            if !self.copy_out(before, key, &mut seat.record)? {
-                return Err(Miss::Absent);
+        kind: Kind,
+        f: impl FnOnce(&mut Found<'_>) -> Result<R, Miss>,
+    ) -> Result<R, Miss> {
+        let now = clock::coarse_micros();
+        let namespace = namespace_hash(&seat.opened, namespace);
+        let (key, absent) = locate(seat, id, namespace.1, kind, now)?;
+        let mut in_before = false;
+        if !self.copy_out(&mut seat.now, &key, &mut seat.record)? {
+            in_before = true;
+            let before = seat.before.as_mut().ok_or(absent)?;
+            if !self.copy_out(before, &key, &mut seat.record)? {
+                return Err(absent);
             }
-            true
-        };
+        }
         let desk = if in_before { seat.before.as_ref() } else { Some(&seat.now) };
         let horizon = desk.map_or(u64::MAX, |desk| desk.generation.gate.horizon(now));
-        let bytes = std::mem::take(&mut seat.record);
-        let result = (|| {
-            let record = record::parse(&bytes).ok_or(Miss::Damaged)?;
-            if !record.header.is_alive(now, horizon) {
-                return Err(Miss::Expired);
-            }
-            let (judgement, wanted) = judge(&record.header, record.tag, Names(&seat.opened));
-            if let Judgement::Refuse(miss) = judgement {
-                return Err(miss);
-            }
-            if wanted == Use::Take {
-                let desk = if in_before { seat.before.as_ref() } else { Some(&seat.now) };
-                self.take_away(desk.ok_or(Miss::Absent)?, key, &bytes)?;
-                seat.opened.control.count(seat.shard, Counter::Takes, 1);
-            }
-            match judgement {
-                Judgement::Have(have) => Ok(have),
-                _ => self.open_record(seat, key, &record, namespace, open),
-            }
-        })();
-        seat.record = bytes;
-        result
-    }
-
-    fn open_record<R>(
-        &self,
-        seat: &mut Seat,
-        key: &Key,
-        record: &Record<'_>,
-        namespace: Namespace<'_>,
-        open: impl FnOnce(&Header, &[u8; TAG], &[u8]) -> std::result::Result<R, Miss>,
-    ) -> std::result::Result<R, Miss> {
-        let (wide, _) = namespace_hash(&seat.opened, namespace);
-        let opened = seat.sealer.open(record, (key.bytes(), wide), &mut seat.plain);
-        let result = if opened { open(&record.header, record.tag, &seat.plain) } else { Err(Miss::Damaged) };
-        if matches!(result, Err(Miss::Damaged)) {
-            self.log.say(Kind::Damage, log::WARNING, || {
-                "a session did not open: it is damaged, or its sealing key is gone".to_owned()
-            });
+        let header = record::parse(&seat.record).ok_or(Miss::Damaged)?.header;
+        if !header.is_alive(now, horizon) {
+            return Err(Miss::Expired);
         }
-        result
+        f(&mut Found { header, key: &key, namespace, in_before, store: self, seat })
     }
 
     /// Copies a whole record out of a snapshot; false when there is none.
-    fn copy_out(&self, desk: &mut Desk, key: &Key, out: &mut Vec<u8>) -> std::result::Result<bool, Miss> {
+    fn copy_out(&self, desk: &mut Desk, key: &Key, out: &mut Vec<u8>) -> Result<bool, Miss> {
         self.read(desk, |txn| copy_record(txn, key, out)).map_err(|fault| self.unavailable(desk, fault))
     }
 
     /// Reads a snapshot; without a reader slot, behind the gate. `f` may run again from the start.
-    pub(super) fn read<T>(
-        &self,
-        desk: &mut Desk,
-        mut f: impl FnMut(&mut Txn) -> std::result::Result<T, Fault>,
-    ) -> std::result::Result<T, Fault> {
+    pub(super) fn read<T>(&self, desk: &mut Desk, mut f: impl FnMut(&mut Txn) -> Result<T, Fault>) -> Result<T, Fault> {
         let read = match desk.read(&mut f) {
             // LMDB publishes a reader before it has the root: two commits in between can look like a missing page.
             Ok(Err(Fault::Damaged(_))) => desk.read(&mut f),
@@ -237,7 +205,7 @@ impl Store {
     }
 
     /// Deletes what was read, if it is still the same. Only one of all takers succeeds.
-    fn take_away(&self, desk: &Desk, key: &Key, seen: &[u8]) -> std::result::Result<(), Miss> {
+    fn take_away(&self, desk: &Desk, key: &Key, seen: &[u8]) -> Result<(), Miss> {
         let generation = &desk.generation;
         let inside = self.enter(generation).map_err(|_| Miss::Unavailable)?;
         self.with_room(generation).map_err(|_| Miss::Unavailable)?;
@@ -292,8 +260,7 @@ impl Store {
             let Some(last) = keys.last().copied() else { return Ok(()) };
             for key in &keys {
                 let Some(id) = key.foreign_id() else { continue };
-                let copied =
-                    self.get_opaque(id, namespace, Use::Peek, |header, plain| (plain.to_vec(), header.expires));
+                let copied = self.get_opaque(id, namespace, false, |header, plain| (plain.to_vec(), header.expires));
                 if let Ok((mut data, expires)) = copied {
                     let go_on = f(id, &data, expires);
                     super::cleanse(&mut data);
@@ -326,26 +293,38 @@ pub(super) fn narrow_hash(wide: u64) -> u32 {
     (wide >> 32) as u32 | 1
 }
 
+/// The key under which `id` is put: in time order when it is one of ours, whatever it is for.
+pub(super) fn key_of(seat: &Seat, id: &[u8], namespace: u32, kind: Kind, now: u64) -> Option<Key> {
+    match (seat.opened.mask.decode(id, now, Store::latest(now)), kind) {
+        (Decoded::Ours(key), _) => Some(key),
+        (_, Kind::Session) => Key::foreign(namespace, id),
+        (_, Kind::Opaque) => Key::opaque(namespace, id),
+    }
+}
+
 /// Where `id` lies, if this store may have it at all, and what it is when nothing lies there. One of some 600,000 ids made
 /// elsewhere reads like one of ours that has expired, so those are looked up as well.
-pub(super) fn locate(
-    seat: &Seat,
-    id: &[u8],
-    namespace: Namespace<'_>,
-    now: u64,
-) -> std::result::Result<(Key, Miss), Miss> {
-    let (absent, otherwise) = match seat.opened.mask.decode(id, now, Store::latest(now)) {
-        Decoded::Ours(key) => return Ok((key, Miss::Absent)),
-        Decoded::Expired => (Miss::Expired, Miss::Expired),
-        Decoded::Foreign => (Miss::Absent, Miss::Foreign),
+pub(super) fn locate(seat: &Seat, id: &[u8], namespace: u32, kind: Kind, now: u64) -> Result<(Key, Miss), Miss> {
+    let (absent, otherwise) = match (seat.opened.mask.decode(id, now, Store::latest(now)), kind) {
+        (Decoded::Ours(key), _) => return Ok((key, Miss::Absent)),
+        (Decoded::Expired, _) => (Miss::Expired, Miss::Expired),
+        (Decoded::Foreign, Kind::Session) => (Miss::Absent, Miss::Foreign),
+        (Decoded::Foreign, Kind::Opaque) => (Miss::Absent, Miss::Absent),
     };
-    let any = seat.now.generation.gate.has_foreign()
-        || seat.before.as_ref().is_some_and(|desk| desk.generation.gate.has_foreign());
-    let key = if any { Key::foreign(namespace_hash(&seat.opened, namespace).1, id) } else { None };
+    let key = match kind {
+        Kind::Opaque => Key::opaque(namespace, id),
+        Kind::Session if has_foreign(seat) => Key::foreign(namespace, id),
+        Kind::Session => None,
+    };
     key.map(|key| (key, absent)).ok_or(otherwise)
 }
 
-pub(super) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> std::result::Result<bool, Fault> {
+fn has_foreign(seat: &Seat) -> bool {
+    let before = seat.before.as_ref();
+    seat.now.generation.gate.has_foreign() || before.is_some_and(|desk| desk.generation.gate.has_foreign())
+}
+
+pub(super) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> Result<bool, Fault> {
     out.clear();
     match txn.get(key.bytes())? {
         Some(value) => out.extend_from_slice(value),

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use super::generation::generation_name;
+use super::control::platform;
 use crate::options::Options;
 use crate::status::{Error, Result, Status};
 use crate::sys::files::{self, Access, FileSystem};
@@ -232,4 +232,26 @@ pub(crate) fn other_format(path: &Path, what: &str) -> Error {
         Status::Format,
         format!("{} {what}; stop what uses it and remove the directory, or give another path", path.display()),
     )
+}
+
+/// The name of a generation's directory.
+fn generation_name(boot: &str, number: u64) -> String {
+    format!("v1-{}-{boot}-{number:x}", platform())
+}
+
+pub(super) fn generation_number(name: &str) -> Option<u64> {
+    let (head, number) = name.rsplit_once('-')?;
+    head.starts_with("v1-").then(|| u64::from_str_radix(number, 16).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_is_known_by_its_name() {
+        assert_eq!(generation_number(&generation_name("0badcafe", 0x1234_5678_9abc)), Some(0x1234_5678_9abc));
+        assert_eq!(generation_number("control"), None);
+        assert_eq!(generation_number("key-1"), None);
+    }
 }

@@ -31,7 +31,7 @@ impl Desk {
     }
 
     /// Reads a snapshot.
-    pub(super) fn read<T>(&mut self, f: impl FnOnce(&mut Txn) -> T) -> std::result::Result<T, Fault> {
+    pub(super) fn read<T>(&mut self, f: impl FnOnce(&mut Txn) -> T) -> Result<T, Fault> {
         if self.reader.is_none() {
             let env = &self.generation.env;
             let reader = match Reader::new(env) {

@@ -8,7 +8,7 @@ use super::env::Fault;
 use super::evict::Sweep;
 use super::gate::Gate;
 use super::generation::{self, Generation};
-use super::write::STUCK;
+use super::writer::STUCK;
 use super::{seat, Opened, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;

@@ -264,7 +264,7 @@ impl View {
 }
 
 impl Look {
-    fn open(place: &Place, number: u64) -> std::result::Result<Look, Broken> {
+    fn open(place: &Place, number: u64) -> Result<Look, Broken> {
         let lock = place.generation(number).join("lock.mdb");
         let locks = files::open_to_read(&lock).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Broken::Gone,
@@ -277,7 +277,7 @@ impl Look {
         }
     }
 
-    fn read<T>(&mut self, mut f: impl FnMut(&mut Txn) -> std::result::Result<T, Fault>) -> Result<T> {
+    fn read<T>(&mut self, mut f: impl FnMut(&mut Txn) -> Result<T, Fault>) -> Result<T> {
         let mut read = || {
             if self.reader.is_none() {
                 self.reader = Some(Reader::new(&self.generation.env)?);

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use super::env::{Fault, Write};
 use super::evict::{self, Sweep, Swept};
 use super::gate::Inside;
-use super::generation::{Generation, RESERVE_STEP};
-use super::id::{Decoded, Key, OUTSIDERS};
-use super::lookup::namespace_hash;
+use super::generation::Generation;
+use super::id::{Key, OUTSIDERS};
+use super::lookup::{key_of, namespace_hash};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
 use super::seat::{self, Desk, Seat};
-use super::{Namespace, Store};
+use super::writer::sweep_in;
+use super::{Namespace, RecordKind, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
+use crate::sys::clock;
 use crate::sys::crypto::TAG;
-use crate::sys::{clock, files};
 
 /// Largest value in one piece: with its page header it fills one overflow page. Larger records are continued under the
 /// next keys, so that every allocation is a single page and no free space is ever too scattered.
@@ -29,54 +30,18 @@ const EXPIRE_PER_PUT: usize = 16;
 /// Records outside the time order that a put beside them looks at. Each is likely not in the processor's cache. With four,
 /// one in four of those there has expired when as many expire as are put.
 const LOOKS_PER_PUT: usize = 4;
-/// A gate whose holder does not move for so many milliseconds is left behind with its generation.
-pub(super) const STUCK: u64 = 1_000;
 /// So long puts may fail for lack of room before a new generation begins, in milliseconds.
 const STARVED: u64 = 2_000;
 
 impl Store {
-    /// Stores a session under its id; completes the header as the record has it, and says the record's tag.
+    /// Stores a record under its id; completes the header as the record has it, and says the record's tag.
     pub(crate) fn put(
         self: &Arc<Self>,
         id: &[u8],
         namespace: Namespace<'_>,
+        kind: RecordKind,
         header: &mut Header,
         plain: &[u8],
-    ) -> Result<[u8; TAG]> {
-        self.put_at(namespace, header, plain, |seat| {
-            let now = clock::coarse_micros();
-            match seat.opened.mask.decode(id, now, Store::latest(now)) {
-                Decoded::Ours(key) => Some(key),
-                Decoded::Expired | Decoded::Foreign => Key::foreign(namespace_hash(&seat.opened, namespace).1, id),
-            }
-        })
-    }
-
-    /// Stores an application's own record.
-    pub(crate) fn put_opaque(
-        self: &Arc<Self>,
-        id: &[u8],
-        namespace: Namespace<'_>,
-        mut header: Header,
-        plain: &[u8],
-    ) -> Result<()> {
-        header.flags |= flags::OPAQUE;
-        let placed = self.put_at(namespace, &mut header, plain, |seat| {
-            let now = clock::coarse_micros();
-            match seat.opened.mask.decode(id, now, Store::latest(now)) {
-                Decoded::Ours(key) => Some(key),
-                _ => Key::opaque(namespace_hash(&seat.opened, namespace).1, id),
-            }
-        });
-        placed.map(|_| ())
-    }
-
-    fn put_at(
-        self: &Arc<Self>,
-        namespace: Namespace<'_>,
-        header: &mut Header,
-        plain: &[u8],
-        place: impl FnOnce(&Seat) -> Option<Key>,
     ) -> Result<[u8; TAG]> {
         if plain.len() > PLAIN_MAX {
             return Err(Error::new(
@@ -86,9 +51,11 @@ impl Store {
         }
         self.upkeep();
         seat::with(self, |seat| {
-            let key = place(seat).ok_or_else(|| Error::invalid("an id has 1 to 255 bytes"))?;
             let (wide, narrow) = namespace_hash(&seat.opened, namespace);
+            let key = key_of(seat, id, narrow, kind, clock::coarse_micros())
+                .ok_or_else(|| Error::invalid("an id has 1 to 255 bytes"))?;
             header.namespace = narrow;
+            header.flags |= if kind == RecordKind::Opaque { flags::OPAQUE } else { 0 };
             if OVERHEAD + plain.len() > piece(seat.now.generation.env.page) {
                 header.flags |= flags::CONTINUED;
             }
@@ -132,7 +99,7 @@ impl Store {
         key: &Key,
         header: (&Header, u64),
         record: &[u8],
-    ) -> std::result::Result<(), (Counter, Error)> {
+    ) -> Result<(), (Counter, Error)> {
         let generation = &seat.now.generation;
         let inside = self.enter(generation).map_err(|error| {
             if error.status == Status::Busy {
@@ -171,7 +138,7 @@ impl Store {
         key: &Key,
         (header, namespace): (&Header, u64),
         record: &[u8],
-    ) -> std::result::Result<Swept, Fault> {
+    ) -> Result<Swept, Fault> {
         self.with_room(generation)?;
         let (env, gate) = (&generation.env, &generation.gate);
         let now = clock::coarse_micros();
@@ -231,7 +198,7 @@ impl Store {
         seat::with(self, |seat| {
             let now = clock::coarse_micros();
             let (_, narrow) = namespace_hash(&seat.opened, namespace);
-            let session = super::lookup::locate(seat, id, namespace, now).ok().map(|(key, _)| key);
+            let session = super::lookup::locate(seat, id, narrow, RecordKind::Session, now).ok().map(|(key, _)| key);
             self.remove_all(seat, &[session, Key::opaque(narrow, id)])
         })?
     }
@@ -292,80 +259,6 @@ impl Store {
         })?
     }
 
-    /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
-    pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<Inside<'g>> {
-        let inside = generation.gate.enter(self.deadline).map_err(|shut| {
-            if shut.damaged {
-                self.give_up(generation.number, "the store is damaged");
-                return Error::busy();
-            }
-            self.log.say(Kind::Busy, log::WARNING, || {
-                format!("another process has been writing for {} ms; sessions are not stored meanwhile", shut.held_for)
-            });
-            if shut.held_for > STUCK {
-                self.leave_behind(generation.number, "a writer is stopped");
-            }
-            Error::busy()
-        })?;
-        if generation.gate.is_suspect() && !self.is_sound(generation, &inside) {
-            self.give_up(generation.number, "processes die of it");
-            return Err(Error::busy());
-        }
-        Ok(inside)
-    }
-
-    /// Several processes died inside an operation within a minute. If a damaged page kills them, the next one would die as
-    /// well: the file is read without LMDB, and given up when it is damaged. If somebody killed them, nothing is lost.
-    #[cold]
-    pub(super) fn is_sound(&self, generation: &Generation, inside: &Inside<'_>) -> bool {
-        let sound = !generation.gate.take_up_suspicion() || generation.verify(inside);
-        if !sound {
-            self.log.say(Kind::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
-        }
-        sound
-    }
-
-    /// Makes sure that the transaction to come meets no page without a block behind it.
-    pub(super) fn with_room(&self, generation: &Generation) -> std::result::Result<(), Fault> {
-        let shape = generation.gate.shape();
-        let reserved = generation.gate.reserved();
-        if shape.guard {
-            // Written with pwrite(2), which a limit that was lowered since the store was opened answers with SIGXFSZ.
-            return if files::exceeds_file_limit(shape.capacity) { Err(Fault::Full) } else { Ok(()) };
-        }
-        if reserved >= shape.capacity {
-            return Ok(());
-        }
-        let page = generation.env.page as u64;
-        let extent = generation.env.extent() as u64 * page;
-        if extent + RESERVE_STEP / 2 <= reserved {
-            return Ok(());
-        }
-        let step = (shape.capacity / 64 / page * page).max(RESERVE_STEP);
-        let to = (reserved + step).min(shape.capacity);
-        let reserved = match generation.may_reserve().then(|| files::reserve(&generation.data, reserved, to)) {
-            Some(Ok(())) => {
-                generation.gate.set_reserved(to);
-                generation.resume_reserving();
-                to
-            }
-            Some(Err(e)) => {
-                generation.pause_reserving();
-                self.log.say(Kind::Full, log::WARNING, || {
-                    format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
-                });
-                reserved
-            }
-            None => reserved,
-        };
-        // A quarter of a step is more than any one transaction allocates: 64 KiB, the path to it, and the free list.
-        if extent + RESERVE_STEP / 4 <= reserved {
-            Ok(())
-        } else {
-            Err(Fault::Full)
-        }
-    }
-
     fn starve(self: &Arc<Self>, seat: &Seat) {
         let now = clock::ticks();
         let since = self.full_since.load(Ordering::Relaxed);
@@ -382,33 +275,8 @@ impl Store {
     }
 }
 
-/// Makes the changes of `f` in one transaction.
-///
-/// A reader that was killed in its snapshot pins every page that is freed after it, until a store with room has none. So before
-/// anything is given up for lack of room, dead readers are looked for, and `f` has a second try if there were any.
-pub(super) fn sweep_in<'g>(
-    generation: &Generation,
-    inside: &Inside<'g>,
-    now: u64,
-    mut f: impl FnMut(&mut Write<'_>, &mut Sweep<'g>) -> std::result::Result<(), Fault>,
-) -> std::result::Result<Swept, Fault> {
-    let mut attempt = || {
-        let mut sweep = Sweep::begin(inside, now);
-        generation.env.write(inside, |write| f(write, &mut sweep))?;
-        Ok(sweep.committed())
-    };
-    match attempt() {
-        Err(Fault::Full) => {
-            // None may be left because another process freed them a moment ago.
-            generation.free_dead_readers();
-            attempt()
-        }
-        other => other,
-    }
-}
-
 /// Deletes a whole record; false when it was not there.
-fn delete(generation: &Generation, inside: &Inside<'_>, key: &Key) -> std::result::Result<bool, Fault> {
+fn delete(generation: &Generation, inside: &Inside<'_>, key: &Key) -> Result<bool, Fault> {
     let mut there = false;
     sweep_in(generation, inside, clock::coarse_micros(), |write, sweep| {
         there = sweep.delete(write, key)?;

@@ -5,7 +5,8 @@ use std::sync::atomic::AtomicI32;
 use libc::{c_int, c_long, c_void};
 
 use super::ffi;
-use super::session::{ex_index, Session};
+use super::openssl::{ex_index, Conn};
+use super::session::Session;
 use crate::store::id::ID;
 use crate::store::Header;
 
@@ -65,29 +66,22 @@ pub(super) fn prepare() -> bool {
     index() >= 0
 }
 
-/// What is remembered of this connection, if anything.
-///
-/// # Safety
-/// `ssl` is live and driven by this thread; the result is used up before the next call here.
-pub(super) unsafe fn find<'a>(ssl: *mut ffi::SSL) -> Option<&'a mut Connection> {
-    // SAFETY: by contract.
-    let found = unsafe { ffi::SSL_get_ex_data(ssl, index()) };
+/// What is remembered of this connection, if anything. Used up before the next call here.
+pub(super) fn find<'a>(conn: Conn<'a>) -> Option<&'a mut Connection> {
+    // SAFETY: a live connection.
+    let found = unsafe { ffi::SSL_get_ex_data(conn.raw(), index()) };
     // SAFETY: our index holds NULL or what `find_or_make` put there, freed with the SSL.
     unsafe { found.cast::<Connection>().as_mut() }
 }
 
 /// What is remembered of this connection, from now on.
-///
-/// # Safety
-/// As for [`find`].
-pub(super) unsafe fn find_or_make<'a>(ssl: *mut ffi::SSL) -> Option<&'a mut Connection> {
-    // SAFETY: by contract.
-    if let Some(found) = unsafe { find(ssl) } {
+pub(super) fn find_or_make<'a>(conn: Conn<'a>) -> Option<&'a mut Connection> {
+    if let Some(found) = find(conn) {
         return Some(found);
     }
     let made = Box::into_raw(Box::<Connection>::default());
-    // SAFETY: by contract.
-    if unsafe { ffi::SSL_set_ex_data(ssl, index(), made.cast()) } != 1 {
+    // SAFETY: a live connection.
+    if unsafe { ffi::SSL_set_ex_data(conn.raw(), index(), made.cast()) } != 1 {
         // SAFETY: OpenSSL did not take it.
         drop(unsafe { Box::from_raw(made) });
         return None;

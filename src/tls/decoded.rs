@@ -9,8 +9,8 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::ffi;
-use super::session::{self, has_peer, Session};
+use super::openssl::SessionRef;
+use super::session::{duplicate, Session};
 use crate::store::Header;
 use crate::sys::process::{Found, PerProcess};
 
@@ -65,22 +65,15 @@ impl Decoded {
             let kept = table.sessions.get(tag).filter(|kept| kept.header == *header)?;
             kept.session.share()?
         };
-        // SAFETY: a live session, whose id nobody changes.
-        let same = unsafe { session::id(session.raw()) } == id;
-        same.then(|| duplicate(&session))?
+        (*session.as_ref().id() == *id).then(|| duplicate(session.as_ref()))?
     }
 
     /// Keeps a duplicate of a session that was decoded, or stored, under this tag, if decoding it is expensive.
-    ///
-    /// # Safety
-    /// `session` is live and nobody changes it during the call.
-    pub(super) unsafe fn keep(&self, tag: &[u8; 16], header: &Header, session: *mut ffi::SSL_SESSION) {
-        // SAFETY: by contract.
-        if self.limit == 0 || !unsafe { has_peer(session) } {
+    pub(super) fn keep(&self, tag: &[u8; 16], header: &Header, session: SessionRef<'_>) {
+        if self.limit == 0 || !session.has_peer() {
             return;
         }
-        // SAFETY: by contract.
-        let (Some(table), Some(copy)) = (self.table(), unsafe { duplicate_of(session) }) else { return };
+        let (Some(table), Some(copy)) = (self.table(), duplicate(session)) else { return };
         let Ok(mut table) = table.lock() else { return };
         let table = &mut *table;
         if table.sessions.insert(*tag, Kept { header: *header, session: copy }).is_some() {
@@ -94,18 +87,4 @@ impl Decoded {
             table.next = (table.next + 1) % self.limit;
         }
     }
-}
-
-fn duplicate(session: &Session) -> Option<Session> {
-    // SAFETY: a live session of the table, which nobody changes.
-    unsafe { duplicate_of(session.raw()) }
-}
-
-/// # Safety
-/// `session` is live and nobody changes it during the call.
-unsafe fn duplicate_of(session: *mut ffi::SSL_SESSION) -> Option<Session> {
-    // SAFETY: by contract.
-    let copy = unsafe { ffi::SSL_SESSION_dup(session) };
-    // SAFETY: NULL or a new session with one reference.
-    unsafe { Session::adopt(copy) }
 }

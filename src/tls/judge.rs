@@ -1,8 +1,9 @@
 //! Whether a session may resume a connection: by what the record says, what the client says, and what is asked of it.
 
+use super::openssl::Conn;
 use super::{ffi, Binding};
 use crate::options::Sni;
-use crate::store::{flags, Header, Miss, Names, Namespace};
+use crate::store::{flags, Found, Header, Miss};
 
 /// What this connection wants of its client.
 pub(super) struct ClientAuth {
@@ -15,30 +16,13 @@ pub(super) struct ClientAuth {
 }
 
 /// Reads the verify mode.
-///
-/// # Safety
-/// `ssl` is live.
-pub(super) unsafe fn client_auth(ssl: *const ffi::SSL, tls13: bool) -> ClientAuth {
-    // SAFETY: by contract.
-    let mode = unsafe { ffi::SSL_get_verify_mode(ssl) };
+pub(super) fn client_auth(conn: Conn<'_>, tls13: bool) -> ClientAuth {
+    let mode = conn.verify_mode();
     let needs_context = mode & ffi::SSL_VERIFY_PEER != 0;
     // Then the application asks later, and asks again after a resumption.
     let later = tls13 && mode & ffi::SSL_VERIFY_POST_HANDSHAKE != 0;
     let asks = needs_context && !later;
     ClientAuth { needs_context, asks, insists: asks && mode & ffi::SSL_VERIFY_FAIL_IF_NO_PEER_CERT != 0 }
-}
-
-/// The body of an extension of the ClientHello in progress.
-///
-/// # Safety
-/// `ssl` is live and processing a ClientHello; the result is valid during the callback.
-pub(super) unsafe fn extension<'a>(ssl: *mut ffi::SSL, kind: libc::c_uint) -> Option<&'a [u8]> {
-    let mut body = std::ptr::null();
-    let mut len = 0;
-    // SAFETY: by contract.
-    let found = unsafe { ffi::SSL_client_hello_get0_ext(ssl, kind, &mut body, &mut len) } == 1;
-    // SAFETY: on success the body has `len` bytes inside the connection.
-    (found && !body.is_null()).then(|| unsafe { std::slice::from_raw_parts(body, len) })
 }
 
 /// The host name in a server_name extension: list length, type 0, name length, name (RFC 6066 section 3).
@@ -50,42 +34,33 @@ pub(crate) fn host_name(extension: &[u8]) -> Option<&[u8]> {
 }
 
 /// Why a record may not resume this connection, if so.
-///
-/// # Safety
-/// `ssl` is live and processing a ClientHello.
-pub(super) unsafe fn refuse(
+pub(super) fn refuse(
     binding: &Binding,
-    ssl: *mut ffi::SSL,
-    header: &Header,
+    conn: Conn<'_>,
+    found: &Found<'_>,
     (version, kind): (u16, u8),
     auth: &ClientAuth,
-    names: &Names<'_>,
 ) -> Option<Miss> {
-    let policy = &binding.policy;
+    let header = &found.header;
     if header.protocol != version || header.flags & flags::QUIC != kind || header.openssl != super::running_major() {
         return Some(Miss::Protocol);
     }
-    if header.namespace != names.namespace(Namespace(&policy.namespace)) || header.has(flags::OPAQUE) {
+    if !found.is_of_namespace() || header.has(flags::OPAQUE) {
         return Some(Miss::Namespace);
     }
-    // SAFETY: by contract.
-    unsafe { refuse_client(binding, ssl, header, auth, |name| Some(names.server(name))) }
+    refuse_client(binding, conn, header, auth, |name| Some(found.server_name_hash(name)))
 }
 
 /// Why a record may not resume this connection by what this client says and what is asked of it, if so.
-///
-/// # Safety
-/// As for [`refuse`].
-pub(super) unsafe fn refuse_client(
+pub(super) fn refuse_client(
     binding: &Binding,
-    ssl: *mut ffi::SSL,
+    conn: Conn<'_>,
     header: &Header,
     auth: &ClientAuth,
     hash: impl FnOnce(&[u8]) -> Option<u64>,
 ) -> Option<Miss> {
     if binding.policy.sni == Sni::Strict {
-        // SAFETY: by contract.
-        let offered = unsafe { extension(ssl, ffi::TLSEXT_TYPE_SERVER_NAME) }.and_then(host_name);
+        let offered = conn.extension(ffi::TLSEXT_TYPE_SERVER_NAME).and_then(host_name);
         if offered.map_or(Some(0), hash) != Some(header.server_name) {
             return Some(Miss::ServerName);
         }

@@ -4,11 +4,12 @@
 //! back to it. So each open cache has a set of functions of its own, which know their number.
 
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::ptr;
+use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{c_int, c_uchar, c_uint};
 
+use super::openssl::{Conn, SessionRef, Trampolines};
 use super::{ffi, hooks, Binding};
 use crate::log::{self, Kind};
 use crate::sys::cancel::Uncancelled;
@@ -16,14 +17,6 @@ use crate::sys::errno;
 
 /// Caches that can be open at once.
 pub(crate) const SLOTS: usize = 64;
-
-/// The callbacks of one slot.
-pub(super) struct Trampolines {
-    pub(super) new: ffi::NewCb,
-    pub(super) get: ffi::GetCb,
-    pub(super) remove: ffi::RemoveCb,
-    pub(super) generate: ffi::GenerateCb,
-}
 
 static BINDINGS: [AtomicPtr<Binding>; SLOTS] = [const { AtomicPtr::new(ptr::null_mut()) }; SLOTS];
 
@@ -81,8 +74,12 @@ fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
 
 unsafe extern "C" fn new<const N: usize>(ssl: *mut ffi::SSL, session: *mut ffi::SSL_SESSION) -> c_int {
     guarded(N, (), |binding| {
-        // SAFETY: OpenSSL passes a live connection and a session that it holds a reference to.
-        unsafe { hooks::new(binding, ssl, session) }
+        // SAFETY: OpenSSL passes a live connection.
+        let conn = unsafe { Conn::new(ssl) };
+        // SAFETY: and a session of its own, which no other thread has.
+        if let Some(session) = NonNull::new(session).map(|session| unsafe { SessionRef::new(session) }) {
+            hooks::new(binding, conn, session);
+        }
     });
     // 0: no reference is kept.
     0
@@ -100,7 +97,7 @@ unsafe extern "C" fn get<const N: usize>(
         // SAFETY: OpenSSL passes `len` bytes of session id.
         let id = unsafe { std::slice::from_raw_parts(id, usize::try_from(len).unwrap_or(0)) };
         // SAFETY: OpenSSL passes a live connection that is processing a ClientHello.
-        unsafe { hooks::get(binding, ssl, id) }
+        hooks::get(binding, unsafe { Conn::new(ssl) }, id)
     })
 }
 
@@ -109,7 +106,9 @@ unsafe extern "C" fn remove<const N: usize>(_ctx: *mut ffi::SSL_CTX, session: *m
     let cause = unsafe { ffi::ERR_peek_last_error() };
     guarded(N, (), |binding| {
         // SAFETY: OpenSSL passes a live session.
-        unsafe { hooks::remove(binding, session, cause) }
+        if let Some(session) = NonNull::new(session).map(|session| unsafe { SessionRef::new(session) }) {
+            hooks::remove(binding, session, cause);
+        }
     });
 }
 
@@ -120,7 +119,7 @@ unsafe extern "C" fn generate<const N: usize>(ssl: *mut ffi::SSL, id: *mut c_uch
     let out = unsafe { std::slice::from_raw_parts_mut(id, len) };
     let made = guarded(N, false, |binding| {
         // SAFETY: OpenSSL passes a live connection.
-        unsafe { hooks::generate(binding, ssl, out) }
+        hooks::generate(binding, unsafe { Conn::new(ssl) }, out)
     });
     // As OpenSSL's own generator: without random bytes there is no handshake either.
     c_int::from(made || crate::sys::crypto::random(out))

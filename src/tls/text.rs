@@ -21,13 +21,13 @@ pub(crate) fn is_session(der: &[u8], id: &[u8]) -> bool {
 /// The session in words, with its keys.
 pub(crate) fn words(der: &[u8], id: &[u8]) -> Option<Vec<u8>> {
     // SAFETY: a live BIO and a live session.
-    written(der, id, |bio, session| unsafe { SSL_SESSION_print(bio, session.raw()) })
+    written(der, id, |bio, session| unsafe { SSL_SESSION_print(bio, session.as_ref().raw()) })
 }
 
 /// The session in PEM, for `openssl s_client -sess_in`.
 pub(crate) fn pem(der: &[u8], id: &[u8]) -> Option<Vec<u8>> {
     // SAFETY: a live BIO and a live session.
-    written(der, id, |bio, session| unsafe { PEM_write_bio_SSL_SESSION(bio, session.raw()) })
+    written(der, id, |bio, session| unsafe { PEM_write_bio_SSL_SESSION(bio, session.as_ref().raw()) })
 }
 
 fn written(der: &[u8], id: &[u8], write: impl FnOnce(*mut ffi::BIO, &Session) -> c_int) -> Option<Vec<u8>> {

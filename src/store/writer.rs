@@ -1,0 +1,114 @@
+//! The one way to a write: pass the gate, see to room, change everything in one transaction.
+
+use super::env::{Fault, Write};
+use super::evict::{Sweep, Swept};
+use super::gate::Inside;
+use super::generation::{Generation, RESERVE_STEP};
+use super::Store;
+use crate::log::{self, Kind};
+use crate::status::{Error, Result};
+use crate::sys::files;
+
+/// A gate whose holder does not move for so many milliseconds is left behind with its generation.
+pub(super) const STUCK: u64 = 1_000;
+
+impl Store {
+    /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
+    pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<Inside<'g>> {
+        let inside = generation.gate.enter(self.deadline).map_err(|shut| {
+            if shut.damaged {
+                self.give_up(generation.number, "the store is damaged");
+                return Error::busy();
+            }
+            self.log.say(Kind::Busy, log::WARNING, || {
+                format!("another process has been writing for {} ms; sessions are not stored meanwhile", shut.held_for)
+            });
+            if shut.held_for > STUCK {
+                self.leave_behind(generation.number, "a writer is stopped");
+            }
+            Error::busy()
+        })?;
+        if generation.gate.is_suspect() && !self.is_sound(generation, &inside) {
+            self.give_up(generation.number, "processes die of it");
+            return Err(Error::busy());
+        }
+        Ok(inside)
+    }
+
+    /// Several processes died inside an operation within a minute. If a damaged page kills them, the next one would die as
+    /// well: the file is read without LMDB, and given up when it is damaged. If somebody killed them, nothing is lost.
+    #[cold]
+    pub(super) fn is_sound(&self, generation: &Generation, inside: &Inside<'_>) -> bool {
+        let sound = !generation.gate.take_up_suspicion() || generation.verify(inside);
+        if !sound {
+            self.log.say(Kind::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
+        }
+        sound
+    }
+
+    /// Makes sure that the transaction to come meets no page without a block behind it.
+    pub(super) fn with_room(&self, generation: &Generation) -> Result<(), Fault> {
+        let shape = generation.gate.shape();
+        let reserved = generation.gate.reserved();
+        if shape.guard {
+            // Written with pwrite(2), which a limit that was lowered since the store was opened answers with SIGXFSZ.
+            return if files::exceeds_file_limit(shape.capacity) { Err(Fault::Full) } else { Ok(()) };
+        }
+        if reserved >= shape.capacity {
+            return Ok(());
+        }
+        let page = generation.env.page as u64;
+        let extent = generation.env.extent() as u64 * page;
+        if extent + RESERVE_STEP / 2 <= reserved {
+            return Ok(());
+        }
+        let step = (shape.capacity / 64 / page * page).max(RESERVE_STEP);
+        let to = (reserved + step).min(shape.capacity);
+        let reserved = match generation.may_reserve().then(|| files::reserve(&generation.data, reserved, to)) {
+            Some(Ok(())) => {
+                generation.gate.set_reserved(to);
+                generation.resume_reserving();
+                to
+            }
+            Some(Err(e)) => {
+                generation.pause_reserving();
+                self.log.say(Kind::Full, log::WARNING, || {
+                    format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
+                });
+                reserved
+            }
+            None => reserved,
+        };
+        // A quarter of a step is more than any one transaction allocates: 64 KiB, the path to it, and the free list.
+        if extent + RESERVE_STEP / 4 <= reserved {
+            Ok(())
+        } else {
+            Err(Fault::Full)
+        }
+    }
+}
+
+/// Makes the changes of `f` in one transaction.
+///
+/// A reader that was killed in its snapshot pins every page that is freed after it, until a store with room has none. So before
+/// anything is given up for lack of room, dead readers are looked for, and `f` has a second try if there were any.
+pub(super) fn sweep_in<'g>(
+    generation: &Generation,
+    inside: &Inside<'g>,
+    now: u64,
+    mut f: impl FnMut(&mut Write<'_>, &mut Sweep<'g>) -> Result<(), Fault>,
+) -> Result<Swept, Fault> {
+    let mut attempt = || {
+        let mut sweep = Sweep::begin(inside, now);
+        generation.env.write(inside, |write| f(write, &mut sweep))?;
+        Ok(sweep.committed())
+    };
+    match attempt() {
+        Err(Fault::Full) => {
+            // None may be left because another process freed them a moment ago.
+            generation.free_dead_readers();
+            attempt()
+        }
+        other => other,
+    }
+}
