@@ -110,12 +110,12 @@ impl Inspect {
 
     /// The directory.
     pub fn path(&self) -> &Path {
-        &self.view.place.path
+        &self.view.dir.path
     }
 
     /// The key file.
     pub fn key_file(&self) -> &Path {
-        &self.view.place.key
+        &self.view.dir.key
     }
 
     /// What is wrong with the store as a whole, in words.
@@ -246,22 +246,22 @@ impl Inspect {
 
     /// The same store as a cache that can be changed, with owner and modes as they are.
     pub fn into_cache(self) -> Result<Cache> {
-        let place = &self.view.place;
-        if !place.key.exists() {
+        let dir = &self.view.dir;
+        if !dir.key.exists() {
             return Err(Error::new(
                 Status::NotFound,
-                format!("there is no key file {}; name the one that the server has", place.key.display()),
+                format!("there is no key file {}; name the one that the server has", dir.key.display()),
             ));
         }
         let options = Options {
-            mode: place.access.mode,
-            owner: place.access.uid.map(|uid| uid.to_string()),
-            group: place.access.gid.map(|gid| gid.to_string()),
+            mode: dir.access.mode,
+            owner: dir.access.uid.map(|uid| uid.to_string()),
+            group: dir.access.gid.map(|gid| gid.to_string()),
             key: self.key.clone(),
             deadline: DEADLINE,
             ..Options::default()
         };
-        let path = place.path.clone();
+        let path = dir.path.clone();
         // First this view's environment has to go.
         drop(self);
         Cache::open(path, &options)

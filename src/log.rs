@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::sys::clock;
-use crate::sys::process::Published;
+use crate::sys::process::RcuCell;
 
 /// Receives a syslog(3) level and one line.
 pub type Sink = Box<dyn Fn(i32, &CStr) + Send + Sync>;
@@ -42,7 +42,7 @@ pub(crate) const NOTICE: i32 = 5;
 
 /// The messages of one store.
 pub(crate) struct Log {
-    sink: Published<Option<Sink>>,
+    sink: RcuCell<Option<Sink>>,
     /// Per kind: when it last spoke, and how often it was held back since.
     last: [AtomicU64; KINDS],
     held_back: [AtomicU64; KINDS],
@@ -53,7 +53,7 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) const fn new() -> Log {
         Log {
-            sink: Published::new(),
+            sink: RcuCell::new(),
             last: [const { AtomicU64::new(0) }; KINDS],
             held_back: [const { AtomicU64::new(0) }; KINDS],
             control_is_new: AtomicBool::new(false),

@@ -5,18 +5,18 @@
 
 mod check;
 pub(crate) mod control;
+pub(crate) mod directory;
 mod env;
 mod evict;
 pub(crate) mod gate;
 mod generation;
 pub(crate) mod id;
-mod ledger;
 mod lookup;
-pub(crate) mod place;
+mod maintenance;
 pub(crate) mod record;
 pub(crate) mod seal;
-pub(crate) mod seat;
-mod upkeep;
+pub(crate) mod thread;
+mod usage;
 pub(crate) mod view;
 mod write;
 mod writer;
@@ -27,15 +27,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use self::control::{Control, Shape, Unusable};
+use self::directory::Directory;
 use self::generation::{Broken, Generation};
 use self::id::Mask;
-use self::place::Place;
 use self::seal::Keys;
 use crate::log::{self, Kind, Log};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS, MAX_TTL};
 use crate::stats::{Counter, Stats, COUNTERS, GAUGES};
 use crate::status::{Error, Result, Status};
-use crate::sys::process::{self, PerProcess, Shelf};
+use crate::sys::process::{self, PerProcess, Registry};
 use crate::sys::{clock, crypto};
 
 pub(crate) use self::lookup::{Found, Kind as RecordKind, Miss};
@@ -53,23 +53,23 @@ const DEATHS: u64 = 1_000;
 const ATTEMPTS: usize = 4;
 
 /// The stores that are open in this process: a second environment on the same files would re-create its live locks.
-static SHELF: Shelf<Store, STORES_MAX> = Shelf::new();
+static REGISTRY: Registry<Store, STORES_MAX> = Registry::new();
 
 /// One directory, as this process and its children know it. What they have open of it is in `opened`.
 pub(crate) struct Store {
-    place: Place,
+    dir: Directory,
     deadline: Duration,
     pub(crate) log: Log,
-    opened: PerProcess<Opened>,
+    opened: PerProcess<OpenStore>,
     /// No attempt to open before this tick.
     retry_at: AtomicU64,
-    upkeep_at: AtomicU64,
+    maintenance_at: AtomicU64,
     /// Since when puts have been failing for lack of room, in ticks; 0 when the last one did not.
     full_since: AtomicU64,
 }
 
 /// What one process has open. Replaced whole when the control file's epoch moves.
-pub(crate) struct Opened {
+pub(crate) struct OpenStore {
     /// As read when it was opened; 0 when it is to be opened anew whatever the control file says.
     epoch: AtomicU64,
     control: Arc<Control>,
@@ -84,7 +84,7 @@ pub(crate) struct Opened {
 #[derive(Clone, Copy)]
 pub(crate) struct Namespace<'a>(pub(crate) &'a str);
 
-impl Opened {
+impl OpenStore {
     fn is_current(&self) -> bool {
         self.epoch.load(Ordering::Relaxed) == self.control.epoch()
     }
@@ -104,38 +104,35 @@ impl Store {
     /// Finds or makes the directory, its control file and its keys, and closes them again: daemons close descriptors
     /// and fork after they start. The first use opens.
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Arc<Store>> {
-        let place = Place::prepare(path, options)?;
-        let (shape, replaced) = settle_control(&place, options)?;
-        if !place.key_is_foreign || place.key.exists() {
-            Keys::create(&place)?;
+        let dir = Directory::prepare(path, options)?;
+        let (shape, replaced) = init_control(&dir, options)?;
+        if !dir.key_is_foreign || dir.key.exists() {
+            Keys::create(&dir)?;
         } else {
             return Err(Error::invalid(format!(
                 "key='{}' is not there; make it with: openssl rand -out {0} 32",
-                place.key.display()
+                dir.key.display()
             )));
         }
-        let identity = place.identity;
-        let store = SHELF.find_or_make(identity, || {
+        let identity = dir.identity;
+        let store = REGISTRY.find_or_make(identity, || {
             Arc::new(Store {
-                place: place.clone(),
+                dir: dir.clone(),
                 deadline: options.deadline,
                 log: Log::new(),
                 opened: PerProcess::new(),
                 retry_at: AtomicU64::new(0),
-                upkeep_at: AtomicU64::new(0),
+                maintenance_at: AtomicU64::new(0),
                 full_since: AtomicU64::new(0),
             })
         });
         let store = store.ok_or_else(|| {
             Error::new(Status::Full, format!("{STORES_MAX} directories are mapped in this process; close one first"))
         })?;
-        if store.place.key != place.key || store.deadline != options.deadline {
+        if store.dir.key != dir.key || store.deadline != options.deadline {
             return Err(Error::new(
                 Status::Mismatch,
-                format!(
-                    "{} is open in this process with another key= or deadline=; give the same",
-                    place.path.display()
-                ),
+                format!("{} is open in this process with another key= or deadline=; give the same", dir.path.display()),
             ));
         }
         debug_assert!(shape.is_sane());
@@ -146,7 +143,7 @@ impl Store {
     }
 
     /// What this process has open, opened or brought up to date now.
-    fn obtain(&self) -> Result<Arc<Opened>> {
+    fn obtain(&self) -> Result<Arc<OpenStore>> {
         if clock::ticks() < self.retry_at.load(Ordering::Relaxed) {
             return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
         }
@@ -167,9 +164,9 @@ impl Store {
 
     /// A forked child takes over what is plain shared memory, the control page and the gates, and the keys: that saves a
     /// third of its first lookup. Environments it opens for itself.
-    fn open_now(&self, found: process::Found<'_, Opened>) -> Result<Opened> {
-        let place = &self.place;
-        place.check_again()?;
+    fn open_now(&self, found: process::Found<'_, OpenStore>) -> Result<OpenStore> {
+        let dir = &self.dir;
+        dir.check_again()?;
         let _stdio = crate::sys::files::occupy_stdio().map_err(|e| Error::system("cannot open /dev/null", &e))?;
         let (known, mine) = match found {
             process::Found::Nothing => (None, false),
@@ -178,17 +175,17 @@ impl Store {
         };
         let is_known = known.is_some();
         let keys = match known {
-            Some(opened) if !opened.keys.changed(&place.key) => Arc::clone(&opened.keys),
+            Some(opened) if !opened.keys.changed(&dir.key) => Arc::clone(&opened.keys),
             // A key file that is half written or gone leaves the keys that were read before.
-            Some(opened) => Keys::load(place).unwrap_or_else(|error| {
+            Some(opened) => Keys::load(dir).unwrap_or_else(|error| {
                 self.log.say(Kind::Keys, log::WARNING, || format!("keeping the sealing keys read before: {error}"));
                 Arc::clone(&opened.keys)
             }),
-            None => Keys::load(place)?,
+            None => Keys::load(dir)?,
         };
         for _ in 0..ATTEMPTS {
             let control = match known {
-                Some(opened) if opened.control.is_current_file(&place.path) && opened.control.wanted().is_sane() => {
+                Some(opened) if opened.control.is_current_file(&dir.path) && opened.control.wanted().is_sane() => {
                     Arc::clone(&opened.control)
                 }
                 _ => Arc::new(self.open_control()?),
@@ -204,30 +201,30 @@ impl Store {
             };
             let open = |number: u64| match known(number) {
                 Some(generation) if mine && generation.env.has_its_files() => Ok(Arc::clone(generation)),
-                known => Generation::open(place, number, known.map(|g| Arc::clone(&g.gate))).map(Arc::new),
+                known => Generation::open(dir, number, known.map(|g| Arc::clone(&g.gate))).map(Arc::new),
             };
             match open(current.number) {
                 Ok(now) if !fits(now.gate.shape(), control.wanted()) => {
                     self.log.say(Kind::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
-                    Generation::begin(place, &control, current, true)?;
+                    Generation::begin(dir, &control, current, true)?;
                 }
                 Ok(now) if !self.is_fit(&now, &control, is_known) => {
-                    Generation::begin(place, &control, current, false)?;
+                    Generation::begin(dir, &control, current, false)?;
                 }
                 Ok(now) => {
                     let before = if current.keep { open(current.number - 1).ok() } else { None };
                     [Some(&now), before.as_ref()].into_iter().flatten().for_each(|g| g.env.keep_out_of_core());
                     let mask = Mask::new(&control.mask);
-                    return Ok(Opened { epoch: AtomicU64::new(epoch), control, now, before, keys, mask });
+                    return Ok(OpenStore { epoch: AtomicU64::new(epoch), control, now, before, keys, mask });
                 }
                 // Replaced by another process since `current` was read: look again. Else it is of an earlier boot.
                 Err(Broken::Gone) if control.current() != current => {}
-                Err(Broken::Gone) => Generation::begin(place, &control, current, false)?,
+                Err(Broken::Gone) => Generation::begin(dir, &control, current, false)?,
                 Err(Broken::Damaged(what)) => {
                     self.log.say(Kind::Damage, log::WARNING, || {
                         format!("the store is damaged ({what}): a new generation begins")
                     });
-                    Generation::begin(place, &control, current, false)?;
+                    Generation::begin(dir, &control, current, false)?;
                 }
                 Err(Broken::Refused(error)) => return Err(error),
             }
@@ -251,25 +248,25 @@ impl Store {
     }
 
     fn open_control(&self) -> Result<Control> {
-        let place = &self.place;
-        match Control::open(&place.path) {
+        let dir = &self.dir;
+        match Control::open(&dir.path) {
             Ok(control) => Ok(control),
             Err(Unusable::Missing | Unusable::Damaged) => {
-                Control::replace(&place.path, default_shape(), place.access)
-                    .map_err(|e| Error::system(format_args!("cannot write {}/control", place.path.display()), &e))?;
+                Control::replace(&dir.path, default_shape(), dir.access)
+                    .map_err(|e| Error::system(format_args!("cannot write {}/control", dir.path.display()), &e))?;
                 self.log.control_was_replaced();
-                Control::open(&place.path).map_err(|unusable| unusable_error(place, unusable))
+                Control::open(&dir.path).map_err(|unusable| unusable_error(dir, unusable))
             }
-            Err(unusable) => Err(unusable_error(place, unusable)),
+            Err(unusable) => Err(unusable_error(dir, unusable)),
         }
     }
 
     /// Begins a new generation, unless somebody already did. Sessions of the old one stay readable if `keep`.
-    fn renew(&self, opened: &Opened, keep: bool, why: &str) -> Result<()> {
+    fn renew(&self, opened: &OpenStore, keep: bool, why: &str) -> Result<()> {
         let current = opened.control.current();
         if current.number == opened.now.number {
             self.log.say(Kind::Generation, log::WARNING, || format!("{why}: a new generation begins"));
-            Generation::begin(&self.place, &opened.control, current, keep)?;
+            Generation::begin(&self.dir, &opened.control, current, keep)?;
         }
         Ok(())
     }
@@ -277,38 +274,38 @@ impl Store {
     /// Forgets everything, everywhere, at once: a new key first, so that what is left in pages or backups is unreadable.
     pub(crate) fn flush(self: &Arc<Self>) -> Result<()> {
         let opened = self.obtain()?;
-        if !self.place.key_is_foreign {
-            Keys::replace(&self.place)?;
+        if !self.dir.key_is_foreign {
+            Keys::replace(&self.dir)?;
         }
         let current = opened.control.current();
-        Generation::begin(&self.place, &opened.control, current, false)?;
+        Generation::begin(&self.dir, &opened.control, current, false)?;
         // Another process may have begun one at this instant, and kept the old one readable.
         let after = opened.control.current();
         if after.keep {
             opened.control.switch(after, control::Current { number: after.number, keep: false });
         }
         opened.control.bump();
-        generation::clear(&self.place, opened.control.current());
+        generation::clear(&self.dir, opened.control.current());
         Ok(())
     }
 
     /// Counts, from outside an operation.
     pub(crate) fn count(self: &Arc<Self>, counter: Counter) {
-        let _ = seat::with(self, |seat| seat.opened.control.count(seat.shard, counter, 1));
+        let _ = thread::with(self, |thread| thread.opened.control.count(thread.shard, counter, 1));
     }
 
     /// Everything in the table of `stats.rs`.
     pub(crate) fn stats(self: &Arc<Self>) -> Result<Stats> {
-        seat::with(self, |seat| {
-            let opened = &seat.opened;
+        thread::with(self, |thread| {
+            let opened = &thread.opened;
             let mut all = [0; GAUGES + COUNTERS];
             all[2] = opened.now.gate.shape().capacity;
             all[3] = opened.now.number;
             all[GAUGES..].copy_from_slice(&opened.control.counters());
-            for desk in [Some(&mut seat.now), seat.before.as_mut()].into_iter().flatten() {
-                let page = desk.generation.env.page as u64;
+            for snapshot in [Some(&mut thread.now), thread.before.as_mut()].into_iter().flatten() {
+                let page = snapshot.generation.env.page as u64;
                 let (entries, pages) = self
-                    .read(desk, |txn| Ok((txn.entries(), txn.used_pages())))
+                    .read(snapshot, |txn| Ok((txn.entries(), txn.used_pages())))
                     .map_err(|fault| Error::new(Status::System, fault.text()))?;
                 // One entry is the sentinel.
                 all[0] += entries.unwrap_or(1).saturating_sub(1) as u64;
@@ -321,7 +318,7 @@ impl Store {
     /// The counters as they were about a minute ago, the gauges as they are.
     pub(crate) fn recent(self: &Arc<Self>) -> Result<Option<(Duration, Stats)>> {
         let mut all = self.stats()?;
-        let before = seat::with(self, |seat| seat.opened.control.a_minute_ago())?;
+        let before = thread::with(self, |thread| thread.opened.control.a_minute_ago())?;
         Ok(before.map(|(age, counters)| {
             all.0[GAUGES..].copy_from_slice(&counters);
             (Duration::from_millis(age), all)
@@ -335,10 +332,10 @@ impl Store {
 
     /// A fresh id for a session of that life; `None` when the store cannot be asked.
     pub(crate) fn issue_id(self: &Arc<Self>, life: Duration) -> Option<[u8; id::ID]> {
-        seat::with(self, |seat| {
-            let random = seat.random()?;
-            let expiry = seat.next_moment(clock::micros() + life.as_micros() as u64);
-            Some(seat.opened.mask.issue(expiry, &random))
+        thread::with(self, |thread| {
+            let random = thread.random()?;
+            let expiry = thread.next_moment(clock::micros() + life.as_micros() as u64);
+            Some(thread.opened.mask.issue(expiry, &random))
         })
         .ok()
         .flatten()
@@ -346,22 +343,22 @@ impl Store {
 
     /// The hash of a server name for a header; `None` when the store cannot be asked.
     pub(crate) fn server_name_hash(self: &Arc<Self>, name: &[u8]) -> Option<u64> {
-        seat::with(self, |seat| name_hash(&seat.opened, "server", name)).ok()
+        thread::with(self, |thread| name_hash(&thread.opened, "server", name)).ok()
     }
 
     /// The directory.
     pub(crate) fn path(&self) -> &Path {
-        &self.place.path
+        &self.dir.path
     }
 }
 
 /// Whether [`Store::open`] would take these options: what can be told without a directory.
 pub(crate) fn check(options: &Options) -> Result<()> {
-    place::access(options).map(drop)
+    directory::access(options).map(drop)
 }
 
 /// Never 0, which stands for no name.
-fn name_hash(opened: &Opened, kind: &str, name: &[u8]) -> u64 {
+fn name_hash(opened: &OpenStore, kind: &str, name: &[u8]) -> u64 {
     hash_name(&opened.control.names, kind, name)
 }
 
@@ -377,7 +374,7 @@ impl Drop for Store {
     fn drop(&mut self) {
         // The environment first: only then may the directory be opened again.
         self.opened.clear();
-        SHELF.remove(self.place.identity);
+        REGISTRY.remove(self.dir.identity);
     }
 }
 
@@ -391,17 +388,17 @@ fn fits(is: Shape, wanted: Shape) -> bool {
 }
 
 /// Makes the control file, or tells an existing one what this process wants of it. True when a damaged one had to go.
-fn settle_control(place: &Place, options: &Options) -> Result<(Shape, bool)> {
+fn init_control(dir: &Directory, options: &Options) -> Result<(Shape, bool)> {
     let page = crate::sys::files::page_size() as u64;
     let merge = |base: Shape| Shape {
         capacity: options.capacity.unwrap_or(base.capacity) / page * page,
         readers: options.readers.unwrap_or(base.readers),
         guard: options.guard.unwrap_or(base.guard),
     };
-    let failed = |e: &std::io::Error| Error::system(format_args!("cannot write {}/control", place.path.display()), e);
+    let failed = |e: &std::io::Error| Error::system(format_args!("cannot write {}/control", dir.path.display()), e);
     let mut replaced = false;
     for _ in 0..ATTEMPTS {
-        match Control::open(&place.path) {
+        match Control::open(&dir.path) {
             Ok(control) => {
                 let wanted = merge(control.wanted());
                 if wanted != control.wanted() {
@@ -410,30 +407,30 @@ fn settle_control(place: &Place, options: &Options) -> Result<(Shape, bool)> {
                 return Ok((wanted, replaced));
             }
             Err(Unusable::Missing) => {
-                Control::create(&place.path, merge(default_shape()), place.access).map_err(|e| failed(&e))?;
+                Control::create(&dir.path, merge(default_shape()), dir.access).map_err(|e| failed(&e))?;
             }
             Err(Unusable::Damaged) => {
-                Control::replace(&place.path, merge(default_shape()), place.access).map_err(|e| failed(&e))?;
+                Control::replace(&dir.path, merge(default_shape()), dir.access).map_err(|e| failed(&e))?;
                 replaced = true;
             }
-            Err(unusable) => return Err(unusable_error(place, unusable)),
+            Err(unusable) => return Err(unusable_error(dir, unusable)),
         }
     }
     Err(Error::new(Status::Busy, "another process keeps replacing the control file"))
 }
 
-fn unusable_error(place: &Place, unusable: Unusable) -> Error {
+fn unusable_error(dir: &Directory, unusable: Unusable) -> Error {
     match unusable {
         Unusable::Format(format) => {
-            place::other_format(&place.path, &format!("was made by another version of sesscache (format {format})"))
+            directory::other_format(&dir.path, &format!("was made by another version of sesscache (format {format})"))
         }
         Unusable::Platform => {
-            place::other_format(&place.path, "is used by programs of another architecture or C library")
+            directory::other_format(&dir.path, "is used by programs of another architecture or C library")
         }
         Unusable::Missing | Unusable::Damaged => {
-            Error::new(Status::Format, format!("{}/control is damaged; remove it", place.path.display()))
+            Error::new(Status::Format, format!("{}/control is damaged; remove it", dir.path.display()))
         }
-        Unusable::System(e) => Error::system(format_args!("cannot open {}/control", place.path.display()), &e),
+        Unusable::System(e) => Error::system(format_args!("cannot open {}/control", dir.path.display()), &e),
     }
 }
 

@@ -4,11 +4,11 @@
 
 pub(crate) mod cancel;
 pub(crate) mod clock;
+pub(crate) mod copy_on_write;
 pub(crate) mod crypto;
 pub(crate) mod errno;
 pub(crate) mod files;
 #[cfg(feature = "capi")]
 mod memory;
-pub(crate) mod moving;
 pub(crate) mod mutex;
 pub(crate) mod process;

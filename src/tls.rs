@@ -11,8 +11,8 @@ mod connection;
 mod decoded;
 mod ffi;
 mod hooks;
-pub(crate) mod judge;
 mod openssl;
+pub(crate) mod policy;
 mod session;
 mod slots;
 pub(crate) mod text;
@@ -29,7 +29,7 @@ use self::openssl::{Callbacks, Conn, Ctx, Trampolines};
 use self::slots::{trampolines, SLOTS};
 use crate::options::{Options, Remove, SingleUse, Sni};
 use crate::status::{Error, Result, Status};
-use crate::store::{seat, Namespace, Store};
+use crate::store::{thread, Namespace, Store};
 
 pub(crate) use self::ffi::{SSL, SSL_CTX};
 
@@ -96,7 +96,7 @@ impl Drop for Binding {
             slots::release(self.slot());
         }
         // So that the map goes with the last cache of a directory, and not with the thread.
-        seat::leave(&self.store);
+        thread::leave(&self.store);
     }
 }
 

@@ -8,9 +8,9 @@ use super::{Input, Scratch};
 use crate::options::Options;
 use crate::stats::Counter;
 use crate::store::control::{Control, Current, Shape, Unusable};
+use crate::store::directory::Directory;
 use crate::store::gate::Gate;
 use crate::store::id::siphash;
-use crate::store::place::Place;
 use crate::store::record::{self, Header};
 use crate::store::seal::{Keys, Sealer};
 use crate::sys::crypto::KEY;
@@ -123,15 +123,15 @@ pub(super) fn gate(data: &[u8]) {
 
 /// Any file is 1 to 16 keys, or is refused; what the first seals opens.
 pub(super) fn keys(data: &[u8]) {
-    thread_local!(static PLACE: (Scratch, Place) = {
+    thread_local!(static PLACE: (Scratch, Directory) = {
         let scratch = Scratch::new("keys");
-        let place = Place::prepare(&scratch.0, &Options::default()).expect("a directory");
-        Keys::create(&place).expect("a key");
-        (scratch, place)
+        let dir = Directory::prepare(&scratch.0, &Options::default()).expect("a directory");
+        Keys::create(&dir).expect("a key");
+        (scratch, dir)
     });
-    PLACE.with(|(_, place)| {
-        fs::write(&place.key, data).expect("write the key file");
-        let loaded = Keys::load(place);
+    PLACE.with(|(_, dir)| {
+        fs::write(&dir.key, data).expect("write the key file");
+        let loaded = Keys::load(dir);
         let acceptable = !data.is_empty() && data.len() % KEY == 0 && data.len() <= 16 * KEY;
         assert_eq!(loaded.is_ok(), acceptable, "{} bytes of keys", data.len());
         let Ok(loaded) = loaded else { return };

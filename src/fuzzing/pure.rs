@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::{Input, Scratch};
 use crate::options::{Options, CAPACITY_LIMITS, MAX_TTL, READERS_LIMITS, TABLE};
+use crate::store::directory::Directory;
 use crate::store::id::{expiry_of, Decoded, Key, Mask, FOREIGN_MAX, KEY_MAX, RANDOM};
-use crate::store::place::Place;
 use crate::store::record::{self, Header, HEADER, OVERHEAD, PLAIN_MAX};
 use crate::store::seal::{Keys, Sealer};
 
@@ -48,7 +48,7 @@ pub(super) fn record(data: &[u8]) {
 
 fn sealer() -> Sealer {
     let scratch = Scratch::new("sealer");
-    let place = Place::prepare(&scratch.0, &Options::default()).expect("a directory");
+    let place = Directory::prepare(&scratch.0, &Options::default()).expect("a directory");
     Keys::create(&place).expect("a key");
     Sealer::new(Keys::load(&place).expect("the key"))
 }
@@ -122,7 +122,7 @@ pub(super) fn options(data: &[u8]) {
 
 /// Any extension has a host name inside, where RFC 6066 says it is, or has none.
 pub(super) fn host_name(data: &[u8]) {
-    let found = crate::tls::judge::host_name(data);
+    let found = crate::tls::policy::host_name(data);
     // The same said the long way: type at 2, length at 3 and 4, name from 5.
     let len = data.get(3..5).map(|len| usize::from(len[0]) << 8 | usize::from(len[1]));
     let expected = len.filter(|_| data[2] == 0).and_then(|len| data.get(5..5 + len));

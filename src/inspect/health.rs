@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Inspect, Presence};
 use crate::status::{Result, Status};
-use crate::store::view::parts::{Keys, Place};
+use crate::store::view::parts::{Directory, Keys};
 use crate::sys::files::{self, FileSystem};
 
 /// One thing that was looked at.
@@ -58,13 +58,13 @@ impl Findings {
 
 /// Looks at everything about the store in `path`. An error only when there is no such directory.
 pub fn examine(path: &Path, key: Option<&Path>) -> Result<Vec<Finding>> {
-    let place = Place::existing(path, key)?;
+    let dir = Directory::existing(path, key)?;
     let mut findings = Findings(Vec::new());
     versions(&mut findings);
-    directory(&place, &mut findings);
-    contents(&place, &mut findings);
-    file_system(&place, &mut findings);
-    keys(&place, &mut findings);
+    directory(&dir, &mut findings);
+    contents(&dir, &mut findings);
+    file_system(&dir, &mut findings);
+    keys(&dir, &mut findings);
     match Inspect::open(path, key) {
         Ok(mut inspect) => store(&mut inspect, &mut findings),
         Err(error) if error.status == Status::NotFound => {
@@ -97,24 +97,24 @@ fn versions(findings: &mut Findings) {
     );
 }
 
-fn directory(place: &Place, findings: &mut Findings) {
-    match place.refusal() {
+fn directory(dir: &Directory, findings: &mut Findings) {
+    match dir.refusal() {
         Some(error) => findings.refused("directory", &error),
         None => {
-            let owner = place.access.uid.unwrap_or_default();
-            findings.fine("directory", format!("{} is private to user {owner}", place.path.display()));
+            let owner = dir.access.uid.unwrap_or_default();
+            findings.fine("directory", format!("{} is private to user {owner}", dir.path.display()));
         }
     }
 }
 
 /// Every file belongs to the directory's owner and is as private as the control file, whatever made it.
-fn contents(place: &Place, findings: &mut Findings) {
-    let shown = place.path.display();
+fn contents(dir: &Directory, findings: &mut Findings) {
+    let shown = dir.path.display();
     let mut files = 0;
     let mut look = |path: &Path| {
         let Ok(meta) = fs::symlink_metadata(path) else { return };
         files += 1;
-        let allowed = if meta.is_dir() { place.access.directory_mode() } else { place.access.mode };
+        let allowed = if meta.is_dir() { dir.access.directory_mode() } else { dir.access.mode };
         let mode = meta.mode() & 0o777;
         let kind = meta.file_type();
         if kind.is_symlink() || kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device() {
@@ -123,8 +123,8 @@ fn contents(place: &Place, findings: &mut Findings) {
                 format!("{} is no file of a store", path.display()),
                 format!("rm {}", path.display()),
             );
-        } else if Some(meta.uid()) != place.access.uid {
-            let owner = place.access.uid.unwrap_or_default();
+        } else if Some(meta.uid()) != dir.access.uid {
+            let owner = dir.access.uid.unwrap_or_default();
             findings.remedy(
                 "files",
                 format!("{} belongs to user {}, the directory to {owner}", path.display(), meta.uid()),
@@ -138,7 +138,7 @@ fn contents(place: &Place, findings: &mut Findings) {
             );
         }
     };
-    for entry in fs::read_dir(&place.path).into_iter().flatten().flatten() {
+    for entry in fs::read_dir(&dir.path).into_iter().flatten().flatten() {
         look(&entry.path());
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
@@ -172,9 +172,9 @@ fn kind(number: u64) -> String {
     }
 }
 
-fn file_system(place: &Place, findings: &mut Findings) {
+fn file_system(dir: &Directory, findings: &mut Findings) {
     const SUBJECT: &str = "file system";
-    let path = &place.path;
+    let path = &dir.path;
     let (Ok(found), Ok(room)) = (files::file_system(path), files::room(path)) else {
         return findings.remedy(SUBJECT, "its kind cannot be found out", format!("stat -f {}", path.display()));
     };
@@ -200,10 +200,10 @@ fn file_system(place: &Place, findings: &mut Findings) {
     }
 }
 
-fn keys(place: &Place, findings: &mut Findings) {
-    match Keys::load(place) {
-        Ok(keys) => findings.fine("keys", format!("{} in {}", several(keys.count(), "key"), place.key.display())),
-        Err(error) => findings.refused("keys", &super::with_owner(error, &place.path, &place.key)),
+fn keys(dir: &Directory, findings: &mut Findings) {
+    match Keys::load(dir) {
+        Ok(keys) => findings.fine("keys", format!("{} in {}", several(keys.count(), "key"), dir.key.display())),
+        Err(error) => findings.refused("keys", &super::with_owner(error, &dir.path, &dir.key)),
     }
 }
 

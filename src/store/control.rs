@@ -70,7 +70,7 @@ struct Page {
     guard: AtomicU32,
     next_shard: AtomicU32,
     _reserved: u32,
-    /// Ticks of the last look for dead readers and of the last round of upkeep, by any process.
+    /// Ticks of the last look for dead readers and of the last round of maintenance, by any process.
     reader_check: AtomicU64,
     round: AtomicU64,
     shards: [Shard; SHARDS],
@@ -326,7 +326,7 @@ impl Control {
         is_due(&self.page.reader_check, pause)
     }
 
-    /// Whether it is time for a round of upkeep, in the same way.
+    /// Whether it is time for a round of maintenance, in the same way.
     pub(crate) fn round_is_due(&self, pause: u64) -> bool {
         is_due(&self.page.round, pause)
     }

@@ -16,7 +16,7 @@ use lmdb::EnvironmentFlags;
 use lmdb_sys as ffi;
 
 use super::control::Shape;
-use super::gate::Inside;
+use super::gate::WriteGuard;
 use super::id::SENTINEL;
 use crate::sys::files::{self, Access};
 use crate::sys::process;
@@ -24,16 +24,16 @@ use crate::sys::process;
 mod descriptors;
 mod fault;
 mod locks;
-mod look;
 mod reader;
+mod readers;
 mod txn;
 
 use self::descriptors::Descriptors;
 use self::fault::check;
 pub(crate) use self::fault::Fault;
 use self::locks::Locks;
-pub(crate) use self::look::{lmdb_version, Slot};
 pub(crate) use self::reader::Reader;
+pub(crate) use self::readers::{lmdb_version, Slot};
 pub(crate) use self::txn::{Front, Txn, Write};
 
 /// Bytes of a reader slot and of what precedes the second one in lock.mdb (mdb.c: MDB_reader, MDB_txninfo).
@@ -253,7 +253,7 @@ impl Env {
     /// Writes in one transaction: all of it, or on any fault nothing.
     pub(crate) fn write<T>(
         &self,
-        _proof: &Inside<'_>,
+        _proof: &WriteGuard<'_>,
         f: impl FnOnce(&mut Write<'_>) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         self.write_alone(f)
@@ -276,7 +276,11 @@ impl Env {
     }
 
     /// Reads inside a write transaction, for a process that cannot have a reader slot.
-    pub(crate) fn read_exclusively<T>(&self, _proof: &Inside<'_>, f: impl FnOnce(&mut Txn) -> T) -> Result<T, Fault> {
+    pub(crate) fn read_exclusively<T>(
+        &self,
+        _proof: &WriteGuard<'_>,
+        f: impl FnOnce(&mut Txn) -> T,
+    ) -> Result<T, Fault> {
         let mut guard = AbortOnDrop(Some(self.begin_to_write()?));
         guard.0.as_mut().map(f).ok_or(Fault::System(libc::EINVAL))
     }

@@ -5,10 +5,10 @@
 //! that has most of it makes room: a flood of one costs the others nothing.
 
 use super::env::{Fault, Front, Write};
-use super::gate::{Gate, Inside};
+use super::gate::{Gate, WriteGuard};
 use super::id::{expiry_of, time_key, Key, OUTSIDERS, TIMES};
-use super::ledger::Ledger;
 use super::record::{flags, Header};
+use super::usage::Usage;
 
 /// Most entries deleted in one transaction: bounds the pages it needs and the time others wait.
 pub(crate) const MOST: usize = 128;
@@ -35,12 +35,12 @@ pub(crate) struct Sweep<'g> {
     oldest: Option<u64>,
     newest: Option<u64>,
     any_outside: Option<bool>,
-    pub(crate) ledger: Ledger,
+    pub(crate) usage: Usage,
 }
 
 impl<'g> Sweep<'g> {
     /// Begins one, at the moment `now` (microseconds), behind the gate.
-    pub(crate) fn begin(inside: &Inside<'g>, now: u64) -> Sweep<'g> {
+    pub(crate) fn begin(inside: &WriteGuard<'g>, now: u64) -> Sweep<'g> {
         let gate = inside.gate();
         Sweep {
             gate,
@@ -50,7 +50,7 @@ impl<'g> Sweep<'g> {
             oldest: None,
             newest: None,
             any_outside: None,
-            ledger: Ledger::new(),
+            usage: Usage::new(),
         }
     }
 
@@ -65,7 +65,7 @@ impl<'g> Sweep<'g> {
         if let Some(any) = self.any_outside {
             self.gate.set_foreign(any);
         }
-        self.ledger.settle(self.gate);
+        self.usage.settle(self.gate);
         self.swept
     }
 
@@ -84,7 +84,7 @@ impl<'g> Sweep<'g> {
     fn expire_front(&mut self, write: &mut Write<'_>, most: usize) -> Result<(), Fault> {
         let mut entries = 0;
         let (now, mut expired, mut oldest) = (self.now, self.swept.expired, u64::MAX);
-        let ledger = &mut self.ledger;
+        let usage = &mut self.usage;
         write.sweep(TIMES, |key, value| {
             let expiry = expiry_of(key).unwrap_or(0);
             // A record goes whole: what follows its head is never looked at on its own.
@@ -96,7 +96,7 @@ impl<'g> Sweep<'g> {
                 expired += 1;
             }
             entries += 1;
-            ledger.gone(self.gate, key, value);
+            usage.gone(self.gate, key, value);
             Front::Delete
         })?;
         self.swept.expired = expired;
@@ -107,14 +107,14 @@ impl<'g> Sweep<'g> {
     /// From the back: what ends beyond the horizon was put while the clock was ahead.
     fn forget_future(&mut self, write: &mut Write<'_>, most: usize) -> Result<(), Fault> {
         let (mut gone, mut last) = (self.swept.expired, 0);
-        let ledger = &mut self.ledger;
+        let usage = &mut self.usage;
         write.sweep_back(|key, value| {
             last = expiry_of(key).unwrap_or(0);
             // Backwards a head comes after what follows it, so a record is done with its head.
             let delete = last > self.horizon && gone < most;
             if delete {
                 gone += usize::from(is_head(key));
-                ledger.gone(self.gate, key, value);
+                usage.gone(self.gate, key, value);
             }
             delete
         })?;
@@ -134,12 +134,12 @@ impl<'g> Sweep<'g> {
     ) -> Result<(), Fault> {
         let (mut gone, mut looked, mut any) = (self.swept.expired, 0, from > OUTSIDERS);
         let mut head_gone = false;
-        let ledger = &mut self.ledger;
+        let usage = &mut self.usage;
         write.sweep(from, |key, value| {
             // A record goes whole, and stays whole.
             if !is_head(key) && key < TIMES {
                 if head_gone {
-                    ledger.gone(self.gate, key, value);
+                    usage.gone(self.gate, key, value);
                     return Front::Delete;
                 }
                 return Front::Skip;
@@ -152,7 +152,7 @@ impl<'g> Sweep<'g> {
             head_gone = Header::read(value).is_some_and(|header| !header.is_alive(self.now, self.horizon));
             if head_gone {
                 gone += 1;
-                ledger.gone(self.gate, key, value);
+                usage.gone(self.gate, key, value);
                 Front::Delete
             } else {
                 any = true;
@@ -179,7 +179,7 @@ impl<'g> Sweep<'g> {
             if used <= limit {
                 break;
             }
-            let of = self.ledger.largest(self.gate).filter(|_| looks > 0);
+            let of = self.usage.largest(self.gate).filter(|_| looks > 0);
             if of.is_none() && looks == 0 && used <= most {
                 break;
             }
@@ -211,10 +211,10 @@ impl<'g> Sweep<'g> {
         of: Option<usize>,
         looks: &mut usize,
     ) -> Result<usize, Fault> {
-        let start = of.map(|share| time_key(self.ledger.first(self.gate, share)));
+        let start = of.map(|share| time_key(self.usage.first(self.gate, share)));
         let (mut batch, mut evicted) = (0, 0);
         let (mut delete, mut stopped) = (false, u64::MAX);
-        let ledger = &mut self.ledger;
+        let usage = &mut self.usage;
         write.sweep(start.as_ref().map_or(TIMES, |start| &start[..]), |key, value| {
             if is_head(key) {
                 let expiry = expiry_of(key).unwrap_or(0);
@@ -222,7 +222,7 @@ impl<'g> Sweep<'g> {
                     stopped = expiry;
                     return Front::Stop;
                 }
-                delete = of.is_none_or(|share| Ledger::is_of(self.gate, share, value));
+                delete = of.is_none_or(|share| Usage::is_of(self.gate, share, value));
                 evicted += usize::from(delete);
                 *looks -= usize::from(!delete);
             }
@@ -230,11 +230,11 @@ impl<'g> Sweep<'g> {
                 return Front::Skip;
             }
             batch += 1;
-            ledger.gone(self.gate, key, value);
+            usage.gone(self.gate, key, value);
             Front::Delete
         })?;
         if let Some(share) = of {
-            ledger.set_first(share, stopped);
+            usage.set_first(share, stopped);
         }
         self.swept.evicted += evicted;
         Ok(batch)
@@ -257,7 +257,7 @@ impl<'g> Sweep<'g> {
                 }
                 if let (true, Some(key), Some(header)) = (is_head(key), Key::read(key), Header::read(value)) {
                     let expiry = if header.is_alive(self.now, self.horizon) { header.end() } else { 0 };
-                    let victim = of.is_none_or(|share| Ledger::is_of(self.gate, share, value));
+                    let victim = of.is_none_or(|share| Usage::is_of(self.gate, share, value));
                     let sooner = first.as_ref().is_none_or(|(_, least)| expiry < *least);
                     if victim && sooner && key.bytes() != near.bytes() {
                         first = Some((key, expiry));
@@ -276,14 +276,14 @@ impl<'g> Sweep<'g> {
     /// Deletes a record with its continuations; false when it was not there.
     pub(crate) fn delete(&mut self, write: &mut Write<'_>, key: &Key) -> Result<bool, Fault> {
         let Some(value) = write.txn().get(key.bytes())? else { return Ok(false) };
-        self.ledger.gone(self.gate, key.bytes(), value);
+        self.usage.gone(self.gate, key.bytes(), value);
         let continued = Header::read(value).is_some_and(|header| header.has(flags::CONTINUED));
         write.delete(key.bytes())?;
         if continued {
             for n in 1..=u8::MAX {
                 let next = key.continuation(n);
                 let Some(value) = write.txn().get(next.bytes())? else { break };
-                self.ledger.gone(self.gate, next.bytes(), value);
+                self.usage.gone(self.gate, next.bytes(), value);
                 write.delete(next.bytes())?;
             }
         }

@@ -17,7 +17,7 @@ use crate::sys::{clock, process};
 
 const MAGIC: [u8; 8] = *b"sessgate";
 /// Namespaces that are told apart when room is made; all further ones share the last place.
-pub(crate) const SHARES: usize = 32;
+pub(crate) const NAMESPACES: usize = 32;
 /// Tries before sleeping: a put holds the gate for about a microsecond, a sleep and a wake-up cost thirty.
 const SPINS: u32 = 200;
 /// So many deaths inside an operation, within so many milliseconds, look like damage that kills.
@@ -51,8 +51,8 @@ struct Page {
     oldest: AtomicU64,
     /// Records outside the time order.
     foreign: AtomicU64,
-    /// Bytes of each namespace; see `ledger`.
-    shares: [Share; SHARES],
+    /// Bytes of each namespace; see `usage`.
+    shares: [Share; NAMESPACES],
     /// When the gate was last passed, in ticks; tells a slow holder from a stuck one.
     since: AtomicU64,
     /// Until this tick the file need not be checked again, and which file that is, by its inode.
@@ -64,7 +64,7 @@ struct Page {
     suspect: AtomicU64,
     mutex: Apart,
     /// The whole hash of the namespace in each place of `shares`; 0: not known.
-    namespaces: [AtomicU64; SHARES],
+    namespaces: [AtomicU64; NAMESPACES],
 }
 
 /// What one namespace has.
@@ -93,7 +93,7 @@ pub(crate) struct Gate {
 }
 
 /// Proof of being inside. Leaves on drop.
-pub(crate) struct Inside<'a> {
+pub(crate) struct WriteGuard<'a> {
     gate: &'a Gate,
     /// The mutex belongs to the thread that locked it.
     _thread: std::marker::PhantomData<*mut ()>,
@@ -101,7 +101,7 @@ pub(crate) struct Inside<'a> {
 
 /// The gate could not be passed in time.
 #[derive(Debug)]
-pub(crate) struct Shut {
+pub(crate) struct LockTimeout {
     /// Somebody has written over it.
     pub(crate) damaged: bool,
     /// For so long the same holder has been inside, in milliseconds.
@@ -191,12 +191,12 @@ impl Gate {
     }
 
     /// Waits at most until the deadline; after a wait that was in vain, for a second not at all.
-    pub(crate) fn enter(&self, deadline: Duration) -> Result<Inside<'_>, Shut> {
+    pub(crate) fn enter(&self, deadline: Duration) -> Result<WriteGuard<'_>, LockTimeout> {
         if self.lock(deadline) {
             self.page.since.store(clock::ticks(), Ordering::Relaxed);
-            return Ok(Inside { gate: self, _thread: std::marker::PhantomData });
+            return Ok(WriteGuard { gate: self, _thread: std::marker::PhantomData });
         }
-        Err(Shut {
+        Err(LockTimeout {
             damaged: !self.is_sound(),
             held_for: clock::ticks().saturating_sub(self.page.since.load(Ordering::Relaxed)),
         })
@@ -261,7 +261,7 @@ impl Gate {
     }
 
     /// True for the one who is to check it; the deaths are forgotten then.
-    pub(crate) fn take_up_suspicion(&self) -> bool {
+    pub(crate) fn claim_suspicion(&self) -> bool {
         let mine = self.page.suspect.swap(0, Ordering::Relaxed) != 0;
         if mine {
             self.page.deaths.iter().for_each(|death| death.store(0, Ordering::Relaxed));
@@ -336,13 +336,13 @@ impl Gate {
     }
 
     /// The place of a namespace in the table, taken now if it has none. Behind the gate only.
-    pub(crate) fn share_of(&self, namespace: u32) -> usize {
+    pub(crate) fn slot_of_namespace(&self, namespace: u32) -> usize {
         let name = u64::from(namespace) + 1;
         let shares = &self.page.shares;
         if let Some(found) = shares.iter().position(|share| share.namespace.load(Ordering::Relaxed) == name) {
             return found;
         }
-        let free = shares.iter().position(|share| share.bytes.load(Ordering::Relaxed) == 0).unwrap_or(SHARES - 1);
+        let free = shares.iter().position(|share| share.bytes.load(Ordering::Relaxed) == 0).unwrap_or(NAMESPACES - 1);
         shares[free].namespace.store(name, Ordering::Relaxed);
         shares[free].first.store(u64::MAX, Ordering::Relaxed);
         free
@@ -351,7 +351,7 @@ impl Gate {
     /// Notes the whole hash of a namespace, which seals have, beside the half that headers have. Lookups never read it: it
     /// is there for tools, which know no names. Behind the gate only.
     pub(crate) fn note_namespace(&self, (wide, narrow): (u64, u32)) {
-        let known = &self.page.namespaces[self.share_of(narrow)];
+        let known = &self.page.namespaces[self.slot_of_namespace(narrow)];
         if known.load(Ordering::Relaxed) != wide {
             known.store(wide, Ordering::Relaxed);
         }
@@ -365,22 +365,22 @@ impl Gate {
     }
 
     /// Bytes that a place of the table stands for.
-    pub(crate) fn share_bytes(&self, share: usize) -> u64 {
+    pub(crate) fn namespace_bytes(&self, share: usize) -> u64 {
         self.page.shares[share].bytes.load(Ordering::Relaxed)
     }
 
     /// Sets them, behind the gate only.
-    pub(crate) fn set_share_bytes(&self, share: usize, bytes: u64) {
+    pub(crate) fn set_namespace_bytes(&self, share: usize, bytes: u64) {
         self.page.shares[share].bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// No record of this place in time order expires before this moment, in microseconds.
-    pub(crate) fn share_first(&self, share: usize) -> u64 {
+    pub(crate) fn namespace_first(&self, share: usize) -> u64 {
         self.page.shares[share].first.load(Ordering::Relaxed)
     }
 
     /// Sets it, behind the gate only.
-    pub(crate) fn set_share_first(&self, share: usize, micros: u64) {
+    pub(crate) fn set_namespace_first(&self, share: usize, micros: u64) {
         self.page.shares[share].first.store(micros, Ordering::Relaxed);
     }
 
@@ -395,17 +395,17 @@ impl Gate {
     }
 }
 
-impl<'a> Inside<'a> {
+impl<'a> WriteGuard<'a> {
     /// The gate passed.
     pub(crate) fn gate(&self) -> &'a Gate {
         self.gate
     }
 }
 
-impl Drop for Inside<'_> {
+impl Drop for WriteGuard<'_> {
     fn drop(&mut self) {
         if self.gate.is_sound() {
-            // SAFETY: an Inside exists only where `lock` succeeded, in this thread.
+            // SAFETY: a WriteGuard exists only where `lock` succeeded, in this thread.
             unsafe { self.gate.page.mutex.0.unlock() };
         }
     }
@@ -414,7 +414,7 @@ impl Drop for Inside<'_> {
 impl Drop for Gate {
     fn drop(&mut self) {
         if self.process == process::incarnation() {
-            // SAFETY: every Inside borrows the gate, so nobody is in it; the page is a private field.
+            // SAFETY: every WriteGuard borrows the gate, so nobody is in it; the page is a private field.
             unsafe { files::unmap(self.mapping) };
         }
     }

@@ -14,9 +14,9 @@ use std::time::{Duration, Instant};
 
 use super::check::{self, Damage, Expected};
 use super::control::{Control, Current, Shape};
+use super::directory::{generation_number, new_path, Directory};
 use super::env::{Env, Fault, Slot};
-use super::gate::{Gate, Inside};
-use super::place::{generation_number, new_path, Place};
+use super::gate::{Gate, WriteGuard};
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
 use crate::sys::files::{self, FileSystem, FirstByte};
@@ -66,16 +66,16 @@ pub(crate) enum Broken {
 
 impl Generation {
     /// Opens generation `number`. A gate that is mapped already, by a parent, is taken over.
-    pub(crate) fn open(place: &Place, number: u64, gate: Option<Arc<Gate>>) -> Result<Generation, Broken> {
+    pub(crate) fn open(dir: &Directory, number: u64, gate: Option<Arc<Gate>>) -> Result<Generation, Broken> {
         let map = |directory: &Path| match gate {
             Some(gate) => Ok(Some(gate)),
             None => Gate::open(directory).map(|gate| gate.map(Arc::new)),
         };
-        Generation::open_as(place, number, map, inspect_unused, Env::open)
+        Generation::open_as(dir, number, map, inspect_unused, Env::open)
     }
 
     /// Opens generation `number` for reading alone.
-    pub(crate) fn view(place: &Place, number: u64) -> Result<Generation, Broken> {
+    pub(crate) fn view(dir: &Directory, number: u64) -> Result<Generation, Broken> {
         let map = |directory: &Path| Gate::view(directory).map(|gate| gate.map(Arc::new));
         let check = |directory: &Path, gate: &Gate| {
             // Nothing may be noted in the gate, and nobody may be held off.
@@ -83,17 +83,17 @@ impl Generation {
             let whole = is_large(&data, gate) || is_in_use(directory) || inspect(&data, gate.shape()).is_ok();
             whole.then_some(()).ok_or_else(|| "its data file is damaged".to_owned())
         };
-        Generation::open_as(place, number, map, check, Env::view)
+        Generation::open_as(dir, number, map, check, Env::view)
     }
 
     fn open_as(
-        place: &Place,
+        dir: &Directory,
         number: u64,
         map: impl FnOnce(&Path) -> io::Result<Option<Arc<Gate>>>,
         check: impl FnOnce(&Path, &Gate) -> Result<(), String>,
         env: fn(&Path, Shape) -> Result<Env, Fault>,
     ) -> Result<Generation, Broken> {
-        let directory = place.generation(number);
+        let directory = dir.generation(number);
         let refused =
             |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
         let gate = match map(&directory) {
@@ -142,7 +142,7 @@ impl Generation {
     }
 
     /// Whether every page of the data file is as LMDB takes on trust. No writer moves meanwhile, and readers do not matter.
-    pub(crate) fn verify(&self, _inside: &Inside<'_>) -> bool {
+    pub(crate) fn verify(&self, _inside: &WriteGuard<'_>) -> bool {
         inspect(&self.data, self.gate.shape()).is_ok()
     }
 
@@ -186,16 +186,16 @@ impl Generation {
     }
 
     /// Whether the store has to live with less than its capacity.
-    pub(crate) fn is_pinched(&self) -> bool {
+    pub(crate) fn is_short_of_disk(&self) -> bool {
         self.reserve_at.load(Ordering::Relaxed) != 0 && self.gate.reserved() < self.gate.shape().capacity
     }
 
     /// Begins the generation after `from`. Whoever is fastest makes it; the result is the same for all.
-    pub(crate) fn begin(place: &Place, control: &Control, from: Current, keep: bool) -> Result<()> {
+    pub(crate) fn begin(dir: &Directory, control: &Control, from: Current, keep: bool) -> Result<()> {
         let number = from.number + 1;
-        let to = place.generation(number);
+        let to = dir.generation(number);
         if !to.exists() {
-            let built = build(place, control.wanted())?;
+            let built = build(dir, control.wanted())?;
             match fs::rename(&built, &to) {
                 Ok(()) => {}
                 // A non-empty directory of that name: somebody else's, and as good as ours.
@@ -207,7 +207,7 @@ impl Generation {
             }
         }
         if control.switch(from, Current { number, keep }) {
-            clear(place, control.current());
+            clear(dir, control.current());
         }
         Ok(())
     }
@@ -281,42 +281,42 @@ fn inspect(data: &Path, shape: Shape) -> Result<(), Damage> {
     Ok(())
 }
 
-fn build(place: &Place, mut shape: Shape) -> Result<PathBuf> {
+fn build(dir: &Directory, mut shape: Shape) -> Result<PathBuf> {
     // Zeroed under our eyes, the control page would ask for a lock file of 256 GiB.
     if !shape.is_sane() {
-        return Err(Error::new(Status::Format, format!("{}/control is damaged", place.path.display())));
+        return Err(Error::new(Status::Format, format!("{}/control is damaged", dir.path.display())));
     }
     if files::exceeds_file_limit(shape.capacity) {
         return Err(limit_too_low());
     }
-    let directory = new_path(&place.path)?;
-    let failed = |e: &io::Error| Error::system(format_args!("cannot create a store in {}", place.path.display()), e);
+    let directory = new_path(&dir.path)?;
+    let failed = |e: &io::Error| Error::system(format_args!("cannot create a store in {}", dir.path.display()), e);
     fs::DirBuilder::new().mode(0o700).create(&directory).map_err(|e| failed(&e))?;
     let made = (|| {
         let handle = fs::File::open(&directory).map_err(|e| failed(&e))?;
-        place.access.apply(&handle, true).map_err(|e| failed(&e))?;
+        dir.access.apply(&handle, true).map_err(|e| failed(&e))?;
         if files::file_system(&directory).map_err(|e| failed(&e))? == FileSystem::CopyOnWrite {
             shape.guard = true;
         }
         let reserve = if shape.capacity <= RESERVE_WHOLE { shape.capacity } else { RESERVE_STEP };
-        let mut made = Env::create(&directory, shape, reserve, place.access);
+        let mut made = Env::create(&directory, shape, reserve, dir.access);
         if matches!(made, Err(Fault::System(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))) {
             // Space cannot be reserved here, so nothing may be written through the map.
             shape.guard = true;
             for name in ["data.mdb", "lock.mdb"] {
                 let _ = fs::remove_file(directory.join(name));
             }
-            made = Env::create(&directory, shape, reserve, place.access);
+            made = Env::create(&directory, shape, reserve, dir.access);
         }
         made.map_err(|fault| match fault {
             Fault::System(code) => failed(&io::Error::from_raw_os_error(code)),
             Fault::Full => {
                 let what = "no space is left on the device, or the quota is used up";
-                Error::new(Status::Full, format!("cannot create a store in {}: {what}", place.path.display()))
+                Error::new(Status::Full, format!("cannot create a store in {}: {what}", dir.path.display()))
             }
             fault => Error::new(Status::System, fault.text()),
         })?;
-        Gate::create(&directory, shape, reserve, place.access).map_err(|e| failed(&e))
+        Gate::create(&directory, shape, reserve, dir.access).map_err(|e| failed(&e))
     })();
     match made {
         Ok(()) => Ok(directory),
@@ -335,9 +335,9 @@ fn limit_too_low() -> Error {
 }
 
 /// Removes everything that is neither the current generation nor the one kept for reading.
-pub(crate) fn clear(place: &Place, current: Current) {
+pub(crate) fn clear(dir: &Directory, current: Current) {
     let kept = |number: u64| number >= current.number || (current.keep && number + 1 == current.number);
-    let Ok(entries) = fs::read_dir(&place.path) else { return };
+    let Ok(entries) = fs::read_dir(&dir.path) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };

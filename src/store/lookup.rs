@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::env::{Fault, Txn};
 use super::id::{Decoded, Key};
 use super::record::{self, flags, Header};
-use super::seat::{self, Desk, Seat};
+use super::thread::{self, Snapshot, ThreadContext};
 use super::writer::sweep_in;
-use super::{hash_name, name_hash, Namespace, Opened, Store};
+use super::{hash_name, name_hash, Namespace, OpenStore, Store};
 use crate::log;
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
@@ -69,13 +69,13 @@ pub(crate) struct Found<'s> {
     /// It lies in the generation before.
     in_before: bool,
     store: &'s Store,
-    seat: &'s mut Seat,
+    thread: &'s mut ThreadContext,
 }
 
 impl Found<'_> {
     /// What proves the record, and tells it from every other.
     pub(crate) fn tag(&self) -> [u8; TAG] {
-        self.seat.record.last_chunk().copied().unwrap_or_default()
+        self.thread.record.last_chunk().copied().unwrap_or_default()
     }
 
     /// Whether it is of the namespace under which it was looked up.
@@ -85,20 +85,20 @@ impl Found<'_> {
 
     /// The hash that a header has for this server name.
     pub(crate) fn server_name_hash(&self, name: &[u8]) -> u64 {
-        name_hash(&self.seat.opened, "server", name)
+        name_hash(&self.thread.opened, "server", name)
     }
 
     /// Deletes it, if it is still the same: of all who take it, in all processes, one succeeds.
     pub(crate) fn take(&mut self) -> Result<(), Miss> {
-        let desk = if self.in_before { self.seat.before.as_ref() } else { Some(&self.seat.now) };
-        self.store.take_away(desk.ok_or(Miss::Absent)?, self.key, &self.seat.record)?;
-        self.seat.opened.control.count(self.seat.shard, Counter::Takes, 1);
+        let snapshot = if self.in_before { self.thread.before.as_ref() } else { Some(&self.thread.now) };
+        self.store.take_away(snapshot.ok_or(Miss::Absent)?, self.key, &self.thread.record)?;
+        self.thread.opened.control.count(self.thread.shard, Counter::Takes, 1);
         Ok(())
     }
 
     /// Decrypts it. The plaintext is wiped when the lookup ends.
     pub(crate) fn open(&mut self) -> Result<&[u8], Miss> {
-        let Seat { record, sealer, plain, .. } = &mut *self.seat;
+        let ThreadContext { record, sealer, plain, .. } = &mut *self.thread;
         let record = record::parse(record).ok_or(Miss::Damaged)?;
         let opened = sealer.open(&record, (self.key.bytes(), self.namespace.0), plain);
         opened.then_some(&plain[..]).ok_or(Miss::Damaged)
@@ -114,16 +114,16 @@ impl Store {
         kind: Kind,
         f: impl FnOnce(&mut Found<'_>) -> Result<R, Miss>,
     ) -> Result<R, Miss> {
-        self.upkeep();
-        let done = seat::with(self, |seat| {
-            let done = self.find(seat, id, namespace, kind, f);
+        self.maintenance();
+        let done = thread::with(self, |thread| {
+            let done = self.find(thread, id, namespace, kind, f);
             if matches!(done, Err(Miss::Damaged)) {
                 self.log.say(log::Kind::Damage, log::WARNING, || {
                     "a session did not open: it is damaged, or its sealing key is gone".to_owned()
                 });
             }
             let counter = done.as_ref().map_or_else(|miss| miss.counter(), |_| Counter::Hits);
-            seat.opened.control.count(seat.shard, counter, 1);
+            thread.opened.control.count(thread.shard, counter, 1);
             done
         });
         done.unwrap_or(Err(Miss::Unavailable))
@@ -151,62 +151,66 @@ impl Store {
 
     fn find<R>(
         &self,
-        seat: &mut Seat,
+        thread: &mut ThreadContext,
         id: &[u8],
         namespace: Namespace<'_>,
         kind: Kind,
         f: impl FnOnce(&mut Found<'_>) -> Result<R, Miss>,
     ) -> Result<R, Miss> {
         let now = clock::coarse_micros();
-        let namespace = namespace_hash(&seat.opened, namespace);
-        let (key, absent) = locate(seat, id, namespace.1, kind, now)?;
+        let namespace = namespace_hash(&thread.opened, namespace);
+        let (key, absent) = locate(thread, id, namespace.1, kind, now)?;
         let mut in_before = false;
-        if !self.copy_out(&mut seat.now, &key, &mut seat.record)? {
+        if !self.copy_out(&mut thread.now, &key, &mut thread.record)? {
             in_before = true;
-            let before = seat.before.as_mut().ok_or(absent)?;
-            if !self.copy_out(before, &key, &mut seat.record)? {
+            let before = thread.before.as_mut().ok_or(absent)?;
+            if !self.copy_out(before, &key, &mut thread.record)? {
                 return Err(absent);
             }
         }
-        let desk = if in_before { seat.before.as_ref() } else { Some(&seat.now) };
-        let horizon = desk.map_or(u64::MAX, |desk| desk.generation.gate.horizon(now));
-        let header = record::parse(&seat.record).ok_or(Miss::Damaged)?.header;
+        let snapshot = if in_before { thread.before.as_ref() } else { Some(&thread.now) };
+        let horizon = snapshot.map_or(u64::MAX, |snapshot| snapshot.generation.gate.horizon(now));
+        let header = record::parse(&thread.record).ok_or(Miss::Damaged)?.header;
         if !header.is_alive(now, horizon) {
             return Err(Miss::Expired);
         }
-        f(&mut Found { header, key: &key, namespace, in_before, store: self, seat })
+        f(&mut Found { header, key: &key, namespace, in_before, store: self, thread })
     }
 
     /// Copies a whole record out of a snapshot; false when there is none.
-    fn copy_out(&self, desk: &mut Desk, key: &Key, out: &mut Vec<u8>) -> Result<bool, Miss> {
-        self.read(desk, |txn| copy_record(txn, key, out)).map_err(|fault| self.unavailable(desk, fault))
+    fn copy_out(&self, snapshot: &mut Snapshot, key: &Key, out: &mut Vec<u8>) -> Result<bool, Miss> {
+        self.read(snapshot, |txn| copy_record(txn, key, out)).map_err(|fault| self.unavailable(snapshot, fault))
     }
 
     /// Reads a snapshot; without a reader slot, behind the gate. `f` may run again from the start.
-    pub(super) fn read<T>(&self, desk: &mut Desk, mut f: impl FnMut(&mut Txn) -> Result<T, Fault>) -> Result<T, Fault> {
-        let read = match desk.read(&mut f) {
+    pub(super) fn read<T>(
+        &self,
+        snapshot: &mut Snapshot,
+        mut f: impl FnMut(&mut Txn) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let read = match snapshot.read(&mut f) {
             // LMDB publishes a reader before it has the root: two commits in between can look like a missing page.
-            Ok(Err(Fault::Damaged(_))) => desk.read(&mut f),
+            Ok(Err(Fault::Damaged(_))) => snapshot.read(&mut f),
             other => other,
         };
         match read.and_then(|done| done) {
             Err(fault @ (Fault::PidClash | Fault::ReadersFull | Fault::SlotsHeld { .. })) => {
-                self.note_fault(&desk.generation, fault);
-                let inside = self.enter(&desk.generation).map_err(|_| Fault::Shut)?;
-                desk.generation.env.read_exclusively(&inside, f).and_then(|done| done)
+                self.note_fault(&snapshot.generation, fault);
+                let inside = self.enter(&snapshot.generation).map_err(|_| Fault::LockTimeout)?;
+                snapshot.generation.env.read_exclusively(&inside, f).and_then(|done| done)
             }
             done => done,
         }
     }
 
-    fn unavailable(&self, desk: &Desk, fault: Fault) -> Miss {
-        self.note_fault(&desk.generation, fault);
+    fn unavailable(&self, snapshot: &Snapshot, fault: Fault) -> Miss {
+        self.note_fault(&snapshot.generation, fault);
         Miss::Unavailable
     }
 
     /// Deletes what was read, if it is still the same. Only one of all takers succeeds.
-    fn take_away(&self, desk: &Desk, key: &Key, seen: &[u8]) -> Result<(), Miss> {
-        let generation = &desk.generation;
+    fn take_away(&self, snapshot: &Snapshot, key: &Key, seen: &[u8]) -> Result<(), Miss> {
+        let generation = &snapshot.generation;
         let inside = self.enter(generation).map_err(|_| Miss::Unavailable)?;
         self.with_room(generation).map_err(|_| Miss::Unavailable)?;
         let mut gone = false;
@@ -221,7 +225,7 @@ impl Store {
             Ok(())
         });
         drop(inside);
-        taken.map_err(|fault| self.unavailable(desk, fault))?;
+        taken.map_err(|fault| self.unavailable(snapshot, fault))?;
         if gone {
             Ok(())
         } else {
@@ -239,8 +243,8 @@ impl Store {
         const BATCH: usize = 64;
         let mut from: Option<Key> = None;
         loop {
-            let keys = seat::with(self, |seat| {
-                let start = Key::opaque_start(namespace_hash(&seat.opened, namespace).1);
+            let keys = thread::with(self, |thread| {
+                let start = Key::opaque_start(namespace_hash(&thread.opened, namespace).1);
                 let mut keys = Vec::new();
                 let begin = from.unwrap_or(start);
                 let mut collect = |txn: &mut Txn| {
@@ -254,7 +258,7 @@ impl Store {
                         here && keys.len() < BATCH
                     })
                 };
-                let walked = self.read(&mut seat.now, &mut collect);
+                let walked = self.read(&mut thread.now, &mut collect);
                 walked.map(|()| keys).map_err(|fault| Error::new(Status::System, fault.text()))
             })??;
             let Some(last) = keys.last().copied() else { return Ok(()) };
@@ -275,7 +279,7 @@ impl Store {
 }
 
 /// The namespace as it stands in seals and in headers: 0 for the empty one.
-pub(super) fn namespace_hash(opened: &Opened, namespace: Namespace<'_>) -> (u64, u32) {
+pub(super) fn namespace_hash(opened: &OpenStore, namespace: Namespace<'_>) -> (u64, u32) {
     hash_namespace(&opened.control.names, namespace)
 }
 
@@ -294,8 +298,8 @@ pub(super) fn narrow_hash(wide: u64) -> u32 {
 }
 
 /// The key under which `id` is put: in time order when it is one of ours, whatever it is for.
-pub(super) fn key_of(seat: &Seat, id: &[u8], namespace: u32, kind: Kind, now: u64) -> Option<Key> {
-    match (seat.opened.mask.decode(id, now, Store::latest(now)), kind) {
+pub(super) fn key_of(thread: &ThreadContext, id: &[u8], namespace: u32, kind: Kind, now: u64) -> Option<Key> {
+    match (thread.opened.mask.decode(id, now, Store::latest(now)), kind) {
         (Decoded::Ours(key), _) => Some(key),
         (_, Kind::Session) => Key::foreign(namespace, id),
         (_, Kind::Opaque) => Key::opaque(namespace, id),
@@ -304,8 +308,14 @@ pub(super) fn key_of(seat: &Seat, id: &[u8], namespace: u32, kind: Kind, now: u6
 
 /// Where `id` lies, if this store may have it at all, and what it is when nothing lies there. One of some 600,000 ids made
 /// elsewhere reads like one of ours that has expired, so those are looked up as well.
-pub(super) fn locate(seat: &Seat, id: &[u8], namespace: u32, kind: Kind, now: u64) -> Result<(Key, Miss), Miss> {
-    let (absent, otherwise) = match (seat.opened.mask.decode(id, now, Store::latest(now)), kind) {
+pub(super) fn locate(
+    thread: &ThreadContext,
+    id: &[u8],
+    namespace: u32,
+    kind: Kind,
+    now: u64,
+) -> Result<(Key, Miss), Miss> {
+    let (absent, otherwise) = match (thread.opened.mask.decode(id, now, Store::latest(now)), kind) {
         (Decoded::Ours(key), _) => return Ok((key, Miss::Absent)),
         (Decoded::Expired, _) => (Miss::Expired, Miss::Expired),
         (Decoded::Foreign, Kind::Session) => (Miss::Absent, Miss::Foreign),
@@ -313,15 +323,15 @@ pub(super) fn locate(seat: &Seat, id: &[u8], namespace: u32, kind: Kind, now: u6
     };
     let key = match kind {
         Kind::Opaque => Key::opaque(namespace, id),
-        Kind::Session if has_foreign(seat) => Key::foreign(namespace, id),
+        Kind::Session if has_foreign(thread) => Key::foreign(namespace, id),
         Kind::Session => None,
     };
     key.map(|key| (key, absent)).ok_or(otherwise)
 }
 
-fn has_foreign(seat: &Seat) -> bool {
-    let before = seat.before.as_ref();
-    seat.now.generation.gate.has_foreign() || before.is_some_and(|desk| desk.generation.gate.has_foreign())
+fn has_foreign(thread: &ThreadContext) -> bool {
+    let before = thread.before.as_ref();
+    thread.now.generation.gate.has_foreign() || before.is_some_and(|snapshot| snapshot.generation.gate.has_foreign())
 }
 
 pub(super) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> Result<bool, Fault> {

@@ -6,8 +6,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::directory::{check_private, Directory};
 use super::id::{name_hash, KEY_MAX};
-use super::place::{check_private, Place};
 use super::record::{Header, Record, HEADER, OVERHEAD};
 use crate::status::{Error, Result, Status};
 use crate::sys::crypto::{self, Cipher, KEY, NONCE, TAG};
@@ -37,30 +37,30 @@ impl Drop for Key {
 
 impl Keys {
     /// Makes the key file unless it is there, or is the operator's.
-    pub(crate) fn create(place: &Place) -> Result<()> {
-        if place.key_is_foreign {
-            return Keys::load(place).map(|_| ());
+    pub(crate) fn create(dir: &Directory) -> Result<()> {
+        if dir.key_is_foreign {
+            return Keys::load(dir).map(|_| ());
         }
-        match fs::symlink_metadata(&place.key) {
-            Ok(_) => Keys::load(place).map(|_| ()),
+        match fs::symlink_metadata(&dir.key) {
+            Ok(_) => Keys::load(dir).map(|_| ()),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                write_new_key(&place.key, place.access, |from, to| match fs::hard_link(from, to) {
+                write_new_key(&dir.key, dir.access, |from, to| match fs::hard_link(from, to) {
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                     other => other,
                 })
             }
-            Err(e) => Err(Error::system(format_args!("cannot look at {}", place.key.display()), &e)),
+            Err(e) => Err(Error::system(format_args!("cannot look at {}", dir.key.display()), &e)),
         }
     }
 
     /// Puts one new key in the place of all keys: what was sealed before cannot be read any more.
-    pub(crate) fn replace(place: &Place) -> Result<()> {
-        write_new_key(&place.key, place.access, |from, to| fs::rename(from, to))
+    pub(crate) fn replace(dir: &Directory) -> Result<()> {
+        write_new_key(&dir.key, dir.access, |from, to| fs::rename(from, to))
     }
 
     /// Reads the file.
-    pub(crate) fn load(place: &Place) -> Result<Arc<Keys>> {
-        let path = &place.key;
+    pub(crate) fn load(dir: &Directory) -> Result<Arc<Keys>> {
+        let path = &dir.key;
         let failed =
             |e: &io::Error| Error::system(format_args!("cannot read the sealing keys in {}", path.display()), e);
         let mut file = fs::OpenOptions::new();
@@ -69,7 +69,7 @@ impl Keys {
             file.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path).map_err(|e| failed(&e))?
         };
         let meta = file.metadata().map_err(|e| failed(&e))?;
-        check_private(path, &meta, place.access)?;
+        check_private(path, &meta, dir.access)?;
         let len = meta.len() as usize;
         if !meta.is_file() || len == 0 || len % KEY != 0 || len > KEYS_MAX * KEY {
             return Err(Error::new(

@@ -8,11 +8,11 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::control::{Control, Current, Shape, Unusable};
+use super::directory::Directory;
 use super::env::{Fault, Reader, Slot, Txn};
 use super::generation::{Broken, Generation};
 use super::id::{Key, Mask, OUTSIDERS, TIMES};
 use super::lookup::{copy_record, hash_namespace, narrow_hash};
-use super::place::Place;
 use super::record::{self, flags, Header};
 use super::seal::Keys;
 pub(crate) use super::seal::Sealer;
@@ -26,7 +26,7 @@ const EXPIRED_AT_FRONT: usize = 10_000;
 
 /// A store as it is at this moment.
 pub(crate) struct View {
-    pub(crate) place: Place,
+    pub(crate) dir: Directory,
     control: Control,
     current: Current,
     /// The current generation, then the one before if it is still read. Empty before the first session.
@@ -80,18 +80,18 @@ pub(crate) enum Seal {
 impl View {
     /// Looks at the store in `path`, which must be there.
     pub(crate) fn open(path: &Path, key: Option<&Path>) -> Result<View> {
-        let place = Place::existing(path, key)?;
+        let dir = Directory::existing(path, key)?;
         for _ in 0..ATTEMPTS {
-            let control = Control::view(&place.path).map_err(|unusable| match unusable {
+            let control = Control::view(&dir.path).map_err(|unusable| match unusable {
                 Unusable::Missing => Error::new(
                     Status::NotFound,
-                    format!("there is no store in {}: it has no control file", place.path.display()),
+                    format!("there is no store in {}: it has no control file", dir.path.display()),
                 ),
-                unusable => unusable_error(&place, unusable),
+                unusable => unusable_error(&dir, unusable),
             })?;
             let current = control.current();
             let (mut looks, mut damage) = (Vec::new(), None);
-            match Look::open(&place, current.number) {
+            match Look::open(&dir, current.number) {
                 Ok(look) => looks.push(look),
                 Err(Broken::Gone) if control.current() != current => continue,
                 // Before the first session, and after a reboot.
@@ -100,18 +100,16 @@ impl View {
                 Err(Broken::Refused(error)) => return Err(error),
             }
             if current.keep {
-                looks.extend(Look::open(&place, current.number - 1).ok());
+                looks.extend(Look::open(&dir, current.number - 1).ok());
             }
-            return Ok(View { place, control, current, looks, damage });
+            return Ok(View { dir, control, current, looks, damage });
         }
         Err(Error::new(Status::Busy, "the store changes faster than it can be opened"))
     }
 
     /// Whether there is something else to look at.
     pub(crate) fn is_outdated(&self) -> bool {
-        self.control.current() != self.current
-            || !self.control.is_current_file(&self.place.path)
-            || self.looks.is_empty()
+        self.control.current() != self.current || !self.control.is_current_file(&self.dir.path) || self.looks.is_empty()
     }
 
     /// Everything in the table of `stats.rs`.
@@ -228,7 +226,7 @@ impl View {
 
     /// What opens records, from the key file.
     pub(crate) fn sealer(&self) -> Result<Sealer> {
-        Ok(Sealer::new(Keys::load(&self.place)?))
+        Ok(Sealer::new(Keys::load(&self.dir)?))
     }
 
     /// Opens a record into `plain`, which holds a secret afterwards. `names` are namespaces that it may belong to, besides
@@ -264,14 +262,14 @@ impl View {
 }
 
 impl Look {
-    fn open(place: &Place, number: u64) -> Result<Look, Broken> {
-        let lock = place.generation(number).join("lock.mdb");
+    fn open(dir: &Directory, number: u64) -> Result<Look, Broken> {
+        let lock = dir.generation(number).join("lock.mdb");
         let locks = files::open_to_read(&lock).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => Broken::Gone,
             _ => Broken::Refused(Error::system(format_args!("cannot open {}", lock.display()), &e)),
         });
         // A lock file that is missing beside a data file is damage, which `view` finds.
-        match (Generation::view(place, number), locks) {
+        match (Generation::view(dir, number), locks) {
             (Ok(generation), Ok(locks)) => Ok(Look { reader: None, generation, locks }),
             (Err(broken), _) | (Ok(_), Err(broken)) => Err(broken),
         }
@@ -343,7 +341,7 @@ pub(crate) use super::env::lmdb_version;
 
 /// What `doctor` looks at besides a view.
 pub(crate) mod parts {
-    pub(crate) use super::super::place::Place;
+    pub(crate) use super::super::directory::Directory;
     pub(crate) use super::super::seal::Keys;
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use super::env::{Fault, Write};
 use super::evict::{self, Sweep, Swept};
-use super::gate::Inside;
+use super::gate::WriteGuard;
 use super::generation::Generation;
 use super::id::{Key, OUTSIDERS};
 use super::lookup::{key_of, namespace_hash};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
-use super::seat::{self, Desk, Seat};
+use super::thread::{self, Snapshot, ThreadContext};
 use super::writer::sweep_in;
 use super::{Namespace, RecordKind, Store};
 use crate::log::{self, Kind};
@@ -49,40 +49,40 @@ impl Store {
                 format!("a record holds at most {PLAIN_MAX} bytes, not {}", plain.len()),
             ));
         }
-        self.upkeep();
-        seat::with(self, |seat| {
-            let (wide, narrow) = namespace_hash(&seat.opened, namespace);
-            let key = key_of(seat, id, narrow, kind, clock::coarse_micros())
+        self.maintenance();
+        thread::with(self, |thread| {
+            let (wide, narrow) = namespace_hash(&thread.opened, namespace);
+            let key = key_of(thread, id, narrow, kind, clock::coarse_micros())
                 .ok_or_else(|| Error::invalid("an id has 1 to 255 bytes"))?;
             header.namespace = narrow;
             header.flags |= if kind == RecordKind::Opaque { flags::OPAQUE } else { 0 };
-            if OVERHEAD + plain.len() > piece(seat.now.generation.env.page) {
+            if OVERHEAD + plain.len() > piece(thread.now.generation.env.page) {
                 header.flags |= flags::CONTINUED;
             }
             // A session's id is made once; an application may put again what lies in the generation before.
             if header.has(flags::OPAQUE) || key.expiry().is_none() {
-                if let Some(before) = seat.before.as_mut() {
+                if let Some(before) = thread.before.as_mut() {
                     self.replace_in(before, &key)?;
                 }
             }
-            let mut record = std::mem::take(&mut seat.record);
-            let sealed = seat.sealer.seal(header, (key.bytes(), wide), plain, &mut record);
+            let mut record = std::mem::take(&mut thread.record);
+            let sealed = thread.sealer.seal(header, (key.bytes(), wide), plain, &mut record);
             let done = match sealed {
-                Some(tag) => self.write_record(seat, &key, (header, wide), &record).map(|()| tag),
+                Some(tag) => self.write_record(thread, &key, (header, wide), &record).map(|()| tag),
                 None => Err((Counter::PutsFailed, Error::new(Status::OpenSsl, "AES-256-GCM failed"))),
             };
-            seat.record = record;
+            thread.record = record;
             let counter = match &done {
                 Ok(_) => Counter::Puts,
                 Err((counter, _)) => *counter,
             };
-            seat.opened.control.count(seat.shard, counter, 1);
+            thread.opened.control.count(thread.shard, counter, 1);
             done.map_err(|(_, error)| error)
         })?
     }
 
     /// Deletes an older record of the same key, so that it does not come back when the new one goes.
-    fn replace_in(&self, before: &mut Desk, key: &Key) -> Result<()> {
+    fn replace_in(&self, before: &mut Snapshot, key: &Key) -> Result<()> {
         let failed = |fault: Fault| Error::new(Status::System, fault.text());
         if !self.read(before, |txn| txn.get(key.bytes()).map(|found| found.is_some())).map_err(failed)? {
             return Ok(());
@@ -95,12 +95,12 @@ impl Store {
 
     fn write_record(
         self: &Arc<Self>,
-        seat: &Seat,
+        thread: &ThreadContext,
         key: &Key,
         header: (&Header, u64),
         record: &[u8],
     ) -> Result<(), (Counter, Error)> {
-        let generation = &seat.now.generation;
+        let generation = &thread.now.generation;
         let inside = self.enter(generation).map_err(|error| {
             if error.status == Status::Busy {
                 (Counter::PutsBusy, error)
@@ -115,13 +115,13 @@ impl Store {
                 self.full_since.store(0, Ordering::Relaxed);
                 for (counter, n) in [(Counter::Evicted, swept.evicted), (Counter::Expired, swept.expired)] {
                     if n > 0 {
-                        seat.opened.control.count(seat.shard, counter, n as u64);
+                        thread.opened.control.count(thread.shard, counter, n as u64);
                     }
                 }
                 Ok(())
             }
             Err(Fault::Full) => {
-                self.starve(seat);
+                self.on_full(thread);
                 Err((Counter::PutsFull, Error::new(Status::Full, "no room could be made in the store")))
             }
             Err(fault) => {
@@ -134,7 +134,7 @@ impl Store {
     fn put_inside(
         &self,
         generation: &Generation,
-        inside: &Inside<'_>,
+        inside: &WriteGuard<'_>,
         key: &Key,
         (header, namespace): (&Header, u64),
         record: &[u8],
@@ -161,11 +161,11 @@ impl Store {
                 sweep.delete(write, key)?;
                 write.put(key.bytes(), first)?;
             }
-            sweep.ledger.put(gate, header.namespace, key.bytes(), first);
+            sweep.usage.put(gate, header.namespace, key.bytes(), first);
             for (n, bytes) in rest.chunks(piece(env.page)).enumerate() {
                 let key = key.continuation(n as u8 + 1);
                 write.put(key.bytes(), bytes)?;
-                sweep.ledger.put(gate, header.namespace, key.bytes(), bytes);
+                sweep.usage.put(gate, header.namespace, key.bytes(), bytes);
             }
             Ok(())
         };
@@ -194,24 +194,24 @@ impl Store {
 
     /// Removes the record under `id` from everywhere it may be; false when there was none.
     pub(crate) fn remove(self: &Arc<Self>, id: &[u8], namespace: Namespace<'_>) -> Result<bool> {
-        self.upkeep();
-        seat::with(self, |seat| {
+        self.maintenance();
+        thread::with(self, |thread| {
             let now = clock::coarse_micros();
-            let (_, narrow) = namespace_hash(&seat.opened, namespace);
-            let session = super::lookup::locate(seat, id, narrow, RecordKind::Session, now).ok().map(|(key, _)| key);
-            self.remove_all(seat, &[session, Key::opaque(narrow, id)])
+            let (_, narrow) = namespace_hash(&thread.opened, namespace);
+            let session = super::lookup::locate(thread, id, narrow, RecordKind::Session, now).ok().map(|(key, _)| key);
+            self.remove_all(thread, &[session, Key::opaque(narrow, id)])
         })?
     }
 
     /// Deletes the record that lies under `key`, whichever namespace it is in; false when there was none.
     pub(crate) fn remove_at(self: &Arc<Self>, key: &Key) -> Result<bool> {
-        seat::with(self, |seat| self.remove_all(seat, &[Some(*key)]))?
+        thread::with(self, |thread| self.remove_all(thread, &[Some(*key)]))?
     }
 
-    fn remove_all(&self, seat: &Seat, keys: &[Option<Key>]) -> Result<bool> {
+    fn remove_all(&self, thread: &ThreadContext, keys: &[Option<Key>]) -> Result<bool> {
         let mut removed = false;
-        for desk in [Some(&seat.now), seat.before.as_ref()].into_iter().flatten() {
-            let generation = &desk.generation;
+        for snapshot in [Some(&thread.now), thread.before.as_ref()].into_iter().flatten() {
+            let generation = &snapshot.generation;
             for key in keys.iter().flatten() {
                 // Outside the time order there may be nothing at all.
                 if key.expiry().is_none() && !generation.gate.has_foreign() {
@@ -224,18 +224,18 @@ impl Store {
             }
         }
         if removed {
-            seat.opened.control.count(seat.shard, Counter::Removes, 1);
+            thread.opened.control.count(thread.shard, Counter::Removes, 1);
         }
         Ok(removed)
     }
 
     /// Deletes at most `most` expired records; how many it were.
     pub(crate) fn sweep(self: &Arc<Self>, most: usize) -> Result<usize> {
-        seat::with(self, |seat| {
+        thread::with(self, |thread| {
             let now = clock::coarse_micros();
             let mut gone = 0;
             while gone < most {
-                let generation = &seat.now.generation;
+                let generation = &thread.now.generation;
                 let inside = self.enter(generation)?;
                 self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
                 let batch = (most - gone).min(evict::MOST);
@@ -253,30 +253,30 @@ impl Store {
                 gone += n;
             }
             if gone > 0 {
-                seat.opened.control.count(seat.shard, Counter::Expired, gone as u64);
+                thread.opened.control.count(thread.shard, Counter::Expired, gone as u64);
             }
             Ok(gone)
         })?
     }
 
-    fn starve(self: &Arc<Self>, seat: &Seat) {
+    fn on_full(self: &Arc<Self>, thread: &ThreadContext) {
         let now = clock::ticks();
         let since = self.full_since.load(Ordering::Relaxed);
         if since == 0 {
             self.full_since.store(now, Ordering::Relaxed);
         }
         self.log.say(Kind::Full, log::WARNING, || "no room could be made in the store".to_owned());
-        let whole = seat.now.generation.gate.reserved() >= seat.now.generation.gate.shape().capacity;
+        let whole = thread.now.generation.gate.reserved() >= thread.now.generation.gate.shape().capacity;
         if since != 0 && now.saturating_sub(since) > STARVED && whole {
             // The pages are there and nobody may reuse them: a reader that is stopped in its snapshot pins them.
             self.full_since.store(0, Ordering::Relaxed);
-            self.leave_behind(seat.now.generation.number, "a stopped reader keeps the store full");
+            self.leave_behind(thread.now.generation.number, "a stopped reader keeps the store full");
         }
     }
 }
 
 /// Deletes a whole record; false when it was not there.
-fn delete(generation: &Generation, inside: &Inside<'_>, key: &Key) -> Result<bool, Fault> {
+fn delete(generation: &Generation, inside: &WriteGuard<'_>, key: &Key) -> Result<bool, Fault> {
     let mut there = false;
     sweep_in(generation, inside, clock::coarse_micros(), |write, sweep| {
         there = sweep.delete(write, key)?;
@@ -289,7 +289,7 @@ fn delete(generation: &Generation, inside: &Inside<'_>, key: &Key) -> Result<boo
 /// of the largest namespace are searched for. The rest is what LMDB needs to change any page, and what readers pin meanwhile.
 fn room(generation: &Generation, pieces: usize) -> (usize, usize) {
     let pages = generation.env.pages;
-    let usable = if generation.is_pinched() {
+    let usable = if generation.is_short_of_disk() {
         (generation.gate.reserved() / generation.env.page as u64) as usize
     } else {
         pages

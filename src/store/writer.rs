@@ -2,7 +2,7 @@
 
 use super::env::{Fault, Write};
 use super::evict::{Sweep, Swept};
-use super::gate::Inside;
+use super::gate::WriteGuard;
 use super::generation::{Generation, RESERVE_STEP};
 use super::Store;
 use crate::log::{self, Kind};
@@ -14,7 +14,7 @@ pub(super) const STUCK: u64 = 1_000;
 
 impl Store {
     /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
-    pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<Inside<'g>> {
+    pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<WriteGuard<'g>> {
         let inside = generation.gate.enter(self.deadline).map_err(|shut| {
             if shut.damaged {
                 self.give_up(generation.number, "the store is damaged");
@@ -38,8 +38,8 @@ impl Store {
     /// Several processes died inside an operation within a minute. If a damaged page kills them, the next one would die as
     /// well: the file is read without LMDB, and given up when it is damaged. If somebody killed them, nothing is lost.
     #[cold]
-    pub(super) fn is_sound(&self, generation: &Generation, inside: &Inside<'_>) -> bool {
-        let sound = !generation.gate.take_up_suspicion() || generation.verify(inside);
+    pub(super) fn is_sound(&self, generation: &Generation, inside: &WriteGuard<'_>) -> bool {
+        let sound = !generation.gate.claim_suspicion() || generation.verify(inside);
         if !sound {
             self.log.say(Kind::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
         }
@@ -94,7 +94,7 @@ impl Store {
 /// anything is given up for lack of room, dead readers are looked for, and `f` has a second try if there were any.
 pub(super) fn sweep_in<'g>(
     generation: &Generation,
-    inside: &Inside<'g>,
+    inside: &WriteGuard<'g>,
     now: u64,
     mut f: impl FnMut(&mut Write<'_>, &mut Sweep<'g>) -> Result<(), Fault>,
 ) -> Result<Swept, Fault> {

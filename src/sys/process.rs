@@ -135,7 +135,7 @@ impl Drop for Held<'_> {
 
 /// A value that is replaced whole and read without a lock, at any instant of a fork. Old values stay until the cell goes:
 /// a reader may be in one.
-pub(crate) struct Published<T> {
+pub(crate) struct RcuCell<T> {
     latest: AtomicPtr<Version<T>>,
 }
 
@@ -146,13 +146,13 @@ struct Version<T> {
 }
 
 // SAFETY: readers only get shared references, writers only move whole values in.
-unsafe impl<T: Send + Sync> Sync for Published<T> {}
+unsafe impl<T: Send + Sync> Sync for RcuCell<T> {}
 // SAFETY: as above; the cell owns its versions.
-unsafe impl<T: Send + Sync> Send for Published<T> {}
+unsafe impl<T: Send + Sync> Send for RcuCell<T> {}
 
-impl<T> Published<T> {
+impl<T> RcuCell<T> {
     pub(crate) const fn new() -> Self {
-        Published { latest: AtomicPtr::new(ptr::null_mut()) }
+        RcuCell { latest: AtomicPtr::new(ptr::null_mut()) }
     }
 
     /// Makes `value` the latest. For what changes a few times in the life of a process.
@@ -177,7 +177,7 @@ impl<T> Published<T> {
     }
 }
 
-impl<T> Drop for Published<T> {
+impl<T> Drop for RcuCell<T> {
     fn drop(&mut self) {
         let mut next = *self.latest.get_mut();
         while !next.is_null() {
@@ -272,7 +272,7 @@ impl<T> Drop for PerProcess<T> {
 }
 
 /// The things of a kind that are alive in this process, found by an identity: no two of them share one.
-pub(crate) struct Shelf<T: 'static, const N: usize> {
+pub(crate) struct Registry<T: 'static, const N: usize> {
     lock: ForkLock,
     slots: [AtomicPtr<Entry<T>>; N],
 }
@@ -284,14 +284,14 @@ struct Entry<T> {
 }
 
 // SAFETY: entries are only followed under the lock; what leaves are Arcs.
-unsafe impl<T: Send + Sync, const N: usize> Sync for Shelf<T, N> {}
+unsafe impl<T: Send + Sync, const N: usize> Sync for Registry<T, N> {}
 
-impl<T, const N: usize> Shelf<T, N> {
+impl<T, const N: usize> Registry<T, N> {
     pub(crate) const fn new() -> Self {
-        Shelf { lock: ForkLock::new(), slots: [const { AtomicPtr::new(ptr::null_mut()) }; N] }
+        Registry { lock: ForkLock::new(), slots: [const { AtomicPtr::new(ptr::null_mut()) }; N] }
     }
 
-    /// The thing of that identity, made now if there is none. `None` when the shelf is full or one is ending for too long.
+    /// The thing of that identity, made now if there is none. `None` when the registry is full or one is ending for too long.
     pub(crate) fn find_or_make(&self, identity: (u64, u64), make: impl FnOnce() -> Arc<T>) -> Option<Arc<T>> {
         const PATIENCE: Duration = Duration::from_secs(1);
         let start = clock::ticks();
@@ -331,7 +331,7 @@ impl<T, const N: usize> Shelf<T, N> {
         }
     }
 
-    /// Takes off the shelf what is ending: called at the end of its `Drop`.
+    /// Takes off the registry what is ending: called at the end of its `Drop`.
     pub(crate) fn remove(&self, identity: (u64, u64)) {
         let Some(_held) = self.lock.hold(Duration::from_secs(1)) else { return };
         for slot in &self.slots {

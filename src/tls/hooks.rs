@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use libc::c_ulong;
 
-use super::judge::{client_auth, refuse, refuse_client};
 use super::openssl::{Conn, SessionRef};
+use super::policy::{client_auth, refuse, refuse_client};
 use super::session::{self, Note};
 use super::{connection, ffi, Binding};
 use crate::options::{Remove, SingleUse, Sni};

@@ -63,7 +63,7 @@ pub fn find(inspect: &mut Inspect, wanted: &Wanted) -> Result<Vec<Record>, Failu
     Ok(found)
 }
 
-type Opened = Result<Secret, NotShown>;
+type OpenStore = Result<Secret, NotShown>;
 
 /// Why there is nothing to show.
 struct NotShown {
@@ -72,7 +72,7 @@ struct NotShown {
     damage: bool,
 }
 
-fn open(inspect: &mut Inspect, record: &Record, opener: &mut Opener) -> Result<Opened, Failure> {
+fn open(inspect: &mut Inspect, record: &Record, opener: &mut Opener) -> Result<OpenStore, Failure> {
     let damage = |why: &str| Err(NotShown { why: why.to_owned(), damage: true });
     Ok(match inspect.open_record(record, opener)? {
         Contents::Plain(secret) => Ok(secret),
@@ -86,7 +86,7 @@ fn open(inspect: &mut Inspect, record: &Record, opener: &mut Opener) -> Result<O
     })
 }
 
-fn as_json(record: &Record, opened: Option<&Opened>, format: SessionFormat) -> Value {
+fn as_json(record: &Record, opened: Option<&OpenStore>, format: SessionFormat) -> Value {
     let mut value = list::as_json(record, inspect::now());
     let Value::Object(fields) = &mut value else { return value };
     if let Some(header) = &record.header {
@@ -121,7 +121,7 @@ fn printed(record: &Record, plain: &Secret, format: SessionFormat) -> Option<(&'
     }
 }
 
-fn print(record: &Record, opened: Option<&Opened>, format: SessionFormat, out: &mut Output) -> Result<(), Failure> {
+fn print(record: &Record, opened: Option<&OpenStore>, format: SessionFormat, out: &mut Output) -> Result<(), Failure> {
     let now = inspect::now();
     writeln!(out, "{}", out.bold(&record.short_id()))?;
     match &record.header {

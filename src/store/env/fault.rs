@@ -18,7 +18,7 @@ pub(crate) enum Fault {
     /// For so long, in milliseconds, a process that does not run has been holding the lock that a reader slot is taken under.
     SlotsHeld { millis: u64 },
     /// Without a reader slot there is only the gate, and that could not be passed in time.
-    Shut,
+    LockTimeout,
     /// Somebody outside of the gate holds the lock of the writer.
     WriterHeld,
     /// A thread's reader slot was given to another: this process had lost its locks, and others took it for dead.
@@ -64,7 +64,7 @@ impl Fault {
             Fault::SlotsHeld { millis } => {
                 format!("a process that does not run has been taking a reader slot for {millis} ms")
             }
-            Fault::Shut => "no reader slot, and a writer that takes too long".to_owned(),
+            Fault::LockTimeout => "no reader slot, and a writer that takes too long".to_owned(),
             Fault::WriterHeld => "LMDB's writer lock is held by a process that does not run, or damaged".to_owned(),
             Fault::SlotLost => "the reader slot is somebody else's".to_owned(),
             Fault::LockedMemory => files::LOCKED_MEMORY.to_owned(),

@@ -70,7 +70,7 @@ impl Txn {
     /// Walks from the first key at or after `from` until `f` says stop.
     pub(crate) fn walk(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
         let mut cursor = Cursor::open(self)?;
-        let mut way = Way::default();
+        let mut way = Ascending::default();
         let mut at = cursor.seek(ffi::MDB_SET_RANGE, from)?;
         while let Some((key, value)) = at {
             way.goes_on(key, Ordering::Greater)?;
@@ -85,9 +85,9 @@ impl Txn {
 
 /// The last key on a way through the tree. In a damaged one a way may lead in a circle, which LMDB does not notice.
 #[derive(Default)]
-struct Way(Option<Key>);
+struct Ascending(Option<Key>);
 
-impl Way {
+impl Ascending {
     /// Notes the next key, which must lie beyond the last.
     fn goes_on(&mut self, key: &[u8], beyond: Ordering) -> Result<(), Fault> {
         let damaged = Fault::Damaged(ffi::MDB_CORRUPTED);
@@ -121,7 +121,7 @@ impl<'t> Cursor<'t> {
         // SAFETY: a live cursor; the key is read, and replaced by where it lies in the map.
         match unsafe { ffi::mdb_cursor_get(self.raw, &mut key, &mut value, op) } {
             // SAFETY: LMDB has just returned both for one entry.
-            0 if !unsafe { lies_well(&key, &value) } => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
+            0 if !unsafe { is_single_page(&key, &value) } => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
             0 => {
                 // SAFETY: valid until the cursor moves or deletes, which needs the `&mut self` that the result borrows.
                 let key = unsafe { bytes_of(&key) };
@@ -164,7 +164,7 @@ const OVERFLOW: u16 = 0x04;
 ///
 /// # Safety
 /// Both are as LMDB returned them for one entry, in a transaction that has not changed since.
-unsafe fn lies_well(key: &ffi::MDB_val, value: &ffi::MDB_val) -> bool {
+unsafe fn is_single_page(key: &ffi::MDB_val, value: &ffi::MDB_val) -> bool {
     let behind = key.mv_data.cast::<u8>().wrapping_add(key.mv_size);
     let data = value.mv_data.cast::<u8>();
     if data == behind {
@@ -259,7 +259,7 @@ impl<'t> Write<'t> {
     /// Goes from the first key at or after `from`, deleting what `f` says.
     pub(crate) fn sweep(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> Front) -> Result<(), Fault> {
         let mut cursor = Cursor::open(self.txn)?;
-        let mut way = Way::default();
+        let mut way = Ascending::default();
         let mut next = ffi::MDB_SET_RANGE;
         while let Some((key, value)) = cursor.seek(next, from)? {
             way.goes_on(key, Ordering::Greater)?;
@@ -279,7 +279,7 @@ impl<'t> Write<'t> {
     /// Goes from the last key backwards, deleting while `f` says so.
     pub(crate) fn sweep_back(&mut self, mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
         let mut cursor = Cursor::open(self.txn)?;
-        let mut way = Way::default();
+        let mut way = Ascending::default();
         while let Some((key, value)) = cursor.seek(ffi::MDB_LAST, &[])? {
             way.goes_on(key, Ordering::Less)?;
             if !f(key, value) {

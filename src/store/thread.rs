@@ -1,4 +1,4 @@
-//! A thread's seat at a store: its reader slots, its cipher contexts, its random bytes and its buffers.
+//! What a thread keeps of a store between operations: its reader slots, its cipher contexts, its random bytes and its buffers.
 //!
 //! Kept from one operation to the next, so that a lookup takes no lock, makes no system call and allocates nothing.
 //! Begun anew when the process turns out to be a forked child, or when the store has something new to look at.
@@ -10,7 +10,7 @@ use super::env::{Fault, Reader, Txn};
 use super::generation::Generation;
 use super::id::RANDOM;
 use super::seal::Sealer;
-use super::{Opened, Store};
+use super::{OpenStore, Store};
 use crate::status::{Error, Result, Status};
 use crate::sys::{crypto, process};
 
@@ -20,14 +20,14 @@ const POOL: usize = 64;
 const BUFFER_KEPT: usize = 16 * 1024;
 
 /// One generation as this thread sees it.
-pub(super) struct Desk {
+pub(super) struct Snapshot {
     reader: Option<Reader>,
     pub(super) generation: Arc<Generation>,
 }
 
-impl Desk {
-    fn new(generation: &Arc<Generation>) -> Desk {
-        Desk { reader: None, generation: Arc::clone(generation) }
+impl Snapshot {
+    fn new(generation: &Arc<Generation>) -> Snapshot {
+        Snapshot { reader: None, generation: Arc::clone(generation) }
     }
 
     /// Reads a snapshot.
@@ -55,11 +55,11 @@ impl Desk {
 }
 
 /// See the module's first lines. Fields are dropped in this order: readers before the environments they read.
-pub(super) struct Seat {
-    pub(super) now: Desk,
-    pub(super) before: Option<Desk>,
+pub(super) struct ThreadContext {
+    pub(super) now: Snapshot,
+    pub(super) before: Option<Snapshot>,
     pub(super) sealer: Sealer,
-    pub(super) opened: Arc<Opened>,
+    pub(super) opened: Arc<OpenStore>,
     /// The record as it lies in the store.
     pub(super) record: Vec<u8>,
     /// The record opened. Wiped after each use.
@@ -72,13 +72,13 @@ pub(super) struct Seat {
     store: Arc<Store>,
 }
 
-impl Seat {
-    fn take(store: &Arc<Store>) -> Result<Seat> {
+impl ThreadContext {
+    fn take(store: &Arc<Store>) -> Result<ThreadContext> {
         let opened = store.obtain()?;
         let sealer = Sealer::new(Arc::clone(&opened.keys));
-        Ok(Seat {
-            now: Desk::new(&opened.now),
-            before: opened.before.as_ref().map(Desk::new),
+        Ok(ThreadContext {
+            now: Snapshot::new(&opened.now),
+            before: opened.before.as_ref().map(Snapshot::new),
             sealer,
             record: Vec::with_capacity(1024),
             plain: Vec::with_capacity(1024),
@@ -99,17 +99,14 @@ impl Seat {
     fn refresh(&mut self, store: &Arc<Store>) -> Result<()> {
         let opened = store.obtain()?;
         if opened.now.number != self.now.generation.number || !Arc::ptr_eq(&opened.now, &self.now.generation) {
-            let old = std::mem::replace(&mut self.now, Desk::new(&opened.now));
-            self.before =
-                opened.before.as_ref().map(
-                    |before| {
-                        if Arc::ptr_eq(before, &old.generation) {
-                            old
-                        } else {
-                            Desk::new(before)
-                        }
-                    },
-                );
+            let old = std::mem::replace(&mut self.now, Snapshot::new(&opened.now));
+            self.before = opened.before.as_ref().map(|before| {
+                if Arc::ptr_eq(before, &old.generation) {
+                    old
+                } else {
+                    Snapshot::new(before)
+                }
+            });
         } else if opened.before.is_none() {
             self.before = None;
         }
@@ -157,67 +154,67 @@ impl Seat {
     }
 }
 
-/// The seats of a thread: one, in nearly every program.
-struct Seats(Vec<Seat>);
+/// The contexts of a thread: one, in nearly every program.
+struct ThreadContexts(Vec<ThreadContext>);
 
-impl Drop for Seats {
+impl Drop for ThreadContexts {
     fn drop(&mut self) {
         leave_inherited(&mut self.0);
     }
 }
 
-/// Sets aside the seats of a parent process: ending one here would end the parent's reader.
-fn leave_inherited(seats: &mut Vec<Seat>) {
+/// Sets aside the contexts of a parent process: ending one here would end the parent's reader.
+fn leave_inherited(contexts: &mut Vec<ThreadContext>) {
     let process = process::incarnation();
-    if seats.iter().any(|seat| seat.process != process) {
-        let (mine, inherited) = seats.drain(..).partition(|seat| seat.process == process);
-        process::keep_inherited::<Vec<Seat>>(inherited);
-        *seats = mine;
+    if contexts.iter().any(|thread| thread.process != process) {
+        let (mine, inherited) = contexts.drain(..).partition(|thread| thread.process == process);
+        process::keep_inherited::<Vec<ThreadContext>>(inherited);
+        *contexts = mine;
     }
 }
 
 thread_local! {
-    static SEATS: RefCell<Seats> = const { RefCell::new(Seats(Vec::new())) };
+    static CONTEXTS: RefCell<ThreadContexts> = const { RefCell::new(ThreadContexts(Vec::new())) };
 }
 
-fn no_seat() -> Error {
+fn no_context() -> Error {
     Error::new(Status::Busy, "called from within itself, or from a thread that is ending")
 }
 
-/// Runs `f` with this thread's seat at `store`.
-pub(super) fn with<T>(store: &Arc<Store>, f: impl FnOnce(&mut Seat) -> T) -> Result<T> {
-    SEATS
-        .try_with(|seats| {
-            let mut seats = seats.try_borrow_mut().map_err(|_| no_seat())?;
-            let seats = &mut seats.0;
-            let at = match seats.iter().position(|seat| Arc::ptr_eq(&seat.store, store)) {
-                Some(at) if seats[at].is_fresh() => at,
-                found => find_or_sit(seats, found, store)?,
+/// Runs `f` with this thread's context for `store`.
+pub(super) fn with<T>(store: &Arc<Store>, f: impl FnOnce(&mut ThreadContext) -> T) -> Result<T> {
+    CONTEXTS
+        .try_with(|contexts| {
+            let mut contexts = contexts.try_borrow_mut().map_err(|_| no_context())?;
+            let contexts = &mut contexts.0;
+            let at = match contexts.iter().position(|thread| Arc::ptr_eq(&thread.store, store)) {
+                Some(at) if contexts[at].is_fresh() => at,
+                found => find_or_make(contexts, found, store)?,
             };
-            let seat = &mut seats[at];
-            let result = f(seat);
-            seat.clean_up();
+            let thread = &mut contexts[at];
+            let result = f(thread);
+            thread.clean_up();
             Ok(result)
         })
-        .unwrap_or_else(|_| Err(no_seat()))
+        .unwrap_or_else(|_| Err(no_context()))
 }
 
 #[cold]
-fn find_or_sit(seats: &mut Vec<Seat>, found: Option<usize>, store: &Arc<Store>) -> Result<usize> {
-    leave_inherited(seats);
-    if let Some(at) = found.filter(|at| seats.get(*at).is_some_and(|seat| Arc::ptr_eq(&seat.store, store))) {
-        return seats[at].refresh(store).map(|()| at);
+fn find_or_make(contexts: &mut Vec<ThreadContext>, found: Option<usize>, store: &Arc<Store>) -> Result<usize> {
+    leave_inherited(contexts);
+    if let Some(at) = found.filter(|at| contexts.get(*at).is_some_and(|thread| Arc::ptr_eq(&thread.store, store))) {
+        return contexts[at].refresh(store).map(|()| at);
     }
-    seats.push(Seat::take(store)?);
-    Ok(seats.len() - 1)
+    contexts.push(ThreadContext::take(store)?);
+    Ok(contexts.len() - 1)
 }
 
-/// Gives up this thread's seat, so that a closed store lets go of its map at once.
+/// Gives up this thread's context, so that a closed store lets go of its map at once.
 pub(crate) fn leave(store: &Arc<Store>) {
-    let _ = SEATS.try_with(|seats| {
-        if let Ok(mut seats) = seats.try_borrow_mut() {
-            leave_inherited(&mut seats.0);
-            seats.0.retain(|seat| !Arc::ptr_eq(&seat.store, store));
+    let _ = CONTEXTS.try_with(|contexts| {
+        if let Ok(mut contexts) = contexts.try_borrow_mut() {
+            leave_inherited(&mut contexts.0);
+            contexts.0.retain(|thread| !Arc::ptr_eq(&thread.store, store));
         }
     });
 }

@@ -9,11 +9,11 @@ use super::control::platform;
 use crate::options::Options;
 use crate::status::{Error, Result, Status};
 use crate::sys::files::{self, Access, FileSystem};
-use crate::sys::{crypto, moving};
+use crate::sys::{copy_on_write, crypto};
 
 /// Where a store is and who may reach it.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct Directory {
     pub(crate) path: PathBuf,
     pub(crate) access: Access,
     /// The file of the sealing keys.
@@ -26,9 +26,9 @@ pub(crate) struct Place {
     pub(crate) identity: (u64, u64),
 }
 
-impl Place {
+impl Directory {
     /// Checks the directory, making it first when it is missing.
-    pub(crate) fn prepare(path: &Path, options: &Options) -> Result<Place> {
+    pub(crate) fn prepare(path: &Path, options: &Options) -> Result<Directory> {
         if path.as_os_str().is_empty() {
             return Err(Error::invalid("the path is empty; give a directory, as /run/myserver-tls"));
         }
@@ -64,14 +64,14 @@ impl Place {
             FileSystem::Deadly(kind) => return deadly(kind),
             // Where a store is already, somebody has tried it out.
             FileSystem::Overlay if fs::symlink_metadata(path.join("control")).is_err() => {
-                if moving::moves_what_is_written_again(&new_path(&path)?).map_err(|e| failed("write to", &e))? {
+                if copy_on_write::moves_what_is_written_again(&new_path(&path)?).map_err(|e| failed("write to", &e))? {
                     return deadly("an overlay over a file system with copy on write");
                 }
             }
             FileSystem::Overlay | FileSystem::CopyOnWrite | FileSystem::Local => {}
         }
         let key = options.key.clone().unwrap_or_else(|| path.join("key"));
-        Ok(Place {
+        Ok(Directory {
             key,
             key_is_foreign: options.key.is_some(),
             boot: boot_id(),
@@ -82,7 +82,7 @@ impl Place {
     }
 
     /// A directory that is there already, taken as it is: whoever looks at it has no wishes about its owner and modes.
-    pub(crate) fn existing(path: &Path, key: Option<&Path>) -> Result<Place> {
+    pub(crate) fn existing(path: &Path, key: Option<&Path>) -> Result<Directory> {
         let path = std::path::absolute(path).map_err(|e| Error::system("cannot find the current directory", &e))?;
         let failed = |e: &io::Error| match e.kind() {
             io::ErrorKind::NotFound => Error::new(Status::NotFound, format!("there is no {}", path.display())),
@@ -93,7 +93,7 @@ impl Place {
             return Err(Error::invalid(format!("{} is not a directory", path.display())));
         }
         let mode = fs::metadata(path.join("control")).map_or(0o600, |control| control.mode() & 0o660);
-        Ok(Place {
+        Ok(Directory {
             key: key.map_or_else(|| path.join("key"), Path::to_owned),
             key_is_foreign: key.is_some(),
             boot: boot_id(),

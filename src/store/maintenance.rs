@@ -9,7 +9,7 @@ use super::evict::Sweep;
 use super::gate::Gate;
 use super::generation::{self, Generation};
 use super::writer::STUCK;
-use super::{seat, Opened, Store};
+use super::{thread, OpenStore, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
 use crate::sys::clock;
@@ -33,10 +33,11 @@ fn is_over(gate: &Gate) -> bool {
 impl Store {
     /// Does a round when one is due.
     #[inline]
-    pub(super) fn upkeep(self: &Arc<Self>) {
+    pub(super) fn maintenance(self: &Arc<Self>) {
         let now = clock::ticks();
-        let due = self.upkeep_at.load(Ordering::Relaxed);
-        if now >= due && self.upkeep_at.compare_exchange(due, now + ROUND, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        let due = self.maintenance_at.load(Ordering::Relaxed);
+        if now >= due
+            && self.maintenance_at.compare_exchange(due, now + ROUND, Ordering::Relaxed, Ordering::Relaxed).is_ok()
         {
             self.round(due == 0);
         }
@@ -46,14 +47,14 @@ impl Store {
     /// may well be a child that lives for a single connection.
     #[cold]
     fn round(self: &Arc<Self>, first: bool) {
-        let _ = seat::with(self, |seat| {
-            let opened = &seat.opened;
+        let _ = thread::with(self, |thread| {
+            let opened = &thread.opened;
             let control = &opened.control;
             if !opened.has_its_files() {
                 self.open_anew(opened);
                 return None;
             }
-            if !first && (opened.keys.changed(&self.place.key) || control.is_replaced(&self.place.path)) {
+            if !first && (opened.keys.changed(&self.dir.key) || control.is_replaced(&self.dir.path)) {
                 control.bump();
             }
             if !control.round_is_due(ROUND) {
@@ -73,12 +74,12 @@ impl Store {
             if opened.before.as_ref().is_some_and(|before| is_over(&before.gate)) {
                 let current = control.current();
                 if control.switch(current, Current { number: current.number, keep: false }) {
-                    generation::clear(&self.place, control.current());
+                    generation::clear(&self.dir, control.current());
                 }
             }
             let gate = &opened.now.gate;
             if gate.oldest() <= clock::coarse_micros() {
-                self.sweep_if_idle(&opened.now).map(|n| control.count(seat.shard, Counter::Expired, n as u64))
+                self.sweep_if_idle(&opened.now).map(|n| control.count(thread.shard, Counter::Expired, n as u64))
             } else {
                 None
             }
@@ -97,7 +98,7 @@ impl Store {
 
     /// The host has closed our descriptors, which daemons do that begin with a session too early.
     #[cold]
-    fn open_anew(&self, opened: &Opened) {
+    fn open_anew(&self, opened: &OpenStore) {
         self.log.say(Kind::Open, log::WARNING, || {
             "the program has closed descriptors of the store: they are opened anew".to_owned()
         });
@@ -111,7 +112,7 @@ impl Store {
                 self.log.say(Kind::Damage, log::WARNING, || format!("the store is {}", fault.text()));
                 self.give_up(generation.number, "the store is damaged");
             }
-            Fault::Full | Fault::Shut => {}
+            Fault::Full | Fault::LockTimeout => {}
             Fault::PidClash | Fault::ReadersFull => self.log.say(Kind::Readers, log::WARNING, || {
                 "no reader slot (all taken, or a container's process has the same number): lookups wait for writers; \
                  share the PID namespace, or raise readers="
