@@ -1,5 +1,6 @@
 //! What is remembered of one connection, in its SSL's ex_data: which ids it was given, and a ticket taken for it.
 
+use std::cell::RefCell;
 use std::sync::atomic::AtomicI32;
 
 use libc::{c_int, c_long, c_void};
@@ -13,44 +14,85 @@ use crate::store::Header;
 /// Ids remembered per connection, for `sesscache_forget`: two tickets per handshake is what OpenSSL issues by default.
 const IDS: usize = 64;
 
-/// See the module's first line.
+/// See the module's first line. An SSL belongs to one thread at a time, and so does this.
 #[derive(Default)]
-pub(super) struct Connection {
+pub(super) struct Connection(RefCell<Memory>);
+
+#[derive(Default)]
+struct Memory {
+    /// Slot of the cache that the ids are in.
+    slot: Option<usize>,
     ids: Vec<[u8; ID]>,
     /// A session taken for this connection: HelloRetryRequest makes OpenSSL ask for it twice.
     taken: Option<([u8; ID], Header, Session)>,
     /// Nothing of this connection may be resumed any more.
-    pub(super) forgotten: bool,
+    forgotten: bool,
 }
 
 impl Connection {
-    /// Remembers an id that resumes, or resumed, this connection. The oldest gives way.
-    pub(super) fn remember(&mut self, id: &[u8]) {
-        let Ok(id) = <[u8; ID]>::try_from(id) else { return };
-        if self.ids.len() == IDS {
-            self.ids.remove(0);
-        }
-        self.ids.push(id);
+    /// What is remembered of this connection, if anything.
+    pub(super) fn find(conn: Conn<'_>) -> Option<&Connection> {
+        let found = conn.ex_data(index()).cast::<Connection>();
+        // SAFETY: our index holds NULL or what `find_or_make` boxed, which OpenSSL frees with the SSL; the result lives no
+        // longer than the borrow of the SSL.
+        unsafe { found.as_ref() }
     }
 
-    /// Every id remembered.
-    pub(super) fn ids(&self) -> Vec<[u8; ID]> {
-        self.ids.clone()
+    /// What is remembered of this connection, from now on.
+    pub(super) fn find_or_make(conn: Conn<'_>) -> Option<&Connection> {
+        if let Some(found) = Connection::find(conn) {
+            return Some(found);
+        }
+        let made = Box::into_raw(Box::<Connection>::default());
+        if !conn.set_ex_data(index(), made.cast()) {
+            // SAFETY: from Box::into_raw above; OpenSSL did not take it.
+            drop(unsafe { Box::from_raw(made) });
+            return None;
+        }
+        Connection::find(conn)
+    }
+
+    /// Remembers an id that resumes, or resumed, this connection, and the slot of its cache. The oldest gives way.
+    pub(super) fn remember(&self, slot: usize, id: &[u8]) {
+        let Ok(id) = <[u8; ID]>::try_from(id) else { return };
+        let mut memory = self.0.borrow_mut();
+        memory.slot = Some(slot);
+        if memory.ids.len() == IDS {
+            memory.ids.remove(0);
+        }
+        memory.ids.push(id);
+    }
+
+    /// Slot of the cache that has sessions of this connection.
+    pub(super) fn slot(&self) -> Option<usize> {
+        self.0.borrow().slot
+    }
+
+    /// From now on nothing of this connection is stored. Every id remembered.
+    pub(super) fn forget(&self) -> Vec<[u8; ID]> {
+        let mut memory = self.0.borrow_mut();
+        memory.forgotten = true;
+        memory.ids.clone()
+    }
+
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.0.borrow().forgotten
     }
 
     /// Keeps a session that was taken, for a second question of the same connection.
-    pub(super) fn keep_taken(&mut self, id: &[u8], header: Header, session: &Session) {
+    pub(super) fn keep_taken(&self, id: &[u8], header: Header, session: &Session) {
         if let (Ok(id), Some(session)) = (id.try_into(), session.share()) {
-            self.taken = Some((id, header, session));
+            self.0.borrow_mut().taken = Some((id, header, session));
         }
     }
 
     /// The session taken under this id, again: only in the handshake it was taken for, which is being `retried`.
-    pub(super) fn taken(&mut self, id: &[u8], retried: bool) -> Option<(Header, Session)> {
+    pub(super) fn taken(&self, id: &[u8], retried: bool) -> Option<(Header, Session)> {
+        let taken = &mut self.0.borrow_mut().taken;
         if !retried {
-            self.taken = None;
+            *taken = None;
         }
-        let (_, header, session) = self.taken.as_ref().filter(|(taken, _, _)| taken[..] == *id)?;
+        let (_, header, session) = taken.as_ref().filter(|(taken, _, _)| taken[..] == *id)?;
         Some((*header, session.share()?))
     }
 }
@@ -64,30 +106,6 @@ fn index() -> c_int {
 /// Makes the index while no connection exists yet.
 pub(super) fn prepare() -> bool {
     index() >= 0
-}
-
-/// What is remembered of this connection, if anything. Used up before the next call here.
-pub(super) fn find<'a>(conn: Conn<'a>) -> Option<&'a mut Connection> {
-    // SAFETY: a live connection.
-    let found = unsafe { ffi::SSL_get_ex_data(conn.raw(), index()) };
-    // SAFETY: our index holds NULL or what `find_or_make` put there, freed with the SSL.
-    unsafe { found.cast::<Connection>().as_mut() }
-}
-
-/// What is remembered of this connection, from now on.
-pub(super) fn find_or_make<'a>(conn: Conn<'a>) -> Option<&'a mut Connection> {
-    if let Some(found) = find(conn) {
-        return Some(found);
-    }
-    let made = Box::into_raw(Box::<Connection>::default());
-    // SAFETY: a live connection.
-    if unsafe { ffi::SSL_set_ex_data(conn.raw(), index(), made.cast()) } != 1 {
-        // SAFETY: OpenSSL did not take it.
-        drop(unsafe { Box::from_raw(made) });
-        return None;
-    }
-    // SAFETY: made above, and owned by the SSL from now on.
-    unsafe { made.as_mut() }
 }
 
 unsafe extern "C" fn free(

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::openssl::SessionRef;
-use super::session::{duplicate, Session};
+use super::session::{duplicate, NewSession, Session};
 use crate::store::Header;
 use crate::sys::process::{Found, PerProcess};
 
@@ -20,19 +20,19 @@ const PATIENCE: Duration = Duration::from_millis(1);
 /// The table of one cache.
 pub(super) struct Decoded {
     limit: usize,
-    table: PerProcess<Mutex<Table>>,
+    table: PerProcess<Mutex<Sessions>>,
 }
 
 #[derive(Default)]
-struct Table {
+struct Sessions {
     /// By the record's tag.
-    sessions: HashMap<[u8; 16], Kept>,
+    by_tag: HashMap<[u8; 16], DecodedSession>,
     /// Tags in the order they came, as a ring: the oldest gives way.
     order: Vec<[u8; 16]>,
     next: usize,
 }
 
-struct Kept {
+struct DecodedSession {
     header: Header,
     session: Session,
 }
@@ -43,7 +43,7 @@ impl Decoded {
         Decoded { limit, table: PerProcess::new() }
     }
 
-    fn table(&self) -> Option<Arc<Mutex<Table>>> {
+    fn table(&self) -> Option<Arc<Mutex<Sessions>>> {
         let table = self.table.update(PATIENCE, |found| {
             Ok::<_, Infallible>(match found {
                 Found::Mine(table) => Arc::clone(table),
@@ -55,14 +55,14 @@ impl Decoded {
     }
 
     /// A duplicate of the session whose record has this tag, header and id: what the tag proves when it is checked.
-    pub(super) fn find(&self, tag: &[u8; 16], header: &Header, id: &[u8]) -> Option<Session> {
+    pub(super) fn find(&self, tag: &[u8; 16], header: &Header, id: &[u8]) -> Option<NewSession> {
         if self.limit == 0 {
             return None;
         }
         let table = self.table()?;
         let session = {
             let table = table.lock().ok()?;
-            let kept = table.sessions.get(tag).filter(|kept| kept.header == *header)?;
+            let kept = table.by_tag.get(tag).filter(|kept| kept.header == *header)?;
             kept.session.share()?
         };
         (*session.as_ref().id() == *id).then(|| duplicate(session.as_ref()))?
@@ -76,14 +76,14 @@ impl Decoded {
         let (Some(table), Some(copy)) = (self.table(), duplicate(session)) else { return };
         let Ok(mut table) = table.lock() else { return };
         let table = &mut *table;
-        if table.sessions.insert(*tag, Kept { header: *header, session: copy }).is_some() {
+        if table.by_tag.insert(*tag, DecodedSession { header: *header, session: copy.share() }).is_some() {
             return;
         }
         if table.order.len() < self.limit {
             table.order.push(*tag);
         } else {
             let oldest = std::mem::replace(&mut table.order[table.next], *tag);
-            table.sessions.remove(&oldest);
+            table.by_tag.remove(&oldest);
             table.next = (table.next + 1) % self.limit;
         }
     }

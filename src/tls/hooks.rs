@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use libc::c_ulong;
 
-use super::openssl::{Conn, SessionRef};
-use super::policy::{client_auth, refuse, refuse_client};
+use super::connection::Connection;
+use super::openssl::{Conn, SessionMut, SessionRef};
+use super::policy::{client_auth, reject, reject_client};
 use super::session::{self, Note};
-use super::{connection, ffi, Binding};
+use super::{ffi, Binding};
 use crate::options::{Remove, SingleUse, Sni};
 use crate::stats::Counter;
 use crate::store::{flags, Header, Miss, Namespace, RecordKind};
@@ -32,18 +33,6 @@ fn tickets_are_stateful(conn: Conn<'_>) -> bool {
     options & ffi::SSL_OP_NO_TICKET_64 != 0 || (conn.accepts_early_data() && options & ffi::SSL_OP_NO_ANTI_REPLAY == 0)
 }
 
-/// Whether the application has given the SSL_CTX an internal cache again: then OpenSSL keeps and returns copies of what is
-/// good for one use, and asks nobody.
-fn openssl_keeps_copies(binding: &Binding, conn: Conn<'_>) -> bool {
-    // After a switch to an SSL_CTX that is not ours its mode says nothing: that of the first one counts.
-    let new = conn.ctx().callbacks().new;
-    if !new.is_some_and(|new| std::ptr::fn_addr_eq(new, binding.trampolines().new)) {
-        return false;
-    }
-    let mode = conn.ctx().cache_mode();
-    mode & ffi::SSL_SESS_CACHE_NO_INTERNAL == 0
-}
-
 /// Whether the handshake under way has answered a ClientHello before: with a HelloRetryRequest, then. The server's random
 /// number is all zero until the first answer, also on an SSL that is used again after SSL_clear.
 fn has_answered(conn: Conn<'_>) -> bool {
@@ -61,7 +50,7 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     let usable = if tls13 { id.len() == 32 && tickets_are_stateful(conn) } else { !id.is_empty() };
     let auth = client_auth(conn, tls13);
     let has_context = session.has_context();
-    let forgotten = connection::find(conn).is_some_and(|connection| connection.forgotten);
+    let forgotten = Connection::find(conn).is_some_and(Connection::is_forgotten);
     // Without a context, resuming under client authentication is fatal in OpenSSL.
     if !usable || !session.is_resumable() || forgotten || (auth.needs_context && !has_context) {
         binding.store.count(Counter::PutsSkipped);
@@ -72,7 +61,11 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     let full_handshake = session::note(session).map_or(made, |note| u64::from(note.full_handshake));
     let expires = (made + session.timeout()).min(full_handshake + binding.life(conn));
     // Noted also on a session that was just made: later tickets of the same connection are copies of it.
-    session::set_note(session, Note { slot: binding.slot(), full_handshake: full_handshake as u32 });
+    let unshared = conn.unshared(session, binding.trampolines());
+    let noted = unshared.is_some();
+    if let Some(mut session) = unshared {
+        session::set_note(&mut session, Note { slot: binding.slot(), full_handshake: full_handshake as u32 });
+    }
 
     let name = if binding.policy.sni == Sni::Strict { conn.server_name() } else { None };
     let server_name = match name {
@@ -94,7 +87,7 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     };
     header.flags |= if auth.asks || session.has_peer() { flags::CLIENT_AUTH } else { 0 };
     header.flags |= if has_context { flags::ID_CONTEXT } else { 0 };
-    let Some(mut der) = session::encode(session, &id) else { return };
+    let Some(mut der) = session::encode(session) else { return };
     let stored = binding.store.put(&id, Namespace(&binding.policy.namespace), RecordKind::Session, &mut header, &der);
     crate::store::cleanse(&mut der);
     let Ok(tag) = stored else { return };
@@ -103,8 +96,10 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
         if session::is_as_stored(conn, session) {
             binding.decoded.keep(&tag, &header, session);
         }
-        if let Some(connection) = connection::find_or_make(conn) {
-            connection.remember(&id);
+    }
+    if tls13 || !noted {
+        if let Some(connection) = Connection::find_or_make(conn) {
+            connection.remember(binding.slot(), &id);
         }
     }
 }
@@ -115,19 +110,19 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
     let tls13 = version == TLS13;
     let auth = client_auth(conn, tls13);
     // A full handshake would fail without a certificate, so no session without one may stand in for it.
-    let suits = |session: &session::Session| !auth.insists || session.as_ref().has_peer();
+    let suits = |session: SessionRef<'_>| !auth.insists || session.has_peer();
     if tls13 {
-        let known = connection::find(conn).and_then(|connection| connection.taken(id, has_answered(conn)));
+        let known = Connection::find(conn).and_then(|connection| connection.taken(id, has_answered(conn)));
         if let Some((header, session)) = known {
             // The second ClientHello may differ from the first, and so may what the application makes of it.
             let hash = |name: &[u8]| binding.store.server_name_hash(name);
-            let miss = refuse_client(binding, conn, &header, &auth, hash);
-            return if miss.is_none() && suits(&session) { session.into_raw() } else { std::ptr::null_mut() };
+            let miss = reject_client(binding, conn, &header, &auth, hash);
+            return if miss.is_none() && suits(session.as_ref()) { session.into_raw() } else { std::ptr::null_mut() };
         }
     }
     let mut taken = false;
     let found = binding.store.lookup(id, Namespace(&binding.policy.namespace), RecordKind::Session, |found| {
-        if let Some(miss) = refuse(binding, conn, found, (version, kind), &auth) {
+        if let Some(miss) = reject(binding, conn, found, (version, kind), &auth) {
             return Err(miss);
         }
         let take = match binding.policy.single_use {
@@ -135,12 +130,12 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
             SingleUse::Always => tls13,
             SingleUse::Off => false,
         };
-        if take && openssl_keeps_copies(binding, conn) {
+        if take && conn.keeps_copies(binding.trampolines()) {
             return Err(Miss::Unavailable);
         }
         let (header, tag) = (found.header, found.tag());
         let known = binding.decoded.find(&tag, &header, id);
-        if known.as_ref().is_some_and(|session| !suits(session)) {
+        if known.as_ref().is_some_and(|session| !suits(session.as_ref())) {
             return Err(Miss::ClientAuth);
         }
         if take {
@@ -154,7 +149,7 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
         if session.as_ref().version() != libc::c_int::from(version) {
             return Err(Miss::Damaged);
         }
-        if !suits(&session) {
+        if !suits(session.as_ref()) {
             return Err(Miss::ClientAuth);
         }
         if !take {
@@ -162,13 +157,13 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
         }
         Ok((session, header))
     });
-    let Ok((session, header)) = found else { return std::ptr::null_mut() };
+    let Ok((mut session, header)) = found else { return std::ptr::null_mut() };
     let note = Note { slot: binding.slot(), full_handshake: header.full_handshake };
-    // Decoded now, or a duplicate: nobody else has seen it.
-    session::set_note(session.as_ref(), note);
+    session::set_note(&mut session.as_mut(), note);
+    let session = session.share();
     if tls13 {
-        if let Some(connection) = connection::find_or_make(conn) {
-            connection.remember(id);
+        if let Some(connection) = Connection::find_or_make(conn) {
+            connection.remember(binding.slot(), id);
             if taken {
                 connection.keep_taken(id, header, &session);
             }
@@ -206,13 +201,12 @@ fn is_tls_failure(cause: c_ulong) -> bool {
         && ffi::ERR_GET_REASON(cause) != ffi::SSL_R_UNEXPECTED_EOF_WHILE_READING
 }
 
-/// Makes the id of a new session, or of a new TLS 1.3 ticket. False: make a random one.
-pub(super) fn generate(binding: &Binding, conn: Conn<'_>, out: &mut [u8]) -> bool {
+/// Makes the id of a new session, or of the new TLS 1.3 ticket that `session` becomes. False: make a random one.
+pub(super) fn generate(binding: &Binding, conn: Conn<'_>, session: Option<SessionMut<'_>>, out: &mut [u8]) -> bool {
     let mut life = binding.life(conn);
     let (version, _) = protocol(conn);
-    // In TLS 1.3 this is the ticket's own session, a copy made a moment ago.
-    if let Some(session) = conn.session().filter(|_| version == TLS13) {
-        if let Some(note) = session::note(session) {
+    if let Some(mut session) = session.filter(|_| version == TLS13) {
+        if let Some(note) = session::note(*session) {
             let age = clock::seconds().saturating_sub(u64::from(note.full_handshake));
             life = life.saturating_sub(age).max(LEAST_LIFE);
         }
@@ -222,7 +216,7 @@ pub(super) fn generate(binding: &Binding, conn: Conn<'_>, out: &mut [u8]) -> boo
         if life != timeout {
             session.set_timeout(life);
         }
-        let here = tickets_are_stateful(conn) && !openssl_keeps_copies(binding, conn);
+        let here = tickets_are_stateful(conn) && !conn.keeps_copies(binding.trampolines());
         if binding.policy.single_use != SingleUse::Off && !here {
             // The application has turned on stateless tickets or the internal cache again. Then nobody asks here before
             // a ticket is used again, and OpenSSL's own protection is off: no early data with it.

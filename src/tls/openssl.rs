@@ -1,8 +1,11 @@
-//! SSL_CTX, SSL and SSL_SESSION as borrowed values: whoever takes a pointer from OpenSSL or the host vouches for it once,
-//! and what is done with it afterwards is safe.
+//! SSL_CTX, SSL and SSL_SESSION as borrowed values. Code that gets a pointer from OpenSSL or the host vouches for it once;
+//! everything done with it afterwards is safe.
+//!
+//! Most calls here demand one thing of their argument, that it is live, and `new` of its type says for how long it is.
 
 use std::ffi::CStr;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -18,9 +21,12 @@ pub(super) struct Ctx<'a>(*mut ffi::SSL_CTX, PhantomData<&'a ()>);
 #[derive(Clone, Copy)]
 pub(super) struct Conn<'a>(*mut ffi::SSL, PhantomData<&'a ()>);
 
-/// An SSL_SESSION.
+/// An SSL_SESSION, for reading: other threads may have it as well.
 #[derive(Clone, Copy)]
 pub(super) struct SessionRef<'a>(NonNull<ffi::SSL_SESSION>, PhantomData<&'a ()>);
+
+/// An SSL_SESSION that no other thread has yet, so that it may be changed.
+pub(super) struct SessionMut<'a>(SessionRef<'a>);
 
 /// The callbacks that are set on an SSL_CTX.
 pub(super) struct Trampolines {
@@ -101,6 +107,31 @@ impl<'a> Ctx<'a> {
         unsafe { ffi::SSL_CTX_sess_set_remove_cb(self.0, to.map(|t| t.remove)) };
         // SAFETY: live, as `new` demands.
         unsafe { ffi::SSL_CTX_set_generate_session_id(self.0, to.map(|t| t.generate)) };
+    }
+
+    /// Whether OpenSSL keeps sessions of its own beside the callbacks.
+    fn has_internal_cache(self) -> bool {
+        self.cache_mode() & ffi::SSL_SESS_CACHE_NO_INTERNAL == 0
+    }
+
+    /// Takes the session out of OpenSSL's own cache. Not from within a callback: OpenSSL may hold its lock there.
+    pub(super) fn forget(self, session: SessionRef<'_>) {
+        if self.has_internal_cache() {
+            // SAFETY: both live, as their `new` demand.
+            unsafe { ffi::SSL_CTX_remove_session(self.0, session.raw()) };
+        }
+    }
+
+    /// What lies under an index; NULL where nothing was put.
+    pub(super) fn ex_data(self, index: c_int) -> *mut c_void {
+        // SAFETY: live, as `new` demands; an unknown index reads as NULL.
+        unsafe { ffi::SSL_CTX_get_ex_data(self.0, index) }
+    }
+
+    /// False when OpenSSL has no memory for it.
+    pub(super) fn set_ex_data(self, index: c_int, value: *mut c_void) -> bool {
+        // SAFETY: live, as `new` demands; the value goes to the index's free function only.
+        unsafe { ffi::SSL_CTX_set_ex_data(self.0, index, value) == 1 }
     }
 
     /// The table of methods, which lies in the libssl that made it.
@@ -189,14 +220,36 @@ impl<'a> Conn<'a> {
         !unsafe { ffi::SSL_get_peer_cert_chain(self.0) }.is_null()
     }
 
-    pub(super) fn raw(self) -> *mut ffi::SSL {
-        self.0
+    /// What lies under an index; NULL where nothing was put.
+    pub(super) fn ex_data(self, index: c_int) -> *mut c_void {
+        // SAFETY: live, as `new` demands; an unknown index reads as NULL.
+        unsafe { ffi::SSL_get_ex_data(self.0, index) }
+    }
+
+    /// False when OpenSSL has no memory for it.
+    pub(super) fn set_ex_data(self, index: c_int, value: *mut c_void) -> bool {
+        // SAFETY: live, as `new` demands; the value goes to the index's free function only.
+        unsafe { ffi::SSL_set_ex_data(self.0, index, value) == 1 }
+    }
+
+    /// Whether the application has given the SSL_CTX an internal cache again: then OpenSSL keeps and returns copies of
+    /// what is good for one use, and asks nobody. After a switch to an SSL_CTX that is not ours, its mode says nothing:
+    /// that of the first one counts, which attach has set.
+    pub(super) fn keeps_copies(self, ours: &Trampolines) -> bool {
+        let ctx = self.ctx();
+        ctx.callbacks().new.is_some_and(|new| ptr::fn_addr_eq(new, ours.new)) && ctx.has_internal_cache()
+    }
+
+    /// The session of the new-session callback, to be changed; `None` when OpenSSL has put it into its internal cache, from
+    /// where another thread may take it at any time.
+    pub(super) fn unshared(self, session: SessionRef<'a>, ours: &Trampolines) -> Option<SessionMut<'a>> {
+        (!self.keeps_copies(ours)).then_some(SessionMut(session))
     }
 }
 
 impl<'a> SessionRef<'a> {
     /// # Safety
-    /// For as long as `'a`, `raw` is a live session that no other thread changes.
+    /// For as long as `'a`, `raw` is a live session whose fields no other thread changes.
     pub(super) unsafe fn new(raw: NonNull<ffi::SSL_SESSION>) -> SessionRef<'a> {
         SessionRef(raw, PhantomData)
     }
@@ -205,7 +258,7 @@ impl<'a> SessionRef<'a> {
         self.0.as_ptr()
     }
 
-    /// Its id, which is copied: encoding takes it away for a moment.
+    /// Its id.
     pub(super) fn id(self) -> Id {
         let mut len: c_uint = 0;
         // SAFETY: live, as `new` demands.
@@ -216,12 +269,6 @@ impl<'a> SessionRef<'a> {
             out.bytes[..out.len].copy_from_slice(unsafe { std::slice::from_raw_parts(id, out.len) });
         }
         out
-    }
-
-    /// Sets its id; false when it is too long.
-    pub(super) fn set_id(self, id: &[u8]) -> bool {
-        // SAFETY: live, as `new` demands; the length is checked by the call itself.
-        unsafe { ffi::SSL_SESSION_set1_id(self.raw(), id.as_ptr(), id.len() as c_uint) == 1 }
     }
 
     /// Whether the client has shown a certificate.
@@ -258,21 +305,43 @@ impl<'a> SessionRef<'a> {
         unsafe { ffi::SSL_SESSION_get_timeout(self.raw()) }.max(0) as u64
     }
 
-    pub(super) fn set_timeout(self, seconds: u64) {
-        // SAFETY: live, as `new` demands.
-        unsafe { ffi::SSL_SESSION_set_timeout(self.raw(), seconds as c_long) };
-    }
-
     /// An index that nobody has made reads as NULL.
     pub(super) fn ex_data(self, index: c_int) -> *mut c_void {
         // SAFETY: live, as `new` demands.
         unsafe { ffi::SSL_SESSION_get_ex_data(self.raw(), index) }
     }
+}
+
+impl<'a> SessionMut<'a> {
+    /// # Safety
+    /// For as long as `'a`, `raw` is a live session that only this thread has.
+    pub(super) unsafe fn new(raw: NonNull<ffi::SSL_SESSION>) -> SessionMut<'a> {
+        SessionMut(SessionRef(raw, PhantomData))
+    }
+
+    /// Sets its id; false when it is too long.
+    pub(super) fn set_id(&mut self, id: &[u8]) -> bool {
+        // SAFETY: live and ours, as `new` demands; the call checks the length before it reads.
+        unsafe { ffi::SSL_SESSION_set1_id(self.raw(), id.as_ptr(), id.len() as c_uint) == 1 }
+    }
+
+    pub(super) fn set_timeout(&mut self, seconds: u64) {
+        // SAFETY: live and ours, as `new` demands.
+        unsafe { ffi::SSL_SESSION_set_timeout(self.raw(), seconds as c_long) };
+    }
 
     /// Sets a number that is never followed.
-    pub(super) fn set_ex_number(self, index: c_int, number: usize) {
-        // SAFETY: live, as `new` demands.
+    pub(super) fn set_ex_number(&mut self, index: c_int, number: usize) {
+        // SAFETY: live and ours, as `new` demands.
         unsafe { ffi::SSL_SESSION_set_ex_data(self.raw(), index, number as *mut c_void) };
+    }
+}
+
+impl<'a> Deref for SessionMut<'a> {
+    type Target = SessionRef<'a>;
+
+    fn deref(&self) -> &SessionRef<'a> {
+        &self.0
     }
 }
 
@@ -283,7 +352,7 @@ pub(super) struct Id {
     len: usize,
 }
 
-impl std::ops::Deref for Id {
+impl Deref for Id {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {

@@ -1,9 +1,32 @@
-//! Whether a session may resume a connection: by what the record says, what the client says, and what is asked of it.
+//! The policy of a cache, and its verdict on a record: by what the record says, what the client says, and what is asked of it.
+
+use std::time::Duration;
 
 use super::openssl::Conn;
 use super::{ffi, Binding};
-use crate::options::Sni;
+use crate::options::{Options, Remove, SingleUse, Sni};
 use crate::store::{flags, Found, Header, Miss};
+
+/// How the sessions of one cache are treated.
+pub(crate) struct Policy {
+    pub(crate) namespace: String,
+    pub(super) ttl: Option<Duration>,
+    pub(super) sni: Sni,
+    pub(super) single_use: SingleUse,
+    pub(super) remove: Remove,
+}
+
+impl Policy {
+    pub(super) fn of(options: &Options) -> Policy {
+        Policy {
+            namespace: options.namespace.clone(),
+            ttl: options.ttl,
+            sni: options.sni,
+            single_use: options.single_use,
+            remove: options.remove,
+        }
+    }
+}
 
 /// What this connection wants of its client.
 pub(super) struct ClientAuth {
@@ -34,7 +57,7 @@ pub(crate) fn host_name(extension: &[u8]) -> Option<&[u8]> {
 }
 
 /// Why a record may not resume this connection, if so.
-pub(super) fn refuse(
+pub(super) fn reject(
     binding: &Binding,
     conn: Conn<'_>,
     found: &Found<'_>,
@@ -48,11 +71,11 @@ pub(super) fn refuse(
     if !found.is_of_namespace() || header.has(flags::OPAQUE) {
         return Some(Miss::Namespace);
     }
-    refuse_client(binding, conn, header, auth, |name| Some(found.server_name_hash(name)))
+    reject_client(binding, conn, header, auth, |name| Some(found.server_name_hash(name)))
 }
 
 /// Why a record may not resume this connection by what this client says and what is asked of it, if so.
-pub(super) fn refuse_client(
+pub(super) fn reject_client(
     binding: &Binding,
     conn: Conn<'_>,
     header: &Header,

@@ -1,39 +1,36 @@
-//! SSL_SESSIONs as bytes and back, and what is noted on them in ex_data.
+//! SSL_SESSIONs that are ours: as bytes and back, and what is noted on them in ex_data.
 
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicI32;
 
 use libc::c_int;
 
-use super::ffi;
-use super::openssl::{ex_index, Conn, SessionRef};
+use super::openssl::{ex_index, Conn, SessionMut, SessionRef};
+use super::{der, ffi};
+use crate::store::cleanse;
 
-/// A reference to a session, given back on drop.
+/// A reference to a session, given back on drop. What it refers to is only read.
 pub(super) struct Session(NonNull<ffi::SSL_SESSION>);
 
-// SAFETY: reference counting of SSL_SESSION is atomic, and the object is only read.
+/// The only reference to a session.
+pub(super) struct NewSession(Session);
+
+// SAFETY: the reference count of an SSL_SESSION is atomic (SSL_SESSION_up_ref(3)), and what has a Session only reads.
 unsafe impl Send for Session {}
 // SAFETY: as above.
 unsafe impl Sync for Session {}
 
 impl Session {
-    /// Takes over a reference that the caller has; NULL is none.
-    ///
-    /// # Safety
-    /// `raw` is NULL or a live session with a reference to give.
-    unsafe fn adopt(raw: *mut ffi::SSL_SESSION) -> Option<Session> {
-        NonNull::new(raw).map(Session)
-    }
-
     /// Another reference to the same.
     pub(super) fn share(&self) -> Option<Session> {
-        // SAFETY: a live session.
+        // SAFETY: wants a live session, which the reference held here keeps.
         let ok = unsafe { ffi::SSL_SESSION_up_ref(self.0.as_ptr()) };
         (ok == 1).then_some(Session(self.0))
     }
 
     pub(super) fn as_ref(&self) -> SessionRef<'_> {
-        // SAFETY: live as long as this reference; nobody changes it (`set_note` is for one that nobody else has seen).
+        // SAFETY: live as long as this reference; changes need a SessionMut, which `NewSession` gives out before it becomes
+        // a Session, and never after.
         unsafe { SessionRef::new(self.0) }
     }
 
@@ -45,6 +42,28 @@ impl Session {
     }
 }
 
+impl NewSession {
+    /// # Safety
+    /// `raw` is NULL or a live session with one reference, the caller's to give.
+    unsafe fn adopt(raw: *mut ffi::SSL_SESSION) -> Option<NewSession> {
+        NonNull::new(raw).map(|raw| NewSession(Session(raw)))
+    }
+
+    pub(super) fn as_ref(&self) -> SessionRef<'_> {
+        self.0.as_ref()
+    }
+
+    pub(super) fn as_mut(&mut self) -> SessionMut<'_> {
+        // SAFETY: live, and the only reference there is, borrowed for as long as the result lives.
+        unsafe { SessionMut::new(self.0 .0) }
+    }
+
+    /// From here on it is only read.
+    pub(super) fn share(self) -> Session {
+        self.0
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
         // SAFETY: one reference is ours. OpenSSL wipes the secrets with the last one.
@@ -53,11 +72,11 @@ impl Drop for Session {
 }
 
 /// A session of its own with the same contents.
-pub(super) fn duplicate(session: SessionRef<'_>) -> Option<Session> {
-    // SAFETY: a live session.
+pub(super) fn duplicate(session: SessionRef<'_>) -> Option<NewSession> {
+    // SAFETY: wants a live session, which a SessionRef is.
     let copy = unsafe { ffi::SSL_SESSION_dup(session.raw()) };
-    // SAFETY: NULL or a new session with one reference.
-    unsafe { Session::adopt(copy) }
+    // SAFETY: SSL_SESSION_dup returns NULL or a new session with one reference.
+    unsafe { NewSession::adopt(copy) }
 }
 
 /// Whether a session of this connection has nothing that its DER would lose: the client's certificate chain, which is
@@ -70,30 +89,32 @@ pub(super) fn is_as_stored(conn: Conn<'_>, session: SessionRef<'_>) -> bool {
     !conn.has_peer_chain() && !(0..INDICES).any(|index| index != ours && attached(index))
 }
 
-/// DER of the session without its id, which the key in the store already says. No other thread may look at it: in the
-/// new-session callback it is the connection's own.
-pub(super) fn encode(session: SessionRef<'_>, id: &[u8]) -> Option<Vec<u8>> {
-    session.set_id(&[]);
-    // SAFETY: a live session; NULL asks for the length.
+/// DER of the session without its id, which the key in the store already says. It is cut out of the bytes, not taken off the
+/// session: another thread may have found that in OpenSSL's internal cache.
+pub(super) fn encode(session: SessionRef<'_>) -> Option<Vec<u8>> {
+    // SAFETY: wants a live session; NULL asks for the length.
     let len = unsafe { ffi::i2d_SSL_SESSION(session.raw(), ptr::null_mut()) };
-    let mut der = vec![0_u8; usize::try_from(len).unwrap_or(0)];
-    let mut to = der.as_mut_ptr();
-    // SAFETY: the buffer has the length that the same call just asked for.
-    let written = if der.is_empty() { 0 } else { unsafe { ffi::i2d_SSL_SESSION(session.raw(), &mut to) } };
-    session.set_id(id);
-    (len > 0 && written == len).then_some(der)
+    let mut bytes = vec![0_u8; usize::try_from(len).ok().filter(|len| *len > 0)?];
+    let mut to = bytes.as_mut_ptr();
+    // SAFETY: wants room for as many bytes as the same call has just asked for.
+    let written = unsafe { ffi::i2d_SSL_SESSION(session.raw(), &mut to) };
+    if written != len || der::remove_id(&mut bytes).is_none() {
+        cleanse(&mut bytes);
+        return None;
+    }
+    Some(bytes)
 }
 
 /// The session of some DER, with its id. The bytes were authenticated before.
-pub(super) fn decode(der: &[u8], id: &[u8]) -> Option<Session> {
+pub(super) fn decode(der: &[u8], id: &[u8]) -> Option<NewSession> {
     let mut from = der.as_ptr();
     // SAFETY: d2i reads at most `len` bytes from `from`.
     let raw = unsafe { ffi::d2i_SSL_SESSION(ptr::null_mut(), &mut from, der.len() as libc::c_long) };
-    // SAFETY: NULL or a new session.
-    let session = unsafe { Session::adopt(raw) }?;
+    // SAFETY: d2i_SSL_SESSION returns NULL or a new session with one reference.
+    let mut session = unsafe { NewSession::adopt(raw) }?;
     // d2i ignores trailing bytes; whatever has them is not what was stored.
     let whole = from as usize == der.as_ptr() as usize + der.len();
-    (whole && session.as_ref().set_id(id)).then_some(session)
+    (whole && session.as_mut().set_id(id)).then_some(session)
 }
 
 /// What is noted on a session: carried by SSL_SESSION_dup, and so by every TLS 1.3 ticket issued from it.
@@ -113,8 +134,8 @@ pub(super) fn note_index() -> c_int {
     ex_index(&NOTE_INDEX, ffi::CRYPTO_EX_INDEX_SSL_SESSION, None, None)
 }
 
-/// Notes it on the session, which no other thread looks at.
-pub(super) fn set_note(session: SessionRef<'_>, note: Note) {
+/// Notes it on the session.
+pub(super) fn set_note(session: &mut SessionMut<'_>, note: Note) {
     session.set_ex_number(note_index(), MARK | note.slot << 32 | note.full_handshake as usize);
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use libc::{c_int, c_uchar, c_uint};
 
-use super::openssl::{Conn, SessionRef, Trampolines};
+use super::openssl::{Conn, SessionMut, SessionRef, Trampolines};
 use super::{ffi, hooks, Binding};
 use crate::log::{self, Kind};
 use crate::sys::cancel::Uncancelled;
@@ -48,14 +48,14 @@ pub(super) fn release(n: usize) {
 /// The caller holds something that keeps the binding alive: an SSL or SSL_CTX that was attached (whose ex_data has a
 /// reference until it is freed), or a reference of its own.
 pub(super) unsafe fn binding<'a>(n: usize) -> Option<&'a Binding> {
-    // SAFETY: by contract; a binding empties its slot before it is freed.
+    // SAFETY: the slot holds NULL or a live binding: it is emptied before that is freed, and the caller keeps it alive.
     unsafe { BINDINGS.get(n)?.load(Ordering::Acquire).as_ref() }
 }
 
 /// Runs a callback so that the host notices nothing of what goes wrong in it: panics are caught, errno and the error
 /// queue are as before.
 fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
-    // SAFETY: OpenSSL calls with an SSL or SSL_CTX that was attached; its ex_data keeps the binding.
+    // SAFETY: OpenSSL calls for an SSL or SSL_CTX that was attached, whose ex_data keeps the binding until it is freed.
     let Some(binding) = (unsafe { binding(n) }) else { return otherwise };
     let before = errno::get();
     let uncancelled = Uncancelled::begin();
@@ -72,15 +72,62 @@ fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
     result
 }
 
+/// What the callbacks of every slot do. They are compiled once each: 64 copies would be half of the shared library.
+mod common {
+    use super::*;
+
+    #[inline(never)]
+    pub(super) fn new(n: usize, ssl: *mut ffi::SSL, session: *mut ffi::SSL_SESSION) {
+        guarded(n, (), |binding| {
+            // SAFETY: OpenSSL calls the new-session callback with a live SSL, in the thread that drives it.
+            let conn = unsafe { Conn::new(ssl) };
+            // SAFETY: and with the SSL's own session, which lives as long and whose fields nobody changes any more.
+            if let Some(session) = NonNull::new(session).map(|session| unsafe { SessionRef::new(session) }) {
+                hooks::new(binding, conn, session);
+            }
+        });
+    }
+
+    #[inline(never)]
+    pub(super) fn get(n: usize, ssl: *mut ffi::SSL, id: &[u8]) -> *mut ffi::SSL_SESSION {
+        guarded(n, ptr::null_mut(), |binding| {
+            // SAFETY: OpenSSL calls the get-session callback with a live SSL that is processing a ClientHello, in the thread that
+            // drives it.
+            hooks::get(binding, unsafe { Conn::new(ssl) }, id)
+        })
+    }
+
+    #[inline(never)]
+    pub(super) fn remove(n: usize, session: *mut ffi::SSL_SESSION) {
+        // SAFETY: no preconditions. Read before anything of ours can add to the queue.
+        let cause = unsafe { ffi::ERR_peek_last_error() };
+        guarded(n, (), |binding| {
+            // SAFETY: OpenSSL calls the remove-session callback with a session that it has a reference to.
+            if let Some(session) = NonNull::new(session).map(|session| unsafe { SessionRef::new(session) }) {
+                hooks::remove(binding, session, cause);
+            }
+        });
+    }
+
+    #[inline(never)]
+    pub(super) fn generate(n: usize, ssl: *mut ffi::SSL, out: &mut [u8]) -> bool {
+        let made = guarded(n, false, |binding| {
+            // SAFETY: OpenSSL calls the id generator with a live SSL, in the thread that drives it.
+            let conn = unsafe { Conn::new(ssl) };
+            // SAFETY: the SSL has either no session yet (TLS 1.2) or the one that a ticket is being made of (TLS 1.3), which no
+            // other thread has before the ticket is sent.
+            let session = conn.session().and_then(|session| NonNull::new(session.raw()));
+            // SAFETY: as above.
+            let session = session.map(|session| unsafe { SessionMut::new(session) });
+            hooks::generate(binding, conn, session, out)
+        });
+        // As OpenSSL's own generator: without random bytes there is no handshake either.
+        made || crate::sys::crypto::random(out)
+    }
+}
+
 unsafe extern "C" fn new<const N: usize>(ssl: *mut ffi::SSL, session: *mut ffi::SSL_SESSION) -> c_int {
-    guarded(N, (), |binding| {
-        // SAFETY: OpenSSL passes a live connection.
-        let conn = unsafe { Conn::new(ssl) };
-        // SAFETY: and a session of its own, which no other thread has.
-        if let Some(session) = NonNull::new(session).map(|session| unsafe { SessionRef::new(session) }) {
-            hooks::new(binding, conn, session);
-        }
-    });
+    common::new(N, ssl, session);
     // 0: no reference is kept.
     0
 }
@@ -91,49 +138,32 @@ unsafe extern "C" fn get<const N: usize>(
     len: c_int,
     copy: *mut c_int,
 ) -> *mut ffi::SSL_SESSION {
-    // SAFETY: OpenSSL passes a valid int. 0: the result is the caller's, without another reference.
+    // SAFETY: OpenSSL passes the address of an int. 0: the result is the caller's, without another reference.
     unsafe { *copy = 0 };
-    guarded(N, ptr::null_mut(), |binding| {
-        // SAFETY: OpenSSL passes `len` bytes of session id.
-        let id = unsafe { std::slice::from_raw_parts(id, usize::try_from(len).unwrap_or(0)) };
-        // SAFETY: OpenSSL passes a live connection that is processing a ClientHello.
-        hooks::get(binding, unsafe { Conn::new(ssl) }, id)
-    })
+    // SAFETY: OpenSSL passes `len` bytes of session id.
+    common::get(N, ssl, unsafe { std::slice::from_raw_parts(id, usize::try_from(len).unwrap_or(0)) })
 }
 
 unsafe extern "C" fn remove<const N: usize>(_ctx: *mut ffi::SSL_CTX, session: *mut ffi::SSL_SESSION) {
-    // SAFETY: no preconditions. Read before anything of ours can add to the queue.
-    let cause = unsafe { ffi::ERR_peek_last_error() };
-    guarded(N, (), |binding| {
-        // SAFETY: OpenSSL passes a live session.
-        if let Some(session) = NonNull::new(session).map(|session| unsafe { SessionRef::new(session) }) {
-            hooks::remove(binding, session, cause);
-        }
-    });
+    common::remove(N, session);
 }
 
 unsafe extern "C" fn generate<const N: usize>(ssl: *mut ffi::SSL, id: *mut c_uchar, len: *mut c_uint) -> c_int {
-    // SAFETY: OpenSSL passes a valid length.
+    // SAFETY: OpenSSL passes the address of a length.
     let len = unsafe { *len } as usize;
-    // SAFETY: OpenSSL passes a buffer of as many bytes.
-    let out = unsafe { std::slice::from_raw_parts_mut(id, len) };
-    let made = guarded(N, false, |binding| {
-        // SAFETY: OpenSSL passes a live connection.
-        hooks::generate(binding, unsafe { Conn::new(ssl) }, out)
-    });
-    // As OpenSSL's own generator: without random bytes there is no handshake either.
-    c_int::from(made || crate::sys::crypto::random(out))
+    // SAFETY: OpenSSL passes a buffer of as many bytes, which is its own for the length of the call.
+    c_int::from(common::generate(N, ssl, unsafe { std::slice::from_raw_parts_mut(id, len) }))
 }
 
-struct Slot<const N: usize>;
+struct CallbackSet<const N: usize>;
 
-impl<const N: usize> Slot<N> {
+impl<const N: usize> CallbackSet<N> {
     const TRAMPOLINES: Trampolines =
         Trampolines { new: new::<N>, get: get::<N>, remove: remove::<N>, generate: generate::<N> };
 }
 
 macro_rules! slots {
-    ($($n:literal)*) => { [$(Slot::<$n>::TRAMPOLINES),*] };
+    ($($n:literal)*) => { [$(CallbackSet::<$n>::TRAMPOLINES),*] };
 }
 
 #[rustfmt::skip]

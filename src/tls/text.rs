@@ -5,7 +5,8 @@ use std::ptr;
 use libc::{c_int, c_uchar, c_void};
 
 use super::ffi;
-use super::session::{self, Session};
+use super::openssl::SessionRef;
+use super::session;
 
 extern "C" {
     fn SSL_SESSION_print(bio: *mut ffi::BIO, session: *const ffi::SSL_SESSION) -> c_int;
@@ -20,17 +21,17 @@ pub(crate) fn is_session(der: &[u8], id: &[u8]) -> bool {
 
 /// The session in words, with its keys.
 pub(crate) fn words(der: &[u8], id: &[u8]) -> Option<Vec<u8>> {
-    // SAFETY: a live BIO and a live session.
-    written(der, id, |bio, session| unsafe { SSL_SESSION_print(bio, session.as_ref().raw()) })
+    // SAFETY: wants a BIO and a session that are live: `written` has both.
+    written(der, id, |bio, session| unsafe { SSL_SESSION_print(bio, session.raw()) })
 }
 
 /// The session in PEM, for `openssl s_client -sess_in`.
 pub(crate) fn pem(der: &[u8], id: &[u8]) -> Option<Vec<u8>> {
-    // SAFETY: a live BIO and a live session.
-    written(der, id, |bio, session| unsafe { PEM_write_bio_SSL_SESSION(bio, session.as_ref().raw()) })
+    // SAFETY: wants a BIO and a session that are live: `written` has both.
+    written(der, id, |bio, session| unsafe { PEM_write_bio_SSL_SESSION(bio, session.raw()) })
 }
 
-fn written(der: &[u8], id: &[u8], write: impl FnOnce(*mut ffi::BIO, &Session) -> c_int) -> Option<Vec<u8>> {
+fn written(der: &[u8], id: &[u8], write: impl FnOnce(*mut ffi::BIO, SessionRef<'_>) -> c_int) -> Option<Vec<u8>> {
     let session = session::decode(der, id)?;
     // SAFETY: has no preconditions.
     let method = unsafe { ffi::BIO_s_mem() };
@@ -39,7 +40,7 @@ fn written(der: &[u8], id: &[u8], write: impl FnOnce(*mut ffi::BIO, &Session) ->
     if bio.is_null() {
         return None;
     }
-    let done = write(bio, &session);
+    let done = write(bio, session.as_ref());
     let mut start: *mut c_uchar = ptr::null_mut();
     // SAFETY: BIO_CTRL_INFO on a memory BIO stores where its bytes begin and returns their number (BIO_get_mem_data).
     let len = unsafe { ffi::BIO_ctrl(bio, BIO_CTRL_INFO, 0, ptr::from_mut(&mut start).cast::<c_void>()) };

@@ -1,0 +1,163 @@
+//! Attaching and detaching an SSL_CTX, and what it keeps of that.
+
+use std::cell::RefCell;
+use std::ptr;
+use std::sync::atomic::AtomicI32;
+use std::sync::Arc;
+
+use libc::{c_int, c_long, c_void};
+
+use super::openssl::{self, Callbacks, Ctx};
+use super::{connection, ffi, running_major, session, slots, Binding, SSL_CTX};
+use crate::status::{Error, Result, Status};
+
+/// The bits of the session cache mode that attach decides; CLIENT stays the host's.
+const MODE: c_long = ffi::SSL_SESS_CACHE_SERVER | ffi::SSL_SESS_CACHE_NO_INTERNAL | ffi::SSL_SESS_CACHE_NO_AUTO_CLEAR;
+const OPTIONS: u64 = ffi::SSL_OP_NO_TICKET_64 | ffi::SSL_OP_NO_ANTI_REPLAY;
+
+/// What an SSL_CTX keeps of each binding it was attached to, until it is freed: its SSLs may call back until then.
+struct Attachment {
+    binding: Arc<Binding>,
+    mode: c_long,
+    options: u64,
+    timeout: c_long,
+}
+
+static CTX_INDEX: AtomicI32 = AtomicI32::new(-1);
+
+fn ctx_index() -> c_int {
+    openssl::ex_index(&CTX_INDEX, ffi::CRYPTO_EX_INDEX_SSL_CTX, None, Some(free_attachments))
+}
+
+unsafe extern "C" fn free_attachments(
+    _parent: *mut c_void,
+    value: *mut c_void,
+    _ad: *mut ffi::CRYPTO_EX_DATA,
+    _idx: c_int,
+    _argl: c_long,
+    _argp: *mut c_void,
+) {
+    if !value.is_null() {
+        // SAFETY: our index holds only boxes made in `attachments`; OpenSSL frees the value once, with the SSL_CTX.
+        drop(unsafe { Box::from_raw(value.cast::<RefCell<Vec<Attachment>>>()) });
+    }
+}
+
+/// The attachments of an SSL_CTX, made when there are none.
+fn attachments(ctx: Ctx<'_>) -> Option<&RefCell<Vec<Attachment>>> {
+    let find = || {
+        let found = ctx.ex_data(ctx_index()).cast::<RefCell<Vec<Attachment>>>();
+        // SAFETY: our index holds NULL or what is boxed below, which OpenSSL frees with the SSL_CTX; the result lives no longer
+        // than the borrow of the SSL_CTX, which no other thread changes meanwhile.
+        unsafe { found.as_ref() }
+    };
+    if let Some(found) = find() {
+        return Some(found);
+    }
+    let made = Box::into_raw(Box::<RefCell<Vec<Attachment>>>::default());
+    if !ctx.set_ex_data(ctx_index(), made.cast()) {
+        // SAFETY: from Box::into_raw above; OpenSSL did not take it.
+        drop(unsafe { Box::from_raw(made) });
+        return None;
+    }
+    find()
+}
+
+/// Makes `ctx` look up and store its sessions in this cache.
+///
+/// # Safety
+/// `ctx` is a live SSL_CTX that no other thread is changing.
+pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result<()> {
+    // SAFETY: live, and this thread alone changes it, as demanded above.
+    let host = unsafe { Ctx::new(ctx) };
+    check_openssl(host)?;
+    let ours = binding.trampolines();
+    let Callbacks { new, get, remove } = host.callbacks();
+    let both_ours = get.is_some_and(|get| ptr::fn_addr_eq(get, ours.get))
+        && remove.is_some_and(|remove| ptr::fn_addr_eq(remove, ours.remove));
+    match new.map(slots::slot_of) {
+        Some(Some(slot)) if slot == binding.slot() && both_ours => return Ok(()),
+        Some(Some(slot)) if slot == binding.slot() => {
+            return Err(Error::invalid(
+                "a session callback was set after the SSL_CTX was attached (SSL_CTX_sess_set_get_cb or _remove_cb); \
+                 remove it, call sesscache_detach and attach again",
+            ))
+        }
+        Some(Some(_)) => {
+            return Err(Error::invalid("the SSL_CTX is attached to another cache; call sesscache_detach first"))
+        }
+        None if get.is_none() && remove.is_none() => {}
+        _ => {
+            return Err(Error::invalid(
+                "the SSL_CTX has session callbacks of its own (SSL_CTX_sess_set_new_cb, _get_cb or _remove_cb); \
+                 remove them, or use sesscache_put and sesscache_get from within them",
+            ))
+        }
+    }
+    let out_of_memory = || Error::new(Status::OpenSsl, "OpenSSL could not keep the attachment: out of memory");
+    if session::note_index() < 0 || !connection::prepare() {
+        return Err(out_of_memory());
+    }
+    let kept = attachments(host).ok_or_else(out_of_memory)?;
+    let mode = host.cache_mode();
+    let (options, timeout) = (host.options(), host.timeout());
+    kept.borrow_mut().push(Attachment { binding: Arc::clone(binding), mode, options, timeout });
+
+    host.set_cache_mode(MODE | (mode & ffi::SSL_SESS_CACHE_CLIENT));
+    host.set_options(OPTIONS);
+    if let Some(ttl) = binding.policy.ttl {
+        host.set_timeout(ttl.as_secs() as c_long);
+    }
+    host.set_callbacks(Some(ours));
+    Ok(())
+}
+
+/// Undoes [`attach`] for connections made from now on.
+///
+/// # Safety
+/// As for [`attach`].
+pub(crate) unsafe fn detach(ctx: *mut SSL_CTX) -> Result<()> {
+    // SAFETY: live, and this thread alone changes it, as demanded above.
+    let host = unsafe { Ctx::new(ctx) };
+    let Some(slot) = host.callbacks().new.and_then(slots::slot_of) else {
+        return Err(Error::new(Status::NotFound, "the SSL_CTX is not attached"));
+    };
+    host.set_callbacks(None);
+    let kept = attachments(host).map(RefCell::borrow);
+    if let Some(attachment) = kept.iter().flat_map(|kept| kept.iter()).rfind(|a| a.binding.slot() == slot) {
+        host.set_cache_mode(attachment.mode);
+        host.clear_options(OPTIONS & !attachment.options);
+        host.set_timeout(attachment.timeout);
+    }
+    Ok(())
+}
+
+/// Refuses an SSL_CTX of another OpenSSL than the one this library calls.
+fn check_openssl(ctx: Ctx<'_>) -> Result<()> {
+    const BUILT: &str = env!("SESSCACHE_OPENSSL_MAJOR");
+    if running_major().to_string() != BUILT {
+        return Err(Error::new(
+            Status::Mismatch,
+            format!("built for OpenSSL {BUILT}, running with {}; install the library built for it", running_major()),
+        ));
+    }
+    // The method table lies in the libssl that made the SSL_CTX; the host may have one of its own, linked statically.
+    let ours = module_of(ffi::SSL_CTX_new as *const c_void);
+    let theirs = module_of(ctx.method());
+    if ours.is_none() || ours != theirs {
+        return Err(Error::new(
+            Status::Mismatch,
+            "the SSL_CTX was made by another libssl than this library uses; link the program to the shared libssl",
+        ));
+    }
+    Ok(())
+}
+
+/// Where the shared object that contains `address` begins.
+fn module_of(address: *const c_void) -> Option<usize> {
+    // SAFETY: all-zero is a valid Dl_info.
+    let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
+    // SAFETY: dladdr only compares the address with the maps of loaded objects.
+    let found = unsafe { libc::dladdr(address, &mut info) };
+    (found != 0).then_some(info.dli_fbase as usize)
+}
