@@ -12,6 +12,7 @@
 
 #define CONNECTIONS 400
 #define WATCHDOG 60
+#define OPTIONS "deadline=10s"
 
 static atomic_int done;
 
@@ -24,7 +25,7 @@ static void *flush(void *ctx)
 
 static SSL_CTX *serve(const char *store)
 {
-    SSL_CTX *server = tls_attached(store, "deadline=10s");
+    SSL_CTX *server = tls_attached(store, OPTIONS);
 
     SSL_CTX_set_session_cache_mode(server, SSL_SESS_CACHE_SERVER);
     return server;
@@ -66,7 +67,7 @@ static void forget_reaches_both_caches(const char *scratch)
         struct visit visit = {.version = tls_versions[i], .offer = &out.newest, .finished = forget_and_finish};
 
         tls_here(server, visit);
-        CHECK(!tls_resumes_elsewhere(store, NULL, tls_versions[i], &out.newest), "%s: resumes elsewhere after forget",
+        CHECK(!tls_resumes_elsewhere(store, OPTIONS, tls_versions[i], &out.newest), "%s: resumes elsewhere after forget",
               tls_name(tls_versions[i]));
         visit.finished = NULL;
         CHECK(tls_versions[i] != TLS1_2_VERSION || !tls_here(server, visit).resumed, "resumes here after forget");
