@@ -63,7 +63,7 @@ fn a_damaged_record_is_found_and_named() {
     assert!(done.stdout.contains(&short), "nobody learns which record is damaged\n{done}");
     let done = sesscache(&["--json", "check", &store]);
     let check: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
-    assert_eq!((check["whole"].as_u64(), check["damaged"].as_u64()), (Some(19), Some(1)), "{done}");
+    assert_eq!((check["intact"].as_u64(), check["damaged"].as_u64()), (Some(19), Some(1)), "{done}");
     let shown = sesscache(&["show", &store, &short, "--secrets"]);
     assert_eq!(exit_status(&shown), 1, "what is damaged is shown as if it were not\n{shown}");
 }
@@ -77,7 +77,7 @@ fn put_in(store: &str, namespace: &str) -> Vec<u8> {
 }
 
 fn counts(check: &Value) -> [u64; 3] {
-    ["whole", "damaged", "other_namespace"].map(|name| number(check, name))
+    ["intact", "damaged", "other_namespace"].map(|name| number(check, name))
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_damaged_record_of_a_namespace_is_found_by_those_who_do_not_know_its_name() 
     let check: Value = serde_json::from_str(&done.stdout).expect("JSON");
     assert_eq!(counts(&check), [21, 1, 0], "{done}");
     let text = sesscache(&["check", &store, "--namespace", "shpo"]).stdout;
-    assert!(text.contains("no record is of the namespace shpo"), "a misspelt name goes unnoticed:\n{text}");
+    assert!(text.contains("no record belongs to the namespace shpo"), "a misspelt name goes unnoticed:\n{text}");
 }
 
 /// More namespaces than the store tells apart.
@@ -158,7 +158,7 @@ fn a_store_that_is_damaged_as_a_whole_is_found() {
     for verb in ["stat", "check", "doctor"] {
         let done = sesscache(&[verb, &store]);
         assert_eq!(exit_status(&done), 1, "{verb} says that all is well\n{done}");
-        assert!(done.stdout.contains("damaged"), "{verb} does not say what is wrong\n{done}");
+        assert!(done.stdout.contains("is damaged"), "{verb} does not say what is wrong\n{done}");
     }
     fs::write(Path::new(&store).join("control"), b"nonsense").expect("a damaged control file");
     for verb in ["stat", "check", "doctor"] {

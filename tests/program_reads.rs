@@ -64,7 +64,7 @@ fn the_numbers_are_those_of_the_servers() {
     let human = sesscache(&["list", &store]).expect_success("list fails").stdout;
     assert_eq!(human.lines().count(), list.len() + 1, "a line per session and a heading:\n{human}");
     let check = json(&["--json", "check", &store]);
-    assert_eq!((number(&check, "whole"), number(&check, "damaged")), (list.len() as u64, 0));
+    assert_eq!((number(&check, "intact"), number(&check, "damaged")), (list.len() as u64, 0));
     assert_eq!(server.stop(), "", "the server complains while somebody looks at its store");
 }
 
@@ -196,7 +196,7 @@ fn records_of_all_kinds_and_generations_are_listed() {
     assert_eq!(json_lines(&["--json", "list", &store, "--limit", "1"]).len(), 1);
 
     let check = json(&["--json", "check", &store]);
-    assert_eq!((number(&check, "whole"), number(&check, "other_namespace")), (2, 0), "{check}");
+    assert_eq!((number(&check, "intact"), number(&check, "other_namespace")), (2, 0), "{check}");
     let shown = json(&["--json", "show", &store, &store::hex(&mine), "--secrets"]);
     assert_eq!(store::unhex(&word(&shown, "data")), large, "other data are shown than were stored");
 }

@@ -81,7 +81,7 @@ fn a_large_store_is_listed_whole_in_little_memory() {
     let done = run(with_little_memory(check.args(["--json", "check", store])), program::DEADLINE, "")
         .expect_success("a large store cannot be checked");
     let check: serde_json::Value = serde_json::from_str(&done.stdout).expect("JSON");
-    assert_eq!(number(&check, "whole"), MANY as u64);
+    assert_eq!(number(&check, "intact"), MANY as u64);
 }
 
 #[test]

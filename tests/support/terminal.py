@@ -39,7 +39,7 @@ def read_until(done, what):
             seen += os.read(master, 65536)
 
 
-read_until(lambda: b"hit rate" in seen and b"q ends" in seen, "nothing is drawn")
+read_until(lambda: b"hit rate" in seen and b"q quit" in seen, "nothing is drawn")
 if b"\x1b[?1049h" not in seen:
     sys.exit("it draws over what was on the screen")
 if end == "sigterm":

@@ -11,17 +11,17 @@ use crate::units;
 
 /// Shows and manages a store of TLS sessions.
 ///
-/// Works on a live store without disturbing it: reading verbs create nothing and change nothing.
+/// Works on a live store without disturbing it. Commands that read create nothing and change nothing.
 #[derive(Parser)]
 #[command(name = "sesscache", version, about, subcommand_required = true, arg_required_else_help = true)]
 #[command(disable_help_subcommand = true)]
-#[command(after_help = "`sesscache PATH` is `sesscache stat PATH`.\n\
-    Exit status: 0 fine; 1 unhealthy, or not found; 2 wrong usage, or the system refused.")]
+#[command(after_help = "`sesscache PATH` is short for `sesscache stat PATH`.\n\
+    Exit status: 0 healthy; 1 unhealthy or not found; 2 wrong usage or a system error.")]
 pub struct Arguments {
     /// What to do
     #[command(subcommand)]
     pub verb: Verb,
-    /// Print JSON, with the names of the counter table
+    /// Print JSON; its fields have the names of the counters
     #[arg(long, global = true)]
     pub json: bool,
 }
@@ -31,56 +31,56 @@ pub struct Arguments {
 pub enum Verb {
     /// Show the store on one screen
     ///
-    /// Sessions, capacity, hit rate since the store was made and over the last minute, misses and refusals by reason,
-    /// processes attached, and in words what is not as it should be. Exit status 1 when there is such a warning.
+    /// Shows sessions, capacity, the hit rate since the store was created and over the last minute, misses and failures
+    /// by reason, attached processes, and warnings. Exits with status 1 when there is a warning.
     Stat(Look),
-    /// Show rates as they happen
+    /// Show rates continuously
     ///
-    /// A full screen with charts on a terminal, which q ends; otherwise a line per interval.
+    /// Draws charts on a terminal until you press q; elsewhere, prints a line per interval.
     Watch(Watch),
     /// List the sessions and records
     ///
-    /// One line each: 8 digits of a hash of the id, protocol, hashes of server name and namespace, age, time left and
-    /// size. With --json a JSON object per line. The list is no snapshot: what is stored or removed meanwhile may or may
-    /// not be in it.
+    /// Prints one line for each: 8 digits of a hash of the id, protocol, hashes of the server name and the namespace, age,
+    /// time left and size. With --json, prints one JSON object per line. The list is not a snapshot: it may or may not
+    /// contain what is stored or removed while it runs.
     List(List),
     /// Show one session or record
     ///
-    /// Key material only with --secrets.
+    /// Prints key material only with --secrets.
     Show(Show),
     /// Delete one session or record, in every process
     Remove(Remove),
-    /// Forget everything, in every process, at once
+    /// Delete every session and record, in every process, at once
     ///
-    /// A new sealing key is made first, so that what is left in freed pages or backups cannot be read. A key file named
-    /// with --key is the operator's and stays.
+    /// Makes a new sealing key first, so that nobody can read what remains in freed pages or backups. A key file named
+    /// with --key belongs to the operator and stays.
     Flush(Change),
-    /// Delete what has expired
+    /// Delete expired sessions and records
     ///
-    /// Never needed: expired sessions leave with later stores.
+    /// Never needed: storing a session also deletes expired ones.
     Sweep(Sweep),
     /// Open every record with the sealing keys
     ///
-    /// Exit status 1 when one is damaged. Records that cannot be opened without the name of their namespace are counted
-    /// apart.
+    /// Exits with status 1 when a record is damaged. Counts separately the records that cannot be opened without the name
+    /// of their namespace.
     Check(Check),
-    /// Look at owner, modes, file system, space, limits and versions
+    /// Check owner, modes, file system, space, limits and versions
     ///
-    /// Says what to type for each thing that is not as it should be; exit status 1 when there is one.
+    /// Prints the command that fixes each problem. Exits with status 1 when there is a problem.
     Doctor(Doctor),
     /// Print metrics for Prometheus
     Metrics(Metrics),
     /// Measure put, get and take on this machine and file system
     ///
-    /// In a scratch store beside PATH, which is removed afterwards; never in PATH itself. PATH need not be there, the
-    /// directory that it is in must.
+    /// Creates a scratch store beside PATH and deletes it afterwards; never touches PATH itself. PATH need not exist, but
+    /// its parent directory must.
     Bench(Bench),
-    /// Show in a table what the cache does for a server of four processes
+    /// Compare a server of four processes with and without the cache
     ///
-    /// Starts a server and clients on the loopback interface; takes about 15 seconds. With --json an object: workers,
-    /// processors, key, connections, and rows of protocol, cache, offered, resumed, resumed_elsewhere (by a process other
-    /// than the one that made the session), s_client_offered, s_client_resumed, and server_cpu_us, which is the server's
-    /// processor time for a connection in microseconds.
+    /// Starts a server and clients on the loopback interface; takes about 15 seconds. With --json, prints an object:
+    /// workers, processors, key, connections, and rows of protocol, cache, offered, resumed, resumed_elsewhere (by a
+    /// process other than the one that made the session), s_client_offered, s_client_resumed, and server_cpu_us (the
+    /// server's CPU time per connection in microseconds).
     Demo(Demo),
     /// Print completions for a shell
     #[command(hide = true)]
@@ -103,7 +103,7 @@ pub struct Look {
 pub struct Change {
     #[command(flatten)]
     pub look: Look,
-    /// File of the sealing keys, when it is not PATH/key
+    /// File with the sealing keys, if it is not PATH/key
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub key: Option<PathBuf>,
 }
@@ -113,8 +113,8 @@ pub struct Change {
 pub struct Namespaces {
     /// Also open the records of this namespace; may be given several times
     ///
-    /// Seldom needed. The seal of a record names its namespace, of which the store knows the hash, but for 31 namespaces
-    /// only. Where a name is needed the output says so.
+    /// Rarely needed. The store can open the records of up to 31 namespaces without their names. The output says when a
+    /// name is needed.
     #[arg(long = "namespace", value_name = "NAME")]
     pub names: Vec<String>,
 }
@@ -127,7 +127,7 @@ pub struct Watch {
     /// Time between two readings
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval)]
     pub interval: Duration,
-    /// End after so many readings
+    /// Stop after N readings
     #[arg(long, value_name = "N")]
     pub count: Option<u64>,
 }
@@ -137,10 +137,10 @@ pub struct Watch {
 pub struct List {
     #[command(flatten)]
     pub look: Look,
-    /// Only what expires within this time, as 90s, 5m or 2h
+    /// List only what expires within this time, such as 90s, 5m or 2h
     #[arg(long, value_name = "TIME", value_parser = units::parse_time)]
     pub expires_within: Option<Duration>,
-    /// At most so many
+    /// List at most N
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
 }
@@ -153,7 +153,7 @@ pub struct Show {
     /// The 8 digits that `list` shows, or the whole id in hexadecimal
     #[arg(value_parser = id)]
     pub id: Wanted,
-    /// Also print what is sealed: a session with its master key, an application's data
+    /// Also print the sealed content: a session with its master key, or an application's data
     #[arg(long)]
     pub secrets: bool,
     /// How --secrets prints a session
@@ -166,7 +166,7 @@ pub struct Show {
 /// How a session is printed.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum SessionFormat {
-    /// as `openssl sess_id -text` does
+    /// like `openssl sess_id -text`
     Text,
     /// for `openssl s_client -sess_in`
     Pem,
@@ -187,7 +187,7 @@ pub struct Remove {
 pub struct Sweep {
     #[command(flatten)]
     pub change: Change,
-    /// At most so many
+    /// Delete at most N
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,
 }
@@ -213,13 +213,13 @@ pub struct Doctor {
 pub struct Metrics {
     #[command(flatten)]
     pub look: Look,
-    /// Which text format
+    /// The text format
     #[arg(long, value_name = "FORMAT", default_value = "prometheus")]
     pub format: MetricsFormat,
-    /// Write to a new file that then takes the place of FILE, for the textfile collector
+    /// Write to FILE, replacing it atomically, for the textfile collector
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "listen")]
     pub output: Option<PathBuf>,
-    /// Answer GET /metrics at this address until interrupted
+    /// Serve GET /metrics at this address until interrupted
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub listen: Option<SocketAddr>,
 }
@@ -241,7 +241,7 @@ pub struct Bench {
     /// Sessions in the scratch store
     #[arg(long, value_name = "N", default_value = "100000", value_parser = clap::value_parser!(u64).range(1_000..=10_000_000))]
     pub sessions: u64,
-    /// Bytes of a session
+    /// Bytes per session
     #[arg(long, value_name = "N", default_value = "140", value_parser = clap::value_parser!(u64).range(1..=65_536))]
     pub bytes: u64,
 }
@@ -249,10 +249,10 @@ pub struct Bench {
 /// Arguments of `demo`.
 #[derive(Args)]
 pub struct Demo {
-    /// Connections behind each figure; 2000 unless the environment has CONNECTIONS
+    /// Connections per row; by default $CONNECTIONS, or 2000
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(10..=1_000_000))]
     pub connections: Option<u32>,
-    /// The server's key, rsa:BITS or ec; rsa:2048 unless the environment has KEY
+    /// The server's key: rsa:BITS or ec; by default $KEY, or rsa:2048
     #[arg(long, value_name = "KIND")]
     pub key: Option<String>,
 }
@@ -288,7 +288,7 @@ fn id(text: &str) -> Result<Wanted, String> {
 fn interval(text: &str) -> Result<Duration, String> {
     let time = units::parse_time(text)?;
     let fits = (Duration::from_millis(100)..=Duration::from_secs(3_600)).contains(&time);
-    fits.then_some(time).ok_or_else(|| "a time from 100ms to 1h".to_owned())
+    fits.then_some(time).ok_or_else(|| "give a time from 100ms to 1h".to_owned())
 }
 
 /// The command line as clap knows it.

@@ -26,7 +26,7 @@ struct Measured {
 }
 
 pub fn run(arguments: &Bench, json: bool) -> Result<Outcome, Failure> {
-    let interrupted = Interrupted::catch().map_err(Failure::system("cannot watch for signals"))?;
+    let interrupted = Interrupted::catch().map_err(Failure::system("cannot catch signals"))?;
     let scratch = Scratch::beside(&arguments.look.path)?;
     let capacity = (arguments.sessions * (arguments.bytes + ROOM) * 2).div_ceil(1 << 20).clamp(4, 65_536);
     let options = Options::parse(&format!("capacity={capacity}MiB deadline=1s"))?;
@@ -162,7 +162,7 @@ impl Scratch {
         let scratch = path.parent().unwrap_or(&path).join(name);
         use std::os::unix::fs::DirBuilderExt;
         let made = std::fs::DirBuilder::new().mode(0o700).create(&scratch);
-        made.map_err(Failure::system(format!("cannot make {}", scratch.display())))?;
+        made.map_err(Failure::system(format!("cannot create {}", scratch.display())))?;
         Ok(Scratch(scratch))
     }
 }

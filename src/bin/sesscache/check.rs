@@ -18,11 +18,11 @@ use crate::units::number;
 const NAMED: usize = 20;
 
 /// What to do about a namespace that the store does not know.
-pub const NAME_IT: &str = "add --namespace NAME for each, as the servers have it in their option namespace=";
+pub const NAME_IT: &str = "add --namespace NAME, with the value of namespace= in the servers' options";
 
 #[derive(Default)]
 struct Tally {
-    whole: u64,
+    intact: u64,
     damaged: u64,
     /// Those not opened, by the hash of their namespace as `list` shows it.
     other_namespaces: BTreeMap<String, u64>,
@@ -62,7 +62,7 @@ pub fn run(arguments: &Check, json: bool) -> Result<Outcome, Failure> {
         let other = tally.other_namespaces.iter();
         let other: Vec<_> = other.map(|(hash, n)| json!({ "namespace": hash, "records": n })).collect();
         out.json_pretty(&json!({
-            "whole": tally.whole,
+            "intact": tally.intact,
             "damaged": tally.damaged,
             "other_namespace": tally.other_namespace(),
             "other_namespaces": other,
@@ -99,7 +99,7 @@ fn walk(inspect: &mut Inspect, arguments: &Check, tally: &mut Tally) -> Result<(
             }
             tally.met.extend(record.header.as_ref().map(|header| header.namespace));
             match inspect.open_record(record, &mut opener)? {
-                Contents::Plain(_) => tally.whole += 1,
+                Contents::Plain(_) => tally.intact += 1,
                 Contents::Gone => {}
                 Contents::OtherNamespace => {
                     let hash = namespace(record).unwrap_or_default();
@@ -124,7 +124,7 @@ fn counted(records: u64) -> String {
 
 fn print(tally: &Tally, healthy: bool, out: &mut Output) -> Result<(), Failure> {
     if let Some(damage) = &tally.store {
-        writeln!(out, "{} {damage}", out.warning("damaged:"))?;
+        writeln!(out, "{} {damage}", out.warning("the store is damaged:"))?;
     }
     for (id, why) in &tally.named {
         writeln!(out, "{id}  {why}")?;
@@ -132,18 +132,18 @@ fn print(tally: &Tally, healthy: bool, out: &mut Output) -> Result<(), Failure> 
     if tally.damaged > tally.named.len() as u64 {
         writeln!(out, "and {} more", number(tally.damaged - tally.named.len() as u64))?;
     }
-    let verdict = if healthy { out.good("whole") } else { out.warning("damaged") };
-    writeln!(out, "{verdict}: {} opened, {} did not", counted(tally.whole), number(tally.damaged))?;
+    let verdict = format!("{} intact, {} damaged", counted(tally.intact), number(tally.damaged));
+    writeln!(out, "{}", if healthy { out.good(&verdict) } else { out.warning(&verdict) })?;
     let other = tally.other_namespace();
     if other > 0 {
-        writeln!(out, "not opened: {}, of namespaces whose names are needed", counted(other))?;
+        writeln!(out, "not opened: {}; the names of their namespaces are needed", counted(other))?;
         for (hash, n) in &tally.other_namespaces {
             writeln!(out, "    {hash}  {}", counted(*n))?;
         }
         writeln!(out, "{NAME_IT}")?;
     }
     for name in &tally.absent {
-        writeln!(out, "{} no record is of the namespace {name}", out.bold("note:"))?;
+        writeln!(out, "{} no record belongs to the namespace {name}", out.bold("note:"))?;
     }
     Ok(())
 }

@@ -33,5 +33,5 @@ fn script() -> Result<PathBuf, Failure> {
         return Ok(script);
     }
     let missing = io::Error::from(io::ErrorKind::NotFound);
-    Err(Failure::System(format!("the demo is not installed in {}", script.display()), missing))
+    Err(Failure::System(format!("the demo is not installed at {}", script.display()), missing))
 }

@@ -78,7 +78,7 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Failure {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Failure::Closed,
-            _ => Failure::System("cannot write".to_owned(), error),
+            _ => Failure::System("cannot write the output".to_owned(), error),
         }
     }
 }

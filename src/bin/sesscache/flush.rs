@@ -1,4 +1,4 @@
-//! `flush`: forgets everything.
+//! `flush`: deletes everything.
 
 use std::io::Write;
 
@@ -19,7 +19,7 @@ pub fn run(arguments: &Change, json: bool) -> Result<Outcome, Failure> {
     if json {
         out.json(&json!({ "flushed": sessions }))?;
     } else {
-        writeln!(out, "forgot {} sessions", number(sessions))?;
+        writeln!(out, "deleted {} sessions", number(sessions))?;
     }
     out.flush()?;
     Ok(Outcome::Fine)

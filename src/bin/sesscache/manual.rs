@@ -32,29 +32,30 @@ fn page(command: &Command) -> String {
     page.push_str(&text(command.get_long_about().or(command.get_about())));
     page.push_str(
         ".Pp\n.Ar PATH\nis the directory that the servers give to\n.Fn sesscache_open .\n\
-         Without a verb the store is shown as by\n.Cm stat .\n\
-         .Pp\nThe verbs are:\n.Bl -tag -width Ds\n",
+         Without a command,\n.Nm\nruns\n.Cm stat .\n\
+         .Pp\nThe commands are:\n.Bl -tag -width Ds\n",
     );
     for verb in &verbs {
         page.push_str(&entry(verb));
     }
     page.push_str(".El\n");
     let json = command.get_arguments().find(|arg| arg.get_id() == "json");
-    let _ = write!(page, ".Pp\nWith every verb:\n.Bl -tag -width Ds\n{}.El\n", json.map(option).unwrap_or_default());
+    let _ =
+        write!(page, ".Pp\nEvery command accepts:\n.Bl -tag -width Ds\n{}.El\n", json.map(option).unwrap_or_default());
     page.push_str(&counters());
     page.push_str(
-        ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n.It Ev NO_COLOR\nWhen it is set, nothing is coloured.\n.El\n\
-         .Sh EXIT STATUS\n.Bl -tag -width Ds\n.It 0\nEverything is fine.\n\
-         .It 1\nThe store is unhealthy, or what was asked for is not there.\n\
-         .It 2\nWrong usage, or the system refused.\n.El\n\
-         .Sh EXAMPLES\nThe store on one screen:\n.Pp\n.Dl sesscache /run/myserver-tls\n\
-         .Pp\nWhat is not as it should be, and what to type:\n.Pp\n.Dl sesscache doctor /run/myserver-tls\n\
-         .Pp\nThe hit rate for a script:\n.Pp\n.Dl sesscache --json /run/myserver-tls | jq .hit_rate\n\
-         .Pp\nFor the textfile collector of the Prometheus node exporter:\n.Pp\n\
+        ".Sh ENVIRONMENT\n.Bl -tag -width Ds\n.It Ev NO_COLOR\nIf it is set, the output has no colours.\n.El\n\
+         .Sh EXIT STATUS\n.Bl -tag -width Ds\n.It 0\nSuccess; the store is healthy.\n\
+         .It 1\nThe store is unhealthy, or the requested record does not exist.\n\
+         .It 2\nWrong usage, or a system error.\n.El\n\
+         .Sh EXAMPLES\nShow the store on one screen:\n.Pp\n.Dl sesscache /run/myserver-tls\n\
+         .Pp\nFind problems, and the commands that fix them:\n.Pp\n.Dl sesscache doctor /run/myserver-tls\n\
+         .Pp\nRead the hit rate in a script:\n.Pp\n.Dl sesscache --json /run/myserver-tls | jq .hit_rate\n\
+         .Pp\nWrite metrics for the textfile collector of the Prometheus node exporter:\n.Pp\n\
          .Dl sesscache metrics /run/myserver-tls --output /var/lib/node_exporter/sesscache.prom\n",
     );
     page.push_str(&options());
-    page.push_str(".Sh SEE ALSO\n.Xr openssl-sess_id 1 ,\n.Pa sesscache.h\n");
+    page.push_str(".Sh SEE ALSO\n.Xr openssl-sess_id 1 ,\n.Xr sesscache 3 ,\n.Xr sesscache_options 7\n");
     page
 }
 
@@ -124,8 +125,8 @@ fn option(arg: &Arg) -> String {
 
 fn counters() -> String {
     let mut text = String::from(
-        ".Sh COUNTERS\nThe names in JSON.\nMetrics are named\n.Li sesscache_ Ns Ar NAME ,\n\
-         counters with\n.Li _total\nat the end, bytes with\n.Li _bytes\nand times with\n.Li _timestamp_seconds .\n\
+        ".Sh COUNTERS\nThese are the names of the fields in JSON.\nMetrics are named\n.Li sesscache_ Ns Ar NAME ;\n\
+         counters end in\n.Li _total ,\nbytes in\n.Li _bytes\nand times in\n.Li _timestamp_seconds .\n\
          .Bl -tag -width Ds\n",
     );
     let row = |row: &CounterRow| {
@@ -140,16 +141,16 @@ fn counters() -> String {
     };
     COUNTERS.iter().chain(READINGS).for_each(|each| text.push_str(&row(each)));
     text.push_str(
-        ".It Li last_minute\nWhat was counted over about the last minute, and how many\n.Li seconds\nthat are; null when \
-         it is not known.\n.It Li warnings , notes\nSentences.\n.El\n",
+        ".It Li last_minute\nThe counts of about the last minute, and its exact length in\n.Li seconds ;\nnull when they \
+         are not known.\n.It Li warnings , notes\nLists of sentences.\n.El\n",
     );
     text
 }
 
 fn options() -> String {
     let mut text = String::from(
-        ".Sh OPTIONS OF A STORE\nWhat servers give to\n.Fn sesscache_open\nand\n.Fn sesscache_enable ,\n\
-         as one string of pairs separated by spaces:\n.Bl -tag -width Ds\n",
+        ".Sh OPTIONS OF A STORE\nServers pass these options to\n.Fn sesscache_open\nand\n.Fn sesscache_enable ,\n\
+         as one string of\n.Ar name Ns = Ns Ar value\npairs separated by spaces:\n.Bl -tag -width Ds\n",
     );
     for row in OPTIONS {
         let _ = writeln!(

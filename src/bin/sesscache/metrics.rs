@@ -66,7 +66,12 @@ fn text(path: &Path, reading: Option<&Reading>, format: MetricsFormat) -> String
         for row in now {
             families.row(row, &reading.worked_out(row.name));
         }
-        families.add("warnings", Kind::Gauge, "what `sesscache stat` warns of", &reading.warnings().len().into());
+        families.add(
+            "warnings",
+            Kind::Gauge,
+            "warnings that `sesscache stat` prints",
+            &reading.warnings().len().into(),
+        );
     }
     if format == MetricsFormat::Openmetrics {
         families.text.push_str("# EOF\n");
@@ -125,7 +130,7 @@ fn escape(text: &str) -> String {
 
 /// Answers scrapes until a signal comes. A store that cannot be read is a metric, not an error: it may come back.
 fn serve(path: &Path, format: MetricsFormat, address: SocketAddr) -> Result<Outcome, Failure> {
-    let interrupted = Interrupted::catch().map_err(Failure::system("cannot watch for signals"))?;
+    let interrupted = Interrupted::catch().map_err(Failure::system("cannot catch signals"))?;
     let server = Server::http(address)
         .map_err(|cause| Failure::System(format!("cannot listen at {address}"), io::Error::other(cause.to_string())))?;
     println!("listening on http://{}/metrics", server.server_addr());
@@ -141,7 +146,7 @@ fn serve(path: &Path, format: MetricsFormat, address: SocketAddr) -> Result<Outc
                 (200, text(path, reading.ok().as_ref(), format), content_type(format))
             }
             (Method::Get | Method::Head, _) => (404, "the metrics are at /metrics\n".to_owned(), "text/plain"),
-            _ => (405, "only GET\n".to_owned(), "text/plain"),
+            _ => (405, "only GET is supported\n".to_owned(), "text/plain"),
         };
         let header = Header::from_bytes("Content-Type", kind).expect("a header in ASCII");
         // A client that has gone away is none of our business.

@@ -111,11 +111,11 @@ impl Reading {
             let stuck = process.lag.is_some_and(|lag| lag > LONG_LOOKUP);
             match process.presence {
                 Presence::Gone if stuck => warnings.push(format!(
-                    "process {} ended inside a lookup and keeps space from being reused until its slot is freed",
+                    "process {} died during a lookup; old pages cannot be reused until its reader slot is freed",
                     process.pid
                 )),
                 Presence::Here if stuck && is_stopped(process.pid) => warnings.push(format!(
-                    "process {} is stopped inside a lookup and keeps space from being reused; continue or end it",
+                    "process {} is stopped during a lookup, so old pages cannot be reused; continue or kill it",
                     process.pid
                 )),
                 _ => {}
@@ -124,7 +124,7 @@ impl Reading {
         let slots = self.slots(|_| true);
         if slots * 10 > self.readers_limit as usize * 9 {
             warnings.push(format!(
-                "{} of {} reader slots are taken; without one, lookups wait for writers: raise readers=",
+                "{} of {} reader slots are taken; without a slot, a lookup waits for writers: raise readers=",
                 number(slots as u64),
                 number(self.readers_limit.into())
             ));
@@ -147,16 +147,16 @@ impl Reading {
             notes.push("no session has been stored yet, or none since the machine started".to_owned());
         }
         if self.generations > 1 {
-            notes.push("a new generation has begun; sessions of the one before still resume".to_owned());
+            notes.push("a new generation has begun; sessions of the previous one still resume".to_owned());
         }
         let elsewhere = self.processes.iter().filter(|process| process.presence == Presence::Elsewhere).count();
         if elsewhere > 0 {
-            notes.push(format!("{elsewhere} of the processes are in another PID namespace"));
+            notes.push(format!("{elsewhere} of the attached processes run in another PID namespace"));
         }
         let evicted = self.recent.as_ref().and_then(|(_, counted)| counted.get("evicted")).unwrap_or_default();
         if evicted > 0 {
             notes.push(format!(
-                "in the last minute {} sessions made room before their time: a larger capacity= would keep them",
+                "in the last minute {} sessions were evicted before they expired: a larger capacity= would keep them",
                 number(evicted)
             ));
         }
@@ -186,11 +186,14 @@ impl Reading {
 
 /// Counters that are above 0 in a healthy store only in the past.
 const LATELY: &[(&str, &str)] = &[
-    ("misses_damaged", "sessions did not open: they are damaged, or their key is gone; run: sesscache check PATH"),
-    ("misses_unavailable", "lookups could not be answered; run: sesscache doctor PATH"),
-    ("puts_busy", "sessions were not stored because another process held the store past the deadline"),
-    ("puts_full", "sessions were not stored because no room could be made; run: sesscache doctor PATH"),
-    ("puts_failed", "sessions could not be stored; the server's log has the reason"),
+    (
+        "misses_damaged",
+        "sessions could not be opened: they are damaged, or their key is missing; run: sesscache check PATH",
+    ),
+    ("misses_unavailable", "lookups failed because the store was unavailable; run: sesscache doctor PATH"),
+    ("puts_busy", "sessions were not stored because another process held the write lock past the deadline"),
+    ("puts_full", "sessions were not stored because the store had no room; run: sesscache doctor PATH"),
+    ("puts_failed", "sessions could not be stored; the server's log says why"),
 ];
 
 /// The counters of some rows, under their names.

@@ -28,7 +28,7 @@ pub fn run(arguments: &Remove, json: bool) -> Result<Outcome, Failure> {
     } else if removed {
         writeln!(out, "removed {short}")?;
     } else {
-        writeln!(out, "{short} was gone already")?;
+        writeln!(out, "{short} no longer exists")?;
     }
     out.flush()?;
     Ok(Outcome::fine_if(removed))

@@ -76,10 +76,10 @@ fn open(inspect: &mut Inspect, record: &Record, opener: &mut Opener) -> Result<O
     let damage = |why: &str| Err(NotShown { why: why.to_owned(), damage: true });
     Ok(match inspect.open_record(record, opener)? {
         Contents::Plain(secret) => Ok(secret),
-        Contents::Gone => damage("it has been removed meanwhile"),
+        Contents::Gone => damage("it no longer exists"),
         Contents::OtherNamespace => {
             let hash = list::namespace(record).unwrap_or_default();
-            let why = format!("it is of the namespace {hash}, whose name is needed: {}", check::NAME_IT);
+            let why = format!("it belongs to the namespace {hash}, whose name is needed: {}", check::NAME_IT);
             Err(NotShown { why, damage: false })
         }
         Contents::Damaged(why) => damage(why),

@@ -61,7 +61,7 @@ fn print(reading: &Reading, out: &mut Output) -> Result<(), Failure> {
 
 /// Reasons that never occurred are left out, so that those that did stand out.
 fn print_counters(reading: &Reading, out: &mut Output) -> Result<(), Failure> {
-    let heading = format!("{:<24}{:>16}{:>16}", "", "since it began", "last minute");
+    let heading = format!("{:<24}{:>16}{:>16}", "", "total", "last minute");
     writeln!(out, "{}", out.bold(heading.trim_end()))?;
     let (all, minute) = reading.hit_rates();
     writeln!(out, "{:<24}{all:>16}{minute:>16}", "hit rate")?;

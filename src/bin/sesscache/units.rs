@@ -17,7 +17,7 @@ pub fn parse_time(text: &str) -> Result<Duration, String> {
         };
         number.checked_mul(seconds).map(Duration::from_secs)
     })();
-    parsed.ok_or_else(|| "a time has a unit: 500ms, 90s, 15m, 2h or 1d".to_owned())
+    parsed.ok_or_else(|| "give a time with a unit, such as 500ms, 90s, 15m, 2h or 1d".to_owned())
 }
 
 /// 12,345,678.

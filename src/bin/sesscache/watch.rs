@@ -66,7 +66,7 @@ impl Watcher {
 }
 
 pub fn run(arguments: &Watch, json: bool) -> Result<Outcome, Failure> {
-    let interrupted = Interrupted::catch().map_err(Failure::system("cannot watch for signals"))?;
+    let interrupted = Interrupted::catch().map_err(Failure::system("cannot catch signals"))?;
     let watcher = Watcher::new(&arguments.look.path)?;
     let is_terminal = std::io::stdout().is_terminal() && std::io::stdin().is_terminal();
     if is_terminal && !json && arguments.count.is_none() && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
@@ -101,7 +101,7 @@ fn lines(mut watcher: Watcher, arguments: &Watch, json: bool, interrupted: &Inte
     Ok(())
 }
 
-const HEADING: &str = "  hit rate   lookups/s    puts/s   refused/s   evicted/s   expired/s    sessions    in use";
+const HEADING: &str = "  hit rate   lookups/s    puts/s    failed/s   evicted/s   expired/s    sessions    in use";
 
 fn line(step: &Step, out: &mut Output) -> Result<(), Failure> {
     writeln!(
@@ -110,7 +110,7 @@ fn line(step: &Step, out: &mut Output) -> Result<(), Failure> {
         percent(step.counted.hit_rate()),
         rate(step.lookups()),
         rate(step.rate("puts")),
-        rate(REFUSED.iter().map(|name| step.rate(name)).sum()),
+        rate(NOT_STORED.iter().map(|name| step.rate(name)).sum()),
         rate(step.rate("evicted")),
         rate(step.rate("expired")),
         number(step.reading.count("sessions")),
@@ -120,7 +120,7 @@ fn line(step: &Step, out: &mut Output) -> Result<(), Failure> {
 }
 
 /// Sessions that were to be stored and were not.
-pub const REFUSED: [&str; 4] = ["puts_skipped", "puts_busy", "puts_full", "puts_failed"];
+pub const NOT_STORED: [&str; 4] = ["puts_skipped", "puts_busy", "puts_full", "puts_failed"];
 
 /// Gauges as they are, counters as what was counted in `seconds`.
 fn as_json(step: &Step) -> Value {

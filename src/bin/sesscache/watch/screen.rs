@@ -117,12 +117,11 @@ fn draw(frame: &mut Frame, steps: &VecDeque<Step>, interval: Duration) {
     chart(frame, rates, title, &sets, Height::Rate, window);
     match table_height {
         0 => {}
-        1 => frame
-            .render_widget(Paragraph::new(Line::from(" no misses; nothing refused, evicted or expired").bold()), table),
+        1 => frame.render_widget(Paragraph::new(Line::from(" no misses, failures or removals").bold()), table),
         _ => draw_reasons(frame, table, &reasons),
     }
     let mut lines: Vec<Line> = warnings.iter().take(2).map(|text| Line::from(format!(" {text}").yellow())).collect();
-    lines.push(Line::from(" q ends").dim());
+    lines.push(Line::from(" q quit").dim());
     frame.render_widget(Paragraph::new(lines), foot);
 }
 
@@ -225,7 +224,7 @@ fn nice(value: f64) -> f64 {
     [1.0, 2.0, 5.0, 10.0].iter().map(|step| step * power).find(|top| *top >= value).unwrap_or(value)
 }
 
-/// The counters besides hits and puts, those that happen first: name, events per second, and in all.
+/// The counters besides hits and puts, those that happen first: name, events per second, and total.
 fn reasons(step: &Step) -> Vec<(&'static str, f64, u64)> {
     let seconds = step.seconds();
     let mut rows: Vec<_> = COUNTERS
@@ -248,10 +247,10 @@ fn draw_reasons(frame: &mut Frame, area: Rect, reasons: &[(&str, f64, u64)]) {
         ])
     });
     let heading =
-        Row::new([Line::from("reason"), Line::from("now").right_aligned(), Line::from("in all").right_aligned()]);
+        Row::new([Line::from("reason"), Line::from("now").right_aligned(), Line::from("total").right_aligned()]);
     let widths = [Constraint::Max(20), Constraint::Length(8), Constraint::Max(14)];
     let table = Table::new(rows, widths).header(heading.style(Style::new().add_modifier(Modifier::BOLD)));
-    frame.render_widget(table.block(Block::bordered().title(" misses, refusals and ends ".bold())), area);
+    frame.render_widget(table.block(Block::bordered().title(" misses, failures, removals ".bold())), area);
 }
 
 #[cfg(test)]
