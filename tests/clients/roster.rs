@@ -122,7 +122,7 @@ pub const CLIENTS: &[Client] = &[
         id: "openssl_s_client",
         name: "OpenSSL `s_client`",
         early: true,
-        how: "`openssl s_client -sess_out FILE`, then again with `-sess_in FILE`: a process per visit",
+        how: "`openssl s_client -sess_out FILE`, then again with `-sess_in FILE`: one process per visit",
         ..BASE
     },
     Client {
@@ -245,7 +245,7 @@ pub const CLIENTS: &[Client] = &[
         name: "Java `HttpsURLConnection`",
         large: true,
         served_by: ServedBy::TestServer,
-        how: "`java/Client.java https`: the same, behind the URL classes",
+        how: "`java/Client.java https`: the same, through the URL classes",
         version: java_version,
         visit: programs::java_https,
         ..BASE

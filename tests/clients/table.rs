@@ -14,45 +14,45 @@ pub struct Table(Mutex<BTreeMap<(&'static str, bool, Scene), Share>>);
 const ABOUT: &str = "\
 # Which clients resume
 
-Written by `make clients`, which installs the clients, runs them, and fails when one of them does anything else than
-what this page says. Every client comes back several times over TLS 1.2 and TLS 1.3 to a server that gives every
-connection a process of its own, so whatever resumes was made by another process. The word that counts is the
-server's; where the client has one, too, they agree. Clients trust the CA of the server's certificate and check its
-name.
+`make clients` writes this page. It installs the clients, runs them, and fails when a client behaves differently from
+what this page says. Every client returns several times over TLS 1.2 and TLS 1.3 to a server that gives every
+connection a process of its own, so another process made each session that resumes. The server reports whether a
+session resumed; where the client reports it too, both agree. Clients trust the CA of the server's certificate and
+check its name.
 
-A cell is the number of connections that resumed, of those that could. `gnutls-cli --resume` and `s_client -reconnect`
-come back in TLS 1.2 without having waited for an answer. OpenSSL hands a TLS 1.2 session to the cache after it has
-sent the last message of the handshake, so a client in such a hurry may overtake its session on a busy machine. It
-starts over then, which is no fault of either side, and the two try again.
+A cell is the number of connections that resumed, out of those that could. In TLS 1.2, `gnutls-cli --resume` and
+`s_client -reconnect` return without waiting for an answer. OpenSSL hands a TLS 1.2 session to the cache after it has
+sent the last message of the handshake, so such a client may overtake its session on a busy machine. It then makes a
+full handshake, which is no fault of either side, and these two try again.
 ";
 
 const ABOUT_CONTROL: &str = "\
 ## The same clients with other servers
 
-TLS 1.2, then TLS 1.3 in each cell; - stands for what the client lacks or was not tried.
+Each cell has TLS 1.2, then TLS 1.3; - means that the client lacks this or that nobody tried it.
 
-- *own cache*: the same server without sesscache: each session is lost with the process that made it. This is what
-  shows that the figures above can be otherwise.
-- *prefork*: `prefork_server`, four workers that share sessions. Clients that want HTTP, or are slow to start, meet
-  only the server of the first table, which for them is `tests/clients/server.c` and for the others `fork_server`.
-- *s_server*: one process of `openssl s_server` as it comes, which gives out tickets that hold the session. A client
-  that starts over here does so for reasons of its own.
-- *s_server, ids*: the same with `-no_ticket`: session ids, as with sesscache. What resumes here has to resume with
-  sesscache.
+- *own cache*: the same server without sesscache. Each session is lost with the process that made it, which shows that
+  the figures above could be lower.
+- *prefork*: `prefork_server`, four workers that share sessions. Clients that need HTTP or are slow to start meet only
+  the server of the first table: `tests/clients/server.c` for them, `fork_server` for the others.
+- *s_server*: one process of `openssl s_server` with its defaults, which issues tickets that hold the session. A client
+  that does not resume here has reasons of its own.
+- *s_server, ids*: the same with `-no_ticket`: session ids, as with sesscache. A client that resumes here must resume
+  with sesscache.
 ";
 
 const ABOUT_SETTINGS: &str = "\
 ## Settings of the server
 
-Cells as above. The server is the one of the first table with one thing changed.
+Cells as above. The server is that of the first table with one setting changed.
 
-- *no context*: without a session id context. OpenSSL resumes, as long as no client certificate is asked for.
-- *certificate*: a client certificate is demanded, and a session id context is set. The certificate is known to the
-  server in resumed connections, too.
-- *certificate, no context*: OpenSSL stores no session then: every connection is a full handshake, and succeeds.
-- *early data*: the request goes out as early data (TLS 1.3 only); counted are the connections that resumed and whose
-  early data was accepted. Chromium sends it with `--enable-features=EnableTLS13EarlyData`. Those with a - offer no
-  way to send it as they are built here.
+- *no context*: without a session id context. OpenSSL resumes as long as the server asks for no client certificate.
+- *certificate*: the server requires a client certificate and sets a session id context. It knows the certificate in
+  resumed connections, too.
+- *certificate, no context*: OpenSSL then stores no session: every connection is a full handshake, and succeeds.
+- *early data*: the client sends the request as early data (TLS 1.3 only). The cell counts connections that resumed and
+  whose early data the server accepted. Chromium sends it with `--enable-features=EnableTLS13EarlyData`. Clients with
+  a - cannot send it in the builds used here.
 ";
 
 impl Table {
@@ -105,12 +105,12 @@ impl Table {
             line(format!("| {} | {} | {old} | {new} | {} |", client.name, (client.version)(), client.how));
         }
         line(
-            "\nPaths are below `tests/clients/`. `cargo test --test clients -- --include-ignored NAME` runs one of them;\n\
-             `--list` shows the names. `make test` runs those whose tools are small."
+            "\nPaths are below `tests/clients/`. `cargo test --test clients -- --include-ignored NAME` runs one client; `--list` shows\n\
+             the names. `make test` runs the clients whose tools are small."
                 .to_owned(),
         );
 
-        line("\n## Those that do not resume\n".to_owned());
+        line("\n## Clients that do not resume\n".to_owned());
         for (client, exception) in CLIENTS.iter().filter_map(|client| Some((client, client.exception.as_ref()?))) {
             let version = if exception.tls == Tls::V12 { "TLS 1.2" } else { "TLS 1.3" };
             let cell = |scene| self.cell(client, exception.tls, scene);
