@@ -57,7 +57,7 @@ pub fn find(inspect: &mut Inspect, wanted: &Wanted) -> Result<Vec<Record>, Failu
         let path = inspect.path().display();
         return Err(Failure::Store(Error {
             status: Status::NotFound,
-            detail: format!("there is no such session or record in {path}"),
+            detail: format!("{path} has no such session or record"),
         }));
     }
     Ok(found)
