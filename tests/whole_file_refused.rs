@@ -6,6 +6,9 @@
 mod check;
 #[path = "support/damage.rs"]
 mod damage;
+#[path = "../src/store/mdb/pages.rs"]
+#[allow(dead_code)] // as above
+mod pages;
 #[path = "support/store.rs"]
 mod store;
 

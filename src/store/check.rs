@@ -9,21 +9,13 @@
 //! first node of a branch, overflow pages more than the value needs, a free list record longer than its list, and pages
 //! that nothing refers to.
 
-#[path = "check/layout.rs"]
-mod layout;
 #[path = "check/tree.rs"]
 mod tree;
 
 use std::fmt;
 
-use self::layout::{Meta, Tree};
 use self::tree::{Bytewise, Numbers, Walk};
-
-/// Deepest tree that LMDB's cursors can follow, less the level that a split of the root adds (mdb.c: CURSOR_STACK).
-const DEEPEST: u16 = 31;
-
-/// Largest page: its bounds have 16 bits (mdb.c: MAX_PAGESIZE).
-pub(crate) const PAGE_MAX: usize = 0x8000;
+use super::pages::{self, Meta, Tree, PAGE_MAX};
 
 /// What the file is known to be from elsewhere.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +28,7 @@ pub(crate) struct Expected {
 
 /// What a whole file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct FileCounts {
     /// The last transaction that was committed.
     pub(crate) transaction: u64,
     pub(crate) entries: u64,
@@ -73,7 +65,7 @@ fn wrong<T>(page: u64, what: &'static str) -> Checked<T> {
 
 /// Checks a file. `read` fills a buffer from the start of the page of that number, or says that the file does not reach so
 /// far; the buffer is a page or shorter. Nobody may write to the file meanwhile.
-pub(crate) fn check(expected: Expected, read: impl FnMut(u64, &mut [u8]) -> bool) -> Checked<Found> {
+pub(crate) fn check(expected: Expected, read: impl FnMut(u64, &mut [u8]) -> bool) -> Checked<FileCounts> {
     if !expected.page.is_power_of_two() || !(512..=PAGE_MAX).contains(&expected.page) {
         return wrong(0, "no page has this size");
     }
@@ -92,7 +84,7 @@ pub(crate) fn check(expected: Expected, read: impl FnMut(u64, &mut [u8]) -> bool
 
     let list_pages = list.branches + list.leaves + list.overflows;
     let used = main.branches + main.leaves + main.overflows + list_pages;
-    Ok(Found {
+    Ok(FileCounts {
         transaction: meta.transaction,
         entries: main.entries,
         branches: main.branches,
@@ -144,7 +136,7 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
     fn newest(&mut self, expected: Expected) -> Checked<Meta> {
         let mut metas = [Meta::default(); 2];
         for (number, meta) in (0..).zip(&mut metas) {
-            let mut bytes = [0; layout::META];
+            let mut bytes = [0; pages::META];
             self.fill(number, &mut bytes)?;
             *meta = Meta::read(&bytes, number, expected.page).map_err(|what| Damage { page: number, what })?;
             if meta.map != expected.map {
@@ -167,12 +159,12 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
 
     fn walk<O: tree::Order>(&mut self, walk: &mut Walk<O>, number: u64) -> Checked<()> {
         let tree: Tree = walk.tree;
-        if tree.root == layout::NO_PAGE {
+        if tree.root == pages::NO_PAGE {
             if tree.depth != 0 {
                 return wrong(number, "an empty tree has a depth");
             }
         } else {
-            if tree.depth == 0 || tree.depth > DEEPEST {
+            if tree.depth == 0 || tree.depth > pages::DEEPEST {
                 return wrong(number, "the depth of its tree cannot be");
             }
             self.descend(walk, tree.root, 1)?;

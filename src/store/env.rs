@@ -18,6 +18,7 @@ use lmdb_sys as ffi;
 use super::control::Shape;
 use super::gate::WriteGuard;
 use super::id::SENTINEL;
+use super::mdb;
 use crate::sys::files::{self, Access};
 use crate::sys::process;
 
@@ -35,10 +36,6 @@ use self::locks::Locks;
 pub(crate) use self::reader::Reader;
 pub(crate) use self::readers::{lmdb_version, Slot};
 pub(crate) use self::txn::{Front, Txn, Write};
-
-/// Bytes of a reader slot and of what precedes the second one in lock.mdb (mdb.c: MDB_reader, MDB_txninfo).
-const READER_SLOT: u64 = 64;
-const LOCK_HEAD: u64 = 192;
 
 /// An open environment of this process.
 pub(crate) struct Env {
@@ -72,8 +69,8 @@ impl Env {
         // Made first, so that their modes do not depend on the umask, and so that every page of the lock file has a
         // block behind it: LMDB maps it sparse, which is SIGBUS on a full tmpfs.
         files::create(&directory.join("data.mdb"), access).map_err(system)?;
-        let lock = LOCK_HEAD + u64::from(shape.readers - 1) * READER_SLOT;
-        files::create_zeroed(&directory.join("lock.mdb"), lock as usize, access).map_err(system)?;
+        let lock = mdb::lock_file_len(shape.readers);
+        files::create_zeroed(&directory.join("lock.mdb"), lock, access).map_err(system)?;
         let env = Env::open_raw(directory, shape, shape.capacity as usize, Env::flags(shape))?;
         if !shape.guard {
             files::reserve(&directory.join("data.mdb"), 0, reserve).map_err(system)?;
@@ -198,12 +195,10 @@ impl Env {
     /// Finds the map by the address of the sentinel and leaves it out of core dumps. The first look into the tree.
     pub(crate) fn keep_out_of_core(&self) {
         let Ok(mut txn) = self.begin_to_read() else { return };
-        let found = txn.get(SENTINEL).ok().flatten().map(|value| value.as_ptr() as usize & !(self.page - 1));
-        if let Some(page) = found {
-            // SAFETY: a value lies within a page of the map, and a page begins with its number (mdb.c: MDB_page).
-            let number = unsafe { *(page as *const usize) };
-            if let Some(start) = number.checked_mul(self.page).and_then(|offset| page.checked_sub(offset)) {
-                files::keep_out_of_core(start as *mut u8, self.pages * self.page);
+        if let Some(value) = txn.get(SENTINEL).ok().flatten() {
+            // SAFETY: LMDB has just returned it, and so short a value lies behind its key.
+            if let Some(start) = unsafe { mdb::map_start(value, self.page) } {
+                files::keep_out_of_core(start, self.pages * self.page);
             }
         }
         txn.abort();

@@ -17,6 +17,7 @@ use super::control::{Control, Current, Shape};
 use super::directory::{generation_number, new_path, Directory};
 use super::env::{Env, Fault, Slot};
 use super::gate::{Gate, WriteGuard};
+use super::pages;
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
 use crate::sys::files::{self, FileSystem, FirstByte};
@@ -267,7 +268,7 @@ fn inspect_unused(directory: &Path, gate: &Gate) -> Result<(), String> {
 
 /// Reads the whole data file, never through a map: a page that is not there is an error and no signal.
 fn inspect(data: &Path, shape: Shape) -> Result<(), Damage> {
-    let page = files::page_size().min(check::PAGE_MAX);
+    let page = files::page_size().min(pages::PAGE_MAX);
     let unreadable = |_| Damage { page: 0, what: "it cannot be read" };
     let file = files::open(data).map_err(unreadable)?;
     // What is written through the map is as long as the map, and LMDB lengthens in silence what is not. A guarded file may

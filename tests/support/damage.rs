@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sesscache::Cache;
 
-use crate::check::{self, Damage, Expected, Found};
+use crate::check::{self, Damage, Expected, FileCounts};
 use crate::store::{hex, now, open, unhex, Data, Random};
 
 /// How a store is made.
@@ -163,7 +163,7 @@ pub fn generation(path: &Path) -> PathBuf {
 }
 
 /// What the checker says, and which pages it looked at: first those of the free list, then the tree.
-pub fn look(data: &Path, map: u64) -> (Result<Found, Damage>, Vec<u64>) {
+pub fn look(data: &Path, map: u64) -> (Result<FileCounts, Damage>, Vec<u64>) {
     let file = fs::File::open(data).expect("a data file");
     let mut seen = Vec::new();
     let expected = Expected { page: PAGE, map };

@@ -1,6 +1,6 @@
 //! The walk through a tree, and what is particular to the tree of records and to the free list.
 
-use super::layout::{self, Holds, Nodes, Tree, HEADER, KEY_MAX};
+use super::super::pages::{self, Holds, Nodes, Tree, HEADER, KEY_MAX};
 use super::{wrong, Checked, Damage, File};
 
 /// What distinguishes the two trees.
@@ -37,11 +37,11 @@ impl Order for Numbers {
     const LISTS: bool = true;
 
     fn is_key(&self, key: &[u8]) -> bool {
-        key.len() == 8 && layout::u64_at(key, 0).is_some_and(|number| (1..=self.newest).contains(&number))
+        key.len() == 8 && pages::u64_at(key, 0).is_some_and(|number| (1..=self.newest).contains(&number))
     }
 
     fn is_before(a: &[u8], b: &[u8]) -> bool {
-        layout::u64_at(a, 0) < layout::u64_at(b, 0)
+        pages::u64_at(a, 0) < pages::u64_at(b, 0)
     }
 }
 
@@ -100,7 +100,7 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
         let mut page = self.buffers.pop().unwrap_or_else(|| vec![0; self.page]);
         self.fill(number, &mut page)?;
         let leaf = level == walk.tree.depth;
-        if layout::head(&page) != (Some(number), Some(if leaf { layout::LEAF } else { layout::BRANCH })) {
+        if pages::head(&page) != (Some(number), Some(if leaf { pages::LEAF } else { pages::BRANCH })) {
             return wrong(number, "it has another number or is of another kind");
         }
         let mut spans = std::mem::take(&mut self.spans);
@@ -120,7 +120,7 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
                 Holds::Child(child) => self.descend(walk, child, level + 1)?,
                 Holds::Value(value) => {
                     if O::LISTS {
-                        let mut list = List::new(value.len()).map_err(here)?;
+                        let mut list = PageList::new(value.len()).map_err(here)?;
                         self.take_list(walk, &mut list, value, number)?;
                         list.end().map_err(here)?;
                     }
@@ -143,10 +143,10 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
         self.claim(first)?;
         let mut head = [0; HEADER];
         self.fill(first, &mut head)?;
-        if layout::head(&head) != (Some(first), Some(layout::OVERFLOW)) {
+        if pages::head(&head) != (Some(first), Some(pages::OVERFLOW)) {
             return wrong(first, "it has another number or is of another kind");
         }
-        let pages = u64::from(layout::overflow_pages(&head).unwrap_or(0));
+        let pages = u64::from(pages::overflow_pages(&head).unwrap_or(0));
         // A value that was replaced in place may be shorter than its pages.
         if pages < ((HEADER + size).div_ceil(self.page) as u64).max(1) {
             return wrong(first, "its value is longer than its pages");
@@ -162,7 +162,7 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
         if O::LISTS {
             let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; self.page]);
             let here = |what: &'static str| Damage { page: number, what };
-            let mut list = List::new(size).map_err(here)?;
+            let mut list = PageList::new(size).map_err(here)?;
             let mut left = size;
             for (page, from) in (first..after).zip(std::iter::once(HEADER).chain(std::iter::repeat(0))) {
                 let len = left.min(self.page - from);
@@ -183,9 +183,9 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
     }
 
     /// Takes a part of a list of free pages.
-    fn take_list<O>(&mut self, walk: &mut Walk<O>, list: &mut List, part: &[u8], number: u64) -> Checked<()> {
+    fn take_list<O>(&mut self, walk: &mut Walk<O>, list: &mut PageList, part: &[u8], number: u64) -> Checked<()> {
         for word in part.chunks_exact(8) {
-            let word = layout::u64_at(word, 0).unwrap_or(0);
+            let word = pages::u64_at(word, 0).unwrap_or(0);
             if let Some(free) = list.next(word).map_err(|what| Damage { page: number, what })? {
                 self.claim(free)?;
                 walk.free += 1;
@@ -197,18 +197,18 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
 
 /// A list of page numbers in falling order, preceded by how many they are (midl.h: MDB_IDL). The room behind is of no
 /// meaning.
-struct List {
+struct PageList {
     room: u64,
     left: Option<u64>,
     previous: u64,
 }
 
-impl List {
-    fn new(size: usize) -> Result<List, &'static str> {
+impl PageList {
+    fn new(size: usize) -> Result<PageList, &'static str> {
         if size < 8 || size % 8 != 0 {
             return Err("a list of free pages has a size that cannot be");
         }
-        Ok(List { room: size as u64 / 8 - 1, left: None, previous: u64::MAX })
+        Ok(PageList { room: size as u64 / 8 - 1, left: None, previous: u64::MAX })
     }
 
     /// Takes the next word: a page, unless it is the count or means nothing.

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use libc::c_int;
 use lmdb_sys as ffi;
 
+use super::super::mdb;
 use crate::sys::files;
 
 /// A number, and device and inode of the file behind it.
@@ -29,10 +30,8 @@ impl Descriptors {
     /// `env` is an open environment.
     pub(super) unsafe fn of(env: *mut ffi::MDB_env, data: c_int) -> Descriptors {
         let known = |descriptor: c_int| files::identity(descriptor).map(|file| (descriptor, file));
-        // An MDB_env begins with the numbers of data, lock and, in guard mode, meta file (mdb.c). LMDB tells the first only.
-        // SAFETY: an MDB_env is larger than three numbers and aligned to a pointer.
-        let first = unsafe { *env.cast::<[c_int; 3]>() };
-        let [lock, meta] = if first[0] == data { [first[1], first[2]] } else { [-1, -1] };
+        // SAFETY: an open environment, as the caller promises.
+        let [data, lock, meta] = unsafe { mdb::descriptors(env, data) };
         Descriptors { data: known(data), lock: known(lock), meta: known(meta), lost: AtomicBool::new(false) }
     }
 

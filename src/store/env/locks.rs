@@ -8,19 +8,18 @@ use std::fs::File;
 use std::io;
 use std::mem::{size_of, ManuallyDrop};
 use std::os::fd::FromRawFd;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use libc::c_int;
 use lmdb_sys as ffi;
 
+use super::super::mdb::{pages, LockHead};
 use super::Fault;
 use crate::sys::files::{self, Mapping};
-use crate::sys::mutex::{Apart, Holder, SharedMutex};
+use crate::sys::mutex::{Holder, SharedMutex};
 use crate::sys::{clock, process};
 
-/// mdb.c: MDB_MAGIC.
-const MAGIC: u32 = 0xBEEF_C0DE;
 /// Tries before sleeping.
 const SPINS: u32 = 200;
 /// Longest wait. These locks are held for some hundred nanoseconds: who has one for longer does not run.
@@ -29,26 +28,9 @@ const NAP: Duration = Duration::from_micros(50);
 /// How long a process that waited in vain only looks, in milliseconds.
 const PATIENCE_LOST: u64 = 1_000;
 
-/// How lock.mdb begins (mdb.c: MDB_txninfo).
-#[repr(C)]
-struct Head {
-    table: Table,
-    writer: Apart,
-}
-
-#[repr(C, align(64))]
-struct Table {
-    magic: AtomicU32,
-    format: AtomicU32,
-    slots: SharedMutex,
-    last_transaction: AtomicUsize,
-    /// Slots that were ever taken.
-    used: AtomicU32,
-}
-
 /// The head of an environment's lock file, mapped.
 pub(super) struct Locks {
-    head: &'static Head,
+    head: &'static LockHead,
     mapping: Mapping,
     process: u64,
     kind: c_int,
@@ -66,9 +48,9 @@ impl Locks {
         let kind = SharedMutex::usual_kind().map_err(system)?;
         // SAFETY: the descriptor is open. It stays LMDB's: closing it would drop this process's locks (fcntl(2)).
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) });
-        let mapping = files::map_to_read(&file, size_of::<Head>()).map_err(system)?;
-        // SAFETY: page-aligned, as long as a Head, any bit pattern is valid; unmapped in Drop alone.
-        let head: &'static Head = unsafe { &*mapping.start.cast::<Head>() };
+        let mapping = files::map_to_read(&file, size_of::<LockHead>()).map_err(system)?;
+        // SAFETY: page-aligned, as long as a LockHead, any bit pattern is valid; unmapped in Drop alone.
+        let head: &'static LockHead = unsafe { &*mapping.start.cast::<LockHead>() };
         let locks = Locks {
             head,
             mapping,
@@ -84,8 +66,8 @@ impl Locks {
     /// Whether LMDB may look into the lock file at all: pthread aborts on some kinds of mutexes, and LMDB walks as many
     /// slots as are said to be used.
     fn check(&self) -> Result<(), Fault> {
-        let Head { table, writer } = self.head;
-        let whole = table.magic.load(Ordering::Relaxed) == MAGIC
+        let LockHead { table, writer } = self.head;
+        let whole = table.magic.load(Ordering::Relaxed) == pages::MAGIC
             && table.slots.kind() == self.kind
             && writer.0.kind() == self.kind
             && table.used.load(Ordering::Relaxed) <= self.readers;

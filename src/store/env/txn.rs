@@ -6,12 +6,8 @@ use std::ptr;
 use lmdb_sys as ffi;
 
 use super::super::id::Key;
+use super::super::mdb::{is_single_page, pages::PAGE_MAX, TREE};
 use super::fault::{check, Fault};
-
-/// LMDB's number for the one unnamed tree (MAIN_DBI in mdb.c).
-const TREE: ffi::MDB_dbi = 1;
-/// Largest page of LMDB (mdb.c: MAX_PAGESIZE).
-const PAGE_MOST: usize = 0x8000;
 
 /// A transaction. No `Drop`: ending one is a decision.
 pub(crate) struct Txn {
@@ -40,7 +36,7 @@ impl Txn {
         // SAFETY: a live transaction; LMDB only reads the key.
         match unsafe { ffi::mdb_get(self.raw, TREE, &mut key, &mut value) } {
             // No value of ours fills a page: LMDB has read this length from a page that is damaged.
-            0 if value.mv_size > PAGE_MOST => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
+            0 if value.mv_size > PAGE_MAX => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
             // SAFETY: valid until the transaction ends or writes, which needs the `&mut self` that the result borrows.
             0 => Ok(Some(unsafe { bytes_of(&value) })),
             ffi::MDB_NOTFOUND => Ok(None),
@@ -145,41 +141,6 @@ impl Drop for Cursor<'_> {
         // SAFETY: a live cursor; LMDB wants it closed before its write transaction ends.
         unsafe { ffi::mdb_cursor_close(self.raw) };
     }
-}
-
-/// How a page begins that a value has for itself (mdb.c: MDB_page).
-#[repr(C)]
-struct Head {
-    number: usize,
-    _pad: u16,
-    flags: u16,
-    pages: u32,
-}
-
-/// mdb.c: P_OVERFLOW.
-const OVERFLOW: u16 = 0x04;
-
-/// Whether a value lies where values of ours do: behind its key, or alone in the page whose number stands there. To delete one
-/// that is said to have more pages, LMDB would go over all of them, for minutes or until it ends the process.
-///
-/// # Safety
-/// Both are as LMDB returned them for one entry, in a transaction that has not changed since.
-unsafe fn is_single_page(key: &ffi::MDB_val, value: &ffi::MDB_val) -> bool {
-    let behind = key.mv_data.cast::<u8>().wrapping_add(key.mv_size);
-    let data = value.mv_data.cast::<u8>();
-    if data == behind {
-        return true;
-    }
-    // A damaged page of another kind has keys alone.
-    if data.is_null() {
-        return false;
-    }
-    // SAFETY: LMDB has read the page's number there to find the value.
-    let number = unsafe { behind.cast::<usize>().read_unaligned() };
-    let head = data.wrapping_sub(std::mem::size_of::<Head>()).cast::<Head>();
-    // SAFETY: LMDB has found the page, and returns what follows its head.
-    let head = unsafe { head.read_unaligned() };
-    head.number == number && head.flags & OVERFLOW != 0 && head.pages == 1
 }
 
 /// # Safety

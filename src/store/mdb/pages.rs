@@ -1,24 +1,29 @@
-//! How LMDB lays out its pages on a 64-bit machine, in the machine's byte order (mdb.c: MDB_page, MDB_meta, MDB_db,
-//! MDB_node). Every access is within bounds or `None`.
+//! The data file: pages in the machine's byte order (mdb.c: MDB_page, MDB_meta, MDB_db, MDB_node). Pure, and every access is
+//! within bounds or `None`.
 
 /// Bytes before the nodes of a page, and before the value on an overflow page.
-pub(super) const HEADER: usize = 16;
+pub const HEADER: usize = 16;
 /// Bytes of a page header and what a meta page holds.
-pub(super) const META: usize = HEADER + 136;
+pub const META: usize = HEADER + 136;
 /// The root of an empty tree.
-pub(super) const NO_PAGE: u64 = u64::MAX;
+pub const NO_PAGE: u64 = u64::MAX;
+/// Largest page: its bounds have 16 bits (MAX_PAGESIZE).
+pub const PAGE_MAX: usize = 0x8000;
+/// Deepest tree that cursors can follow, less the level that a split of the root adds (CURSOR_STACK).
+pub const DEEPEST: u16 = 31;
 /// Longest key.
-pub(super) const KEY_MAX: usize = 511;
+pub const KEY_MAX: usize = 511;
 
-pub(super) const BRANCH: u16 = 0x01;
-pub(super) const LEAF: u16 = 0x02;
-pub(super) const OVERFLOW: u16 = 0x04;
+pub const BRANCH: u16 = 0x01;
+pub const LEAF: u16 = 0x02;
+pub const OVERFLOW: u16 = 0x04;
 const META_PAGE: u16 = 0x08;
 /// A node whose value is on overflow pages.
 const BIG: u16 = 0x01;
 /// Bytes of a node before its key.
 const NODE: usize = 8;
-const MAGIC: u32 = 0xBEEF_C0DE;
+/// What a meta page and the lock file begin with (MDB_MAGIC).
+pub const MAGIC: u32 = 0xBEEF_C0DE;
 const VERSION: u32 = 1;
 /// Keys are numbers: the flag of the free list, and the only one that a file of ours has.
 const INTEGER_KEYS: u16 = 0x08;
@@ -35,7 +40,7 @@ fn u32_at(from: &[u8], at: usize) -> Option<u32> {
     bytes(from, at).map(u32::from_ne_bytes)
 }
 
-pub(super) fn u64_at(from: &[u8], at: usize) -> Option<u64> {
+pub fn u64_at(from: &[u8], at: usize) -> Option<u64> {
     bytes(from, at).map(u64::from_ne_bytes)
 }
 
@@ -46,15 +51,15 @@ fn even(n: usize) -> usize {
 
 /// What a meta page says of a tree.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Tree {
+pub struct Tree {
     pad: u32,
     flags: u16,
-    pub(super) depth: u16,
-    pub(super) branches: u64,
-    pub(super) leaves: u64,
-    pub(super) overflows: u64,
-    pub(super) entries: u64,
-    pub(super) root: u64,
+    pub depth: u16,
+    pub branches: u64,
+    pub leaves: u64,
+    pub overflows: u64,
+    pub entries: u64,
+    pub root: u64,
 }
 
 impl Tree {
@@ -74,17 +79,17 @@ impl Tree {
 
 /// A meta page.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Meta {
-    pub(super) map: u64,
-    pub(super) free: Tree,
-    pub(super) main: Tree,
-    pub(super) last_page: u64,
-    pub(super) transaction: u64,
+pub struct Meta {
+    pub map: u64,
+    pub free: Tree,
+    pub main: Tree,
+    pub last_page: u64,
+    pub transaction: u64,
 }
 
 impl Meta {
     /// Reads a meta page; the error says which of the things that no transaction changes is wrong.
-    pub(super) fn read(from: &[u8], number: u64, page: usize) -> Result<Meta, &'static str> {
+    pub fn read(from: &[u8], number: u64, page: usize) -> Result<Meta, &'static str> {
         let head = (u64_at(from, 0), u16_at(from, 10));
         if head != (Some(number), Some(META_PAGE)) {
             return Err("it is no meta page");
@@ -113,25 +118,25 @@ impl Meta {
 }
 
 /// Number and flags of any page.
-pub(super) fn head(page: &[u8]) -> (Option<u64>, Option<u16>) {
+pub fn head(page: &[u8]) -> (Option<u64>, Option<u16>) {
     (u64_at(page, 0), u16_at(page, 10))
 }
 
 /// How many pages an overflow page says it begins.
-pub(super) fn overflow_pages(page: &[u8]) -> Option<u32> {
+pub fn overflow_pages(page: &[u8]) -> Option<u32> {
     u32_at(page, 12)
 }
 
 /// A node of a page.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Node<'p> {
-    pub(super) key: &'p [u8],
-    pub(super) holds: Holds<'p>,
+pub struct Node<'p> {
+    pub key: &'p [u8],
+    pub holds: Holds<'p>,
 }
 
 /// What a node holds besides its key.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Holds<'p> {
+pub enum Holds<'p> {
     /// The number of the page below.
     Child(u64),
     /// A value.
@@ -142,16 +147,16 @@ pub(super) enum Holds<'p> {
 
 /// A branch or leaf page whose nodes may be asked for.
 #[derive(Clone, Copy)]
-pub(super) struct Nodes<'p> {
+pub struct Nodes<'p> {
     page: &'p [u8],
     leaf: bool,
-    pub(super) count: usize,
+    pub count: usize,
 }
 
 impl<'p> Nodes<'p> {
     /// Checks that the nodes lie as LMDB lays them: from the end of the page without a gap, in any order. It moves them by
     /// that rule. `spans` is room to work in.
-    pub(super) fn read(page: &'p [u8], leaf: bool, spans: &mut Vec<(usize, usize)>) -> Result<Nodes<'p>, &'static str> {
+    pub fn read(page: &'p [u8], leaf: bool, spans: &mut Vec<(usize, usize)>) -> Result<Nodes<'p>, &'static str> {
         let (Some(lower), Some(upper)) = (u16_at(page, 12), u16_at(page, 14)) else {
             return Err("it is too short");
         };
@@ -208,7 +213,7 @@ impl<'p> Nodes<'p> {
     }
 
     /// A node. `None` when it is of a kind that a store of ours does not have.
-    pub(super) fn node(&self, at: usize) -> Option<Node<'p>> {
+    pub fn node(&self, at: usize) -> Option<Node<'p>> {
         let start = self.start(at)?;
         let (word, flags, len) = (u32_at(self.page, start)?, u16_at(self.page, start + 4)?, self.key_len(start)?);
         let (key, rest) = self.page.get(start + NODE..)?.split_at_checked(len)?;
