@@ -6,7 +6,7 @@
 mod check;
 pub(crate) mod control;
 pub(crate) mod directory;
-mod env;
+pub(crate) mod env;
 mod evict;
 pub(crate) mod gate;
 mod generation;
@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use self::control::{Control, Shape, Unusable};
 use self::directory::Directory;
+use self::env::version::LmdbVersion;
 use self::generation::{Broken, Generation};
 use self::id::Mask;
 // `check` looks for it beside itself: tests compile the two without the rest.
@@ -107,6 +108,7 @@ impl Store {
     /// Finds or makes the directory, its control file and its keys, and closes them again: daemons close descriptors
     /// and fork after they start. The first use opens.
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Arc<Store>> {
+        LmdbVersion::running().check()?;
         let dir = Directory::prepare(path, options)?;
         let (shape, replaced) = init_control(&dir, options)?;
         if !dir.key_is_foreign || dir.key.exists() {

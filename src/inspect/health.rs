@@ -6,6 +6,7 @@ use std::path::Path;
 
 use super::{Inspect, Presence};
 use crate::status::{Result, Status};
+use crate::store::env::version::LmdbVersion;
 use crate::store::view::parts::{Directory, Keys};
 use crate::sys::files::{self, FileSystem};
 
@@ -92,7 +93,7 @@ fn versions(findings: &mut Findings) {
             env!("CARGO_PKG_VERSION"),
             crate::sys::crypto::openssl_version(),
             env!("SESSCACHE_OPENSSL_MAJOR"),
-            crate::store::view::lmdb_version(),
+            LmdbVersion::running(),
         ),
     );
 }

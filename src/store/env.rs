@@ -28,13 +28,14 @@ mod locks;
 mod reader;
 mod readers;
 mod txn;
+pub(crate) mod version;
 
 use self::descriptors::Descriptors;
 use self::fault::check;
 pub(crate) use self::fault::Fault;
 use self::locks::Locks;
 pub(crate) use self::reader::Reader;
-pub(crate) use self::readers::{lmdb_version, Slot};
+pub(crate) use self::readers::Slot;
 pub(crate) use self::txn::{Front, Txn, Write};
 
 /// An open environment of this process.

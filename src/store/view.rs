@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::control::{Control, Current, Shape, Unusable};
 use super::directory::Directory;
+use super::env::version::LmdbVersion;
 use super::env::{Fault, Reader, Slot, Txn};
 use super::generation::{Broken, Generation};
 use super::id::{Key, Mask, OUTSIDERS, TIMES};
@@ -80,6 +81,7 @@ pub(crate) enum Seal {
 impl View {
     /// Looks at the store in `path`, which must be there.
     pub(crate) fn open(path: &Path, key: Option<&Path>) -> Result<View> {
+        LmdbVersion::running().check()?;
         let dir = Directory::existing(path, key)?;
         for _ in 0..ATTEMPTS {
             let control = Control::view(&dir.path).map_err(|unusable| match unusable {
@@ -336,8 +338,6 @@ fn head(key: &[u8], value: &[u8], when: When) -> Option<Found> {
     let alive = header.is_none_or(|header| header.is_alive(when.now, when.horizon));
     Some(Found { key, generation: when.generation, header, alive, bytes: value.len() })
 }
-
-pub(crate) use super::env::lmdb_version;
 
 /// What `doctor` looks at besides a view.
 pub(crate) mod parts {

@@ -42,14 +42,6 @@ impl Txn {
     }
 }
 
-/// The version of LMDB, as 0.9.24.
-pub(crate) fn lmdb_version() -> String {
-    let (mut major, mut minor, mut patch) = (0, 0, 0);
-    // SAFETY: writes three numbers through valid pointers; the text that it returns is not looked at.
-    unsafe { ffi::mdb_version(&mut major, &mut minor, &mut patch) };
-    format!("{major}.{minor}.{patch}")
-}
-
 /// A line as mdb_reader_list prints it (mdb.c): process, thread, and the transaction or a dash.
 fn slot(line: &str) -> Option<Slot> {
     let mut words = line.split_whitespace();
