@@ -11,6 +11,7 @@ mod evict;
 pub(crate) mod gate;
 mod generation;
 pub(crate) mod id;
+pub(crate) mod keys;
 mod lookup;
 mod maintenance;
 mod mdb;
@@ -33,8 +34,8 @@ use self::env::version::LmdbVersion;
 use self::generation::{Broken, Generation};
 use self::id::Mask;
 // `check` looks for it beside itself: tests compile the two without the rest.
+use self::keys::Keys;
 use self::mdb::pages;
-use self::seal::Keys;
 use crate::log::{self, Kind, Log};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS, MAX_TTL};
 use crate::stats::{Counter, Stats, COUNTERS, GAUGES};
@@ -111,14 +112,7 @@ impl Store {
         LmdbVersion::running().check()?;
         let dir = Directory::prepare(path, options)?;
         let (shape, replaced) = init_control(&dir, options)?;
-        if !dir.key_is_foreign || dir.key.exists() {
-            Keys::create(&dir)?;
-        } else {
-            return Err(Error::invalid(format!(
-                "key='{}' is not there; make it with: openssl rand -out {0} 32",
-                dir.key.display()
-            )));
-        }
+        Keys::create(&dir)?;
         let identity = dir.identity;
         let store = REGISTRY.find_or_make(identity, || {
             Arc::new(Store {

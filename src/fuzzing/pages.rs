@@ -11,8 +11,9 @@ use crate::store::control::{Control, Current, Shape, Unusable};
 use crate::store::directory::Directory;
 use crate::store::gate::Gate;
 use crate::store::id::siphash;
+use crate::store::keys::Keys;
 use crate::store::record::{self, Header};
-use crate::store::seal::{Keys, Sealer};
+use crate::store::seal::{AssociatedData, Sealer};
 use crate::sys::crypto::KEY;
 use crate::sys::files::Access;
 
@@ -137,8 +138,9 @@ pub(super) fn keys(data: &[u8]) {
         let Ok(loaded) = loaded else { return };
         let mut sealer = Sealer::new(loaded);
         let (mut sealed, mut out) = (Vec::new(), Vec::new());
-        sealer.seal(&mut Header::default(), (b"key", 7), data, &mut sealed).expect("sealing");
+        let associated = AssociatedData { key: b"key", namespace: 7 };
+        sealer.seal(&mut Header::default(), associated, data, &mut sealed).expect("sealing");
         let record = record::parse(&sealed).expect("a record");
-        assert!(sealer.open(&record, (b"key", 7), &mut out) && out == data, "what the first key sealed does not open");
+        assert!(sealer.open(&record, associated, &mut out) && out == data, "what the first key sealed does not open");
     });
 }

@@ -7,15 +7,16 @@ use super::{Input, Scratch};
 use crate::options::{Options, CAPACITY_LIMITS, MAX_TTL, READERS_LIMITS, TABLE};
 use crate::store::directory::Directory;
 use crate::store::id::{expiry_of, Decoded, Key, Mask, FOREIGN_MAX, KEY_MAX, RANDOM};
+use crate::store::keys::Keys;
 use crate::store::record::{self, Header, HEADER, OVERHEAD, PLAIN_MAX};
-use crate::store::seal::{Keys, Sealer};
+use crate::store::seal::{AssociatedData, Sealer};
 
 /// Any bytes are a record or are not; none that was not sealed here opens; one that was does, and only in its place.
 pub(super) fn record(data: &[u8]) {
     thread_local!(static SEALER: RefCell<Sealer> = RefCell::new(sealer()));
     SEALER.with_borrow_mut(|sealer| {
         let mut input = Input(data);
-        let place = (input.up_to(8), input.u64());
+        let associated = AssociatedData { key: input.up_to(8), namespace: input.u64() };
         let mut out = Vec::new();
         let bytes = input.0;
         let header = Header::read(bytes);
@@ -28,29 +29,32 @@ pub(super) fn record(data: &[u8]) {
         found.header.write(&mut again);
         assert_eq!(again, bytes[..HEADER], "a header is written other than it was read");
         assert_eq!([found.header_bytes, found.nonce, found.sealed, found.tag].concat(), bytes);
-        assert!(!sealer.open(&found, place, &mut out), "a forged record opens");
+        assert!(!sealer.open(&found, associated, &mut out), "a forged record opens");
 
         let plain = found.sealed;
         let mut sealed = Vec::new();
-        sealer.seal(&mut found.header.clone(), place, plain, &mut sealed).expect("sealing");
+        sealer.seal(&mut found.header.clone(), associated, plain, &mut sealed).expect("sealing");
         assert_eq!(sealed.len(), OVERHEAD + plain.len());
         let mine = record::parse(&sealed).expect("what was sealed is a record");
-        assert!(sealer.open(&mine, place, &mut out) && out == plain, "what was sealed does not open");
-        assert!(!sealer.open(&mine, (place.0, !place.1), &mut out), "a record opens in another namespace");
+        assert!(sealer.open(&mine, associated, &mut out) && out == plain, "what was sealed does not open");
+        assert!(
+            !sealer.open(&mine, AssociatedData { namespace: !associated.namespace, ..associated }, &mut out),
+            "a record opens in another namespace"
+        );
         // One bit somewhere, chosen by the input.
         let bit = usize::from(u16::from_be_bytes([found.tag[0], found.tag[1]])) % (sealed.len() * 8);
         sealed[bit / 8] ^= 1 << (bit % 8);
         if let Some(bad) = record::parse(&sealed) {
-            assert!(!sealer.open(&bad, place, &mut out), "a record opens with bit {bit} flipped");
+            assert!(!sealer.open(&bad, associated, &mut out), "a record opens with bit {bit} flipped");
         }
     });
 }
 
 fn sealer() -> Sealer {
     let scratch = Scratch::new("sealer");
-    let place = Directory::prepare(&scratch.0, &Options::default()).expect("a directory");
-    Keys::create(&place).expect("a key");
-    Sealer::new(Keys::load(&place).expect("the key"))
+    let dir = Directory::prepare(&scratch.0, &Options::default()).expect("a directory");
+    Keys::create(&dir).expect("a key");
+    Sealer::new(Keys::load(&dir).expect("the key"))
 }
 
 /// Any id decodes to a plausible key or to none, and a key leads back to its id; any key bytes are a key or are not.

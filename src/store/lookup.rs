@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::env::{Fault, Txn};
 use super::id::{Decoded, Key};
 use super::record::{self, flags, Header};
+use super::seal::AssociatedData;
 use super::thread::{self, Snapshot, ThreadContext};
 use super::writer::sweep_in;
 use super::{hash_name, name_hash, Namespace, OpenStore, Store};
@@ -100,7 +101,7 @@ impl Found<'_> {
     pub(crate) fn open(&mut self) -> Result<&[u8], Miss> {
         let ThreadContext { record, sealer, plain, .. } = &mut *self.thread;
         let record = record::parse(record).ok_or(Miss::Damaged)?;
-        let opened = sealer.open(&record, (self.key.bytes(), self.namespace.0), plain);
+        let opened = sealer.open(&record, AssociatedData { key: self.key.bytes(), namespace: self.namespace.0 }, plain);
         opened.then_some(&plain[..]).ok_or(Miss::Damaged)
     }
 }

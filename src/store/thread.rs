@@ -110,7 +110,7 @@ impl ThreadContext {
         } else if opened.before.is_none() {
             self.before = None;
         }
-        if !self.sealer.uses(&opened.keys) {
+        if !Arc::ptr_eq(self.sealer.keys(), &opened.keys) {
             self.sealer.change(Arc::clone(&opened.keys));
         }
         self.opened = opened;

@@ -13,9 +13,10 @@ use super::env::version::LmdbVersion;
 use super::env::{Fault, Reader, Slot, Txn};
 use super::generation::{Broken, Generation};
 use super::id::{Key, Mask, OUTSIDERS, TIMES};
+use super::keys::Keys;
 use super::lookup::{copy_record, hash_namespace, narrow_hash};
 use super::record::{self, flags, Header};
-use super::seal::Keys;
+use super::seal::AssociatedData;
 pub(crate) use super::seal::Sealer;
 use super::{unusable_error, Namespace, ATTEMPTS};
 use crate::stats::{Stats, COUNTERS, GAUGES};
@@ -249,7 +250,7 @@ impl View {
         }
         let Some(record) = record::parse(&bytes) else { return Ok(Seal::Damaged) };
         let narrow = record.header.namespace;
-        if !sealer.has_key(record.header.key_number) {
+        if !sealer.keys().has(record.header.key_number) {
             return Ok(Seal::KeyGone);
         }
         let named = names.iter().filter(|name| name.1 == narrow).map(|name| name.0);
@@ -258,7 +259,8 @@ impl View {
         if known.peek().is_none() {
             return Ok(Seal::OtherNamespace);
         }
-        let whole = known.any(|wide| sealer.open(&record, (found.key.bytes(), wide), plain));
+        let whole =
+            known.any(|wide| sealer.open(&record, AssociatedData { key: found.key.bytes(), namespace: wide }, plain));
         Ok(if whole { Seal::Whole } else { Seal::Damaged })
     }
 }
@@ -342,7 +344,7 @@ fn head(key: &[u8], value: &[u8], when: When) -> Option<Found> {
 /// What `doctor` looks at besides a view.
 pub(crate) mod parts {
     pub(crate) use super::super::directory::Directory;
-    pub(crate) use super::super::seal::Keys;
+    pub(crate) use super::super::keys::Keys;
 }
 
 /// Whether a header is that of an application's own record.

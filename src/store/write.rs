@@ -10,6 +10,7 @@ use super::generation::Generation;
 use super::id::{Key, OUTSIDERS};
 use super::lookup::{key_of, namespace_hash};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
+use super::seal::AssociatedData;
 use super::thread::{self, Snapshot, ThreadContext};
 use super::writer::sweep_in;
 use super::{Namespace, RecordKind, Store};
@@ -66,7 +67,8 @@ impl Store {
                 }
             }
             let mut record = std::mem::take(&mut thread.record);
-            let sealed = thread.sealer.seal(header, (key.bytes(), wide), plain, &mut record);
+            let sealed =
+                thread.sealer.seal(header, AssociatedData { key: key.bytes(), namespace: wide }, plain, &mut record);
             let done = match sealed {
                 Some(tag) => self.write_record(thread, &key, (header, wide), &record).map(|()| tag),
                 None => Err((Counter::PutsFailed, Error::new(Status::OpenSsl, "AES-256-GCM failed"))),

@@ -1,0 +1,140 @@
+//! The key file: made, replaced, read, and seen to change. The first of its keys seals, all of them open.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::directory::{check_private, Directory};
+use super::id::name_hash;
+use crate::status::{Error, Result, Status};
+use crate::sys::crypto::{self, KEY};
+use crate::sys::files::{self, Access};
+
+/// Most keys that a file may hold.
+const KEYS_MAX: usize = 16;
+
+/// The keys of one reading of the file.
+pub(crate) struct Keys {
+    keys: Vec<SealingKey>,
+    /// Tells whether the file changed: inode, size, time of change.
+    stamp: (u64, u64, i64, i64),
+}
+
+/// One of them. Wiped when dropped.
+pub(super) struct SealingKey {
+    pub(super) secret: [u8; KEY],
+    /// Names the key in a record, without showing it.
+    pub(super) number: u16,
+}
+
+impl Drop for SealingKey {
+    fn drop(&mut self) {
+        crypto::cleanse(&mut self.secret);
+    }
+}
+
+impl Keys {
+    /// Makes the key file unless it is there. One that the operator named is never made, only read.
+    pub(crate) fn create(dir: &Directory) -> Result<()> {
+        match fs::symlink_metadata(&dir.key) {
+            Ok(_) => Keys::load(dir).map(|_| ()),
+            Err(_) if dir.key_is_foreign => Err(Error::invalid(format!(
+                "key='{0}' is not there; make it with: openssl rand -out {0} 32",
+                dir.key.display()
+            ))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                write_new_key(&dir.key, dir.access, |from, to| match fs::hard_link(from, to) {
+                    Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+                    other => other,
+                })
+            }
+            Err(e) => Err(Error::system(format_args!("cannot look at {}", dir.key.display()), &e)),
+        }
+    }
+
+    /// Replaces all keys by a new one: what was sealed before cannot be read any more.
+    pub(crate) fn replace(dir: &Directory) -> Result<()> {
+        write_new_key(&dir.key, dir.access, |from, to| fs::rename(from, to))
+    }
+
+    /// Reads the file.
+    pub(crate) fn load(dir: &Directory) -> Result<Arc<Keys>> {
+        let path = &dir.key;
+        let failed =
+            |e: &io::Error| Error::system(format_args!("cannot read the sealing keys in {}", path.display()), e);
+        let mut file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|e| failed(&e))?;
+        let meta = file.metadata().map_err(|e| failed(&e))?;
+        check_private(path, &meta, dir.access)?;
+        let len = meta.len() as usize;
+        if !meta.is_file() || len == 0 || len % KEY != 0 || len > KEYS_MAX * KEY {
+            return Err(Error::new(
+                Status::Invalid,
+                format!(
+                    "{0} must hold 1 to {KEYS_MAX} keys of {KEY} bytes; make one with: openssl rand -out {0} {KEY}",
+                    path.display()
+                ),
+            ));
+        }
+        let mut secrets = vec![0_u8; len];
+        let read = file.read_exact(&mut secrets).map_err(|e| failed(&e));
+        let keys = secrets
+            .chunks_exact(KEY)
+            .map(|secret| SealingKey { secret: secret.try_into().expect("KEY bytes"), number: number(secret) })
+            .collect();
+        crypto::cleanse(&mut secrets);
+        read?;
+        Ok(Arc::new(Keys { keys, stamp: stamp(&meta) }))
+    }
+
+    /// All of them; the first one seals.
+    pub(super) fn all(&self) -> &[SealingKey] {
+        &self.keys
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Whether one of that number is among them.
+    pub(crate) fn has(&self, number: u16) -> bool {
+        self.keys.iter().any(|key| key.number == number)
+    }
+
+    /// Whether the file is no longer the one that was read.
+    pub(crate) fn changed(&self, path: &Path) -> bool {
+        fs::metadata(path).is_ok_and(|meta| stamp(&meta) != self.stamp)
+    }
+}
+
+/// A hash of one half of the key under the other.
+fn number(secret: &[u8]) -> u16 {
+    let (half, rest) = secret.split_at(KEY / 2);
+    half.first_chunk().map_or(0, |half| name_hash(half, rest)) as u16
+}
+
+fn stamp(meta: &fs::Metadata) -> (u64, u64, i64, i64) {
+    (meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec())
+}
+
+fn write_new_key(path: &Path, access: Access, publish: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<()> {
+    let mut secret = [0_u8; KEY + 8];
+    if !crypto::random(&mut secret) {
+        return Err(Error::new(Status::System, "the kernel has no random bytes to give"));
+    }
+    let name = u64::from_ne_bytes(secret[KEY..].try_into().expect("8 bytes"));
+    let temporary = path.with_file_name(format!("key.{name:016x}"));
+    let allowed = files::within_file_limit(KEY as u64);
+    let written =
+        allowed.and_then(|()| files::create(&temporary, access)).and_then(|mut file| file.write_all(&secret[..KEY]));
+    crypto::cleanse(&mut secret);
+    let published = written.and_then(|()| publish(&temporary, path));
+    let _ = fs::remove_file(&temporary);
+    published.map_err(|e| Error::system(format_args!("cannot write a sealing key to {}", path.display()), &e))
+}
