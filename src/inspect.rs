@@ -16,6 +16,7 @@ use crate::options::Options;
 use crate::stats::Stats;
 use crate::status::{Error, Result, Status};
 use crate::store::view::{Found, Seal, Sealer, Spot, View};
+use crate::store::NamespaceHash;
 use crate::sys::clock;
 use crate::tls::text;
 
@@ -212,12 +213,12 @@ impl Inspect {
 
     /// The hash by which headers name a namespace.
     pub fn namespace_hash(&self, name: &str) -> u32 {
-        self.view.namespace(name).1
+        self.view.namespace(name).half()
     }
 
     /// What opens records: reads the key file.
     pub fn opener(&self, namespaces: &[String]) -> Result<Opener> {
-        let mut names = vec![(0, 0)];
+        let mut names = vec![NamespaceHash::default()];
         names.extend(namespaces.iter().map(|name| self.view.namespace(name)));
         Ok(Opener { sealer: self.view.sealer()?, names })
     }
@@ -280,7 +281,7 @@ fn with_owner(mut error: Error, directory: &Path, file: &Path) -> Error {
 /// Opens records: the sealing keys, and the namespaces whose records it can prove.
 pub struct Opener {
     sealer: Sealer,
-    names: Vec<(u64, u32)>,
+    names: Vec<NamespaceHash>,
 }
 
 /// Seconds since 1970, as the store sees them.

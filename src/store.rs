@@ -15,6 +15,7 @@ pub(crate) mod keys;
 mod lookup;
 mod maintenance;
 mod mdb;
+pub(crate) mod names;
 pub(crate) mod record;
 pub(crate) mod seal;
 pub(crate) mod thread;
@@ -32,7 +33,7 @@ use self::control::{Control, Shape, Unusable};
 use self::directory::Directory;
 use self::env::version::LmdbVersion;
 use self::generation::{Broken, Generation};
-use self::id::Mask;
+use self::id::{DecodedId, Mask};
 // `check` looks for it beside itself: tests compile the two without the rest.
 use self::keys::Keys;
 use self::mdb::pages;
@@ -43,8 +44,9 @@ use crate::status::{Error, Result, Status};
 use crate::sys::process::{self, PerProcess, Registry};
 use crate::sys::{clock, crypto};
 
-pub(crate) use self::lookup::{Found, Kind as RecordKind, Miss};
-pub(crate) use self::record::{flags, Header};
+pub(crate) use self::lookup::{Found, Miss};
+pub(crate) use self::names::{Namespace, NamespaceHash};
+pub(crate) use self::record::{flags, Header, RecordKind};
 
 /// Directories that one process can have mapped: more than caches, because a thread that went idle keeps its map.
 const STORES_MAX: usize = 256;
@@ -85,10 +87,6 @@ pub(crate) struct OpenStore {
     mask: Mask,
 }
 
-/// Whose record it is: names the namespace in keys and seals.
-#[derive(Clone, Copy)]
-pub(crate) struct Namespace<'a>(pub(crate) &'a str);
-
 impl OpenStore {
     fn is_current(&self) -> bool {
         self.epoch.load(Ordering::Relaxed) == self.control.epoch()
@@ -97,6 +95,19 @@ impl OpenStore {
     /// Whether the host has left the descriptors alone.
     fn has_its_files(&self) -> bool {
         [Some(&self.now), self.before.as_ref()].into_iter().flatten().all(|generation| generation.env.has_its_files())
+    }
+
+    /// What an id is at the moment `now` (microseconds). One that expires later than anything put here can was not made here.
+    fn decode(&self, id: &[u8], now: u64) -> DecodedId {
+        self.mask.decode(id, now, now + MAX_TTL.as_micros() as u64 + 1_000_000)
+    }
+
+    fn namespace_hash(&self, namespace: Namespace<'_>) -> NamespaceHash {
+        NamespaceHash::of(&self.control.names, namespace)
+    }
+
+    fn server_name_hash(&self, name: &[u8]) -> u64 {
+        names::server_name_hash(&self.control.names, name)
     }
 
     /// Whoever uses it next in this process opens the files anew.
@@ -324,11 +335,6 @@ impl Store {
         }))
     }
 
-    /// Ids that expire later than this, in microseconds, were not made here.
-    fn latest(now: u64) -> u64 {
-        now + MAX_TTL.as_micros() as u64 + 1_000_000
-    }
-
     /// A fresh id for a session of that life; `None` when the store cannot be asked.
     pub(crate) fn issue_id(self: &Arc<Self>, life: Duration) -> Option<[u8; id::ID]> {
         thread::with(self, |thread| {
@@ -342,7 +348,7 @@ impl Store {
 
     /// The hash of a server name for a header; `None` when the store cannot be asked.
     pub(crate) fn server_name_hash(self: &Arc<Self>, name: &[u8]) -> Option<u64> {
-        thread::with(self, |thread| name_hash(&thread.opened, "server", name)).ok()
+        thread::with(self, |thread| thread.opened.server_name_hash(name)).ok()
     }
 
     /// The directory.
@@ -354,19 +360,6 @@ impl Store {
 /// Whether [`Store::open`] would take these options: what can be told without a directory.
 pub(crate) fn check(options: &Options) -> Result<()> {
     directory::access(options).map(drop)
-}
-
-/// Never 0, which stands for no name.
-fn name_hash(opened: &OpenStore, kind: &str, name: &[u8]) -> u64 {
-    hash_name(&opened.control.names, kind, name)
-}
-
-fn hash_name(secret: &[u8; 16], kind: &str, name: &[u8]) -> u64 {
-    let mut text = Vec::with_capacity(kind.len() + 1 + name.len());
-    text.extend_from_slice(kind.as_bytes());
-    text.push(0);
-    text.extend(name.iter().map(u8::to_ascii_lowercase));
-    id::name_hash(secret, &text).max(1)
 }
 
 impl Drop for Store {

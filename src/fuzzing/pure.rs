@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Input, Scratch};
 use crate::options::{Options, CAPACITY_LIMITS, MAX_TTL, READERS_LIMITS, TABLE};
 use crate::store::directory::Directory;
-use crate::store::id::{expiry_of, Decoded, Key, Mask, FOREIGN_MAX, KEY_MAX, RANDOM};
+use crate::store::id::{expiry_of, DecodedId, Key, Mask, FOREIGN_MAX, KEY_MAX, RANDOM};
 use crate::store::keys::Keys;
 use crate::store::record::{self, Header, HEADER, OVERHEAD, PLAIN_MAX};
 use crate::store::seal::{AssociatedData, Sealer};
@@ -70,17 +70,17 @@ pub(super) fn id(data: &[u8]) {
     let expiry = now + after % (latest - now);
     let own = mask.issue(expiry, &random);
     match mask.decode(&own, now, latest) {
-        Decoded::Ours(key) => {
+        DecodedId::Ours(key) => {
             assert!(expiry > now && key.expiry() == Some(expiry) && key.bytes()[8..] == random && key.is_head());
             assert_eq!(key.foreign_id(), None);
             assert_eq!(key.continuation(1).expiry(), Some(expiry));
         }
-        Decoded::Expired => assert_eq!(expiry, now, "an id of our own counts as expired before its time"),
-        Decoded::Foreign => panic!("an id of our own is foreign"),
+        DecodedId::Expired => assert_eq!(expiry, now, "an id of our own counts as expired before its time"),
+        DecodedId::Foreign => panic!("an id of our own is foreign"),
     }
 
     let any = input.up_to(usize::from(input.0.first().copied().unwrap_or(0)) + 1);
-    if let Decoded::Ours(key) = mask.decode(any, now, latest) {
+    if let DecodedId::Ours(key) = mask.decode(any, now, latest) {
         let expiry = key.expiry().expect("a time");
         assert!(any.len() == 32 && now < expiry && expiry <= latest, "an implausible id reaches the store");
         assert_eq!(mask.issue(expiry, any[8..].try_into().expect("24 bytes")), any);

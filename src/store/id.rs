@@ -7,6 +7,8 @@
 //! an observer without the mask learns nothing of when a session was made: each id is masked with a pad that its own
 //! random part selects.
 
+use super::record::RecordKind;
+
 /// Bytes of our ids: SSL_MAX_SSL_SESSION_ID_LENGTH, and what a stateful TLS 1.3 ticket must have.
 pub const ID: usize = 32;
 /// Random bytes of an id.
@@ -138,22 +140,22 @@ impl Mask {
         id
     }
 
-    /// The key of an id of ours: `None` unless it decodes to a moment from `now` to `latest` (microseconds).
-    pub fn decode(&self, id: &[u8], now: u64, latest: u64) -> Decoded {
+    /// Whether an id is one of ours: it is when it decodes to a moment from `now` to `latest` (microseconds).
+    pub fn decode(&self, id: &[u8], now: u64, latest: u64) -> DecodedId {
         let Ok(id): Result<&[u8; ID], _> = id.try_into() else {
-            return Decoded::Foreign;
+            return DecodedId::Foreign;
         };
         let random: &[u8; RANDOM] = id[8..].try_into().expect("32 - 8");
         let moment = half(id, 0).swap_bytes() ^ self.pad(random);
         let Some(expiry) = moment.checked_sub(EPOCH).filter(|expiry| *expiry <= latest) else {
-            return Decoded::Foreign;
+            return DecodedId::Foreign;
         };
         // An id that expired within the longest life is ours in all likelihood: it is counted as what it is.
         if expiry <= now {
             let longest = latest.saturating_sub(now);
-            return if now - expiry <= longest { Decoded::Expired } else { Decoded::Foreign };
+            return if now - expiry <= longest { DecodedId::Expired } else { DecodedId::Foreign };
         }
-        Decoded::Ours(Key::from(&[&moment.to_be_bytes(), random]))
+        DecodedId::Ours(Key::from(&[&moment.to_be_bytes(), random]))
     }
 
     /// The id under which a record was stored: the inverse of `decode` for keys in time order. `None` for a key that
@@ -174,13 +176,26 @@ impl Mask {
 /// What an id turned out to be.
 // A key is used at once and lives on the stack; boxing it would allocate on every lookup.
 #[allow(clippy::large_enum_variant)]
-pub enum Decoded {
+#[derive(Clone, Copy)]
+pub enum DecodedId {
     /// Made by this store and not yet expired.
     Ours(Key),
     /// Made by this store, and past its time.
     Expired,
     /// Made elsewhere, or invented.
     Foreign,
+}
+
+impl DecodedId {
+    /// The key under which `id` lies, which decoded to this: in time order when it is ours, whatever the record is. `None`
+    /// when it is empty or too long.
+    pub fn key(self, id: &[u8], kind: RecordKind, namespace: impl FnOnce() -> u32) -> Option<Key> {
+        match (self, kind) {
+            (DecodedId::Ours(key), _) => Some(key),
+            (_, RecordKind::Session) => Key::foreign(namespace(), id),
+            (_, RecordKind::Opaque) => Key::opaque(namespace(), id),
+        }
+    }
 }
 
 /// A keyed hash of names: server names and namespaces.
@@ -257,7 +272,7 @@ mod tests {
     fn an_id_leads_back_to_its_key_and_the_key_to_its_id() {
         let mask = Mask::new(MASK);
         let id = mask.issue(NOW + 5, &[7; RANDOM]);
-        let Decoded::Ours(key) = mask.decode(&id, NOW, LATEST) else { panic!("our own id is known") };
+        let DecodedId::Ours(key) = mask.decode(&id, NOW, LATEST) else { panic!("our own id is known") };
         assert_eq!(key.expiry(), Some(NOW + 5));
         assert_eq!(key.bytes()[8..], id[8..]);
         assert_eq!(mask.id_of(&key).as_deref(), Some(&id[..]));
@@ -270,15 +285,15 @@ mod tests {
     fn an_id_outside_its_time_or_made_elsewhere_is_not_ours() {
         let mask = Mask::new(MASK);
         let id = mask.issue(NOW + 5, &[7; RANDOM]);
-        assert!(matches!(mask.decode(&id, NOW + 5, LATEST), Decoded::Expired), "it expires to the microsecond");
-        assert!(matches!(mask.decode(&id, NOW, NOW + 4), Decoded::Foreign), "no session lives that long");
-        assert!(matches!(mask.decode(&id[..31], NOW, LATEST), Decoded::Foreign));
+        assert!(matches!(mask.decode(&id, NOW + 5, LATEST), DecodedId::Expired), "it expires to the microsecond");
+        assert!(matches!(mask.decode(&id, NOW, NOW + 4), DecodedId::Foreign), "no session lives that long");
+        assert!(matches!(mask.decode(&id[..31], NOW, LATEST), DecodedId::Foreign));
         let other = Mask::new(b"another secret!!");
         let mut random = [0; RANDOM];
         let ours = (0_u32..if cfg!(miri) { 100 } else { 10_000 })
             .filter(|i| {
                 random[..4].copy_from_slice(&i.to_be_bytes());
-                !matches!(mask.decode(&other.issue(NOW + 5, &random), NOW, LATEST), Decoded::Foreign)
+                !matches!(mask.decode(&other.issue(NOW + 5, &random), NOW, LATEST), DecodedId::Foreign)
             })
             .count();
         assert!(ours <= 2, "an id of another store passes with a chance of 1 in 290,000, not {ours} in 10,000");
@@ -288,7 +303,7 @@ mod tests {
     fn keys_sort_by_expiry_and_all_others_below_every_time() {
         let mask = Mask::new(MASK);
         let key = |expiry| match mask.decode(&mask.issue(expiry, &[9; RANDOM]), NOW, LATEST) {
-            Decoded::Ours(key) => key.bytes().to_vec(),
+            DecodedId::Ours(key) => key.bytes().to_vec(),
             _ => panic!("plausible"),
         };
         assert!(key(NOW + 1) < key(NOW + 256) && key(NOW + 256) < key(NOW + (1 << 40)));

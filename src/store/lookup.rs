@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use super::env::{Fault, Txn};
-use super::id::{Decoded, Key};
-use super::record::{self, flags, Header};
+use super::id::{DecodedId, Key};
+use super::names::{LazyNamespace, NamespaceHash};
+use super::record::{self, flags, Header, RecordKind};
 use super::seal::AssociatedData;
 use super::thread::{self, Snapshot, ThreadContext};
 use super::writer::sweep_in;
-use super::{hash_name, name_hash, Namespace, OpenStore, Store};
+use super::{Namespace, Store};
 use crate::log;
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
@@ -54,19 +55,12 @@ impl Miss {
     }
 }
 
-/// What lies under an id: an SSL_SESSION, or an application's own bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Session,
-    Opaque,
-}
-
 /// A record that was found, copied out of the store, and is within its time. Its header is not proven before it is opened.
 pub(crate) struct Found<'s> {
     pub(crate) header: Header,
     key: &'s Key,
-    /// The hash of the caller's namespace, whole and as headers have it.
-    namespace: (u64, u32),
+    /// The caller's.
+    namespace: &'s LazyNamespace<'s>,
     /// It lies in the generation before.
     in_before: bool,
     store: &'s Store,
@@ -81,12 +75,16 @@ impl Found<'_> {
 
     /// Whether it is of the namespace under which it was looked up.
     pub(crate) fn is_of_namespace(&self) -> bool {
-        self.header.namespace == self.namespace.1
+        self.header.namespace == self.namespace_hash().half()
     }
 
     /// The hash that a header has for this server name.
     pub(crate) fn server_name_hash(&self, name: &[u8]) -> u64 {
-        name_hash(&self.thread.opened, "server", name)
+        self.thread.opened.server_name_hash(name)
+    }
+
+    fn namespace_hash(&self) -> NamespaceHash {
+        self.namespace.hash(&self.thread.opened.control.names)
     }
 
     /// Deletes it, if it is still the same: of all who take it, in all processes, one succeeds.
@@ -99,9 +97,10 @@ impl Found<'_> {
 
     /// Decrypts it. The plaintext is wiped when the lookup ends.
     pub(crate) fn open(&mut self) -> Result<&[u8], Miss> {
+        let associated = AssociatedData { key: self.key.bytes(), namespace: self.namespace_hash().whole() };
         let ThreadContext { record, sealer, plain, .. } = &mut *self.thread;
         let record = record::parse(record).ok_or(Miss::Damaged)?;
-        let opened = sealer.open(&record, AssociatedData { key: self.key.bytes(), namespace: self.namespace.0 }, plain);
+        let opened = sealer.open(&record, associated, plain);
         opened.then_some(&plain[..]).ok_or(Miss::Damaged)
     }
 }
@@ -112,7 +111,7 @@ impl Store {
         self: &Arc<Self>,
         id: &[u8],
         namespace: Namespace<'_>,
-        kind: Kind,
+        kind: RecordKind,
         f: impl FnOnce(&mut Found<'_>) -> Result<R, Miss>,
     ) -> Result<R, Miss> {
         self.maintenance();
@@ -138,7 +137,7 @@ impl Store {
         take: bool,
         open: impl FnOnce(&Header, &[u8]) -> R,
     ) -> Result<R, Miss> {
-        self.lookup(id, namespace, Kind::Opaque, |found| {
+        self.lookup(id, namespace, RecordKind::Opaque, |found| {
             if !found.header.has(flags::OPAQUE) || !found.is_of_namespace() {
                 return Err(Miss::Namespace);
             }
@@ -155,12 +154,12 @@ impl Store {
         thread: &mut ThreadContext,
         id: &[u8],
         namespace: Namespace<'_>,
-        kind: Kind,
+        kind: RecordKind,
         f: impl FnOnce(&mut Found<'_>) -> Result<R, Miss>,
     ) -> Result<R, Miss> {
         let now = clock::coarse_micros();
-        let namespace = namespace_hash(&thread.opened, namespace);
-        let (key, absent) = locate(thread, id, namespace.1, kind, now)?;
+        let namespace = LazyNamespace::new(namespace);
+        let (key, absent) = locate(thread, id, kind, &namespace, now)?;
         let mut in_before = false;
         if !self.copy_out(&mut thread.now, &key, &mut thread.record)? {
             in_before = true;
@@ -175,7 +174,7 @@ impl Store {
         if !header.is_alive(now, horizon) {
             return Err(Miss::Expired);
         }
-        f(&mut Found { header, key: &key, namespace, in_before, store: self, thread })
+        f(&mut Found { header, key: &key, namespace: &namespace, in_before, store: self, thread })
     }
 
     /// Copies a whole record out of a snapshot; false when there is none.
@@ -245,7 +244,7 @@ impl Store {
         let mut from: Option<Key> = None;
         loop {
             let keys = thread::with(self, |thread| {
-                let start = Key::opaque_start(namespace_hash(&thread.opened, namespace).1);
+                let start = Key::opaque_start(thread.opened.namespace_hash(namespace).half());
                 let mut keys = Vec::new();
                 let begin = from.unwrap_or(start);
                 let mut collect = |txn: &mut Txn| {
@@ -279,54 +278,26 @@ impl Store {
     }
 }
 
-/// The namespace as it stands in seals and in headers: 0 for the empty one.
-pub(super) fn namespace_hash(opened: &OpenStore, namespace: Namespace<'_>) -> (u64, u32) {
-    hash_namespace(&opened.control.names, namespace)
-}
-
-/// The same with the secret of the store's names at hand.
-pub(super) fn hash_namespace(secret: &[u8; 16], namespace: Namespace<'_>) -> (u64, u32) {
-    if namespace.0.is_empty() {
-        return (0, 0);
-    }
-    let wide = hash_name(secret, "namespace", namespace.0.as_bytes());
-    (wide, narrow_hash(wide))
-}
-
-/// The half of a namespace's hash that stands in headers; never 0, which is no namespace.
-pub(super) fn narrow_hash(wide: u64) -> u32 {
-    (wide >> 32) as u32 | 1
-}
-
-/// The key under which `id` is put: in time order when it is one of ours, whatever it is for.
-pub(super) fn key_of(thread: &ThreadContext, id: &[u8], namespace: u32, kind: Kind, now: u64) -> Option<Key> {
-    match (thread.opened.mask.decode(id, now, Store::latest(now)), kind) {
-        (Decoded::Ours(key), _) => Some(key),
-        (_, Kind::Session) => Key::foreign(namespace, id),
-        (_, Kind::Opaque) => Key::opaque(namespace, id),
-    }
-}
-
 /// Where `id` lies, if this store may have it at all, and what it is when nothing lies there. One of some 600,000 ids made
-/// elsewhere reads like one of ours that has expired, so those are looked up as well.
-pub(super) fn locate(
+/// elsewhere reads like one of ours that has expired, so those are looked up as well. An id that cannot be there has cost no
+/// hash of the namespace.
+fn locate(
     thread: &ThreadContext,
     id: &[u8],
-    namespace: u32,
-    kind: Kind,
+    kind: RecordKind,
+    namespace: &LazyNamespace<'_>,
     now: u64,
 ) -> Result<(Key, Miss), Miss> {
-    let (absent, otherwise) = match (thread.opened.mask.decode(id, now, Store::latest(now)), kind) {
-        (Decoded::Ours(key), _) => return Ok((key, Miss::Absent)),
-        (Decoded::Expired, _) => (Miss::Expired, Miss::Expired),
-        (Decoded::Foreign, Kind::Session) => (Miss::Absent, Miss::Foreign),
-        (Decoded::Foreign, Kind::Opaque) => (Miss::Absent, Miss::Absent),
+    let decoded = thread.opened.decode(id, now);
+    let (absent, otherwise) = match (&decoded, kind) {
+        (DecodedId::Expired, _) => (Miss::Expired, Miss::Expired),
+        (DecodedId::Foreign, RecordKind::Session) => (Miss::Absent, Miss::Foreign),
+        (DecodedId::Ours(_), _) | (DecodedId::Foreign, RecordKind::Opaque) => (Miss::Absent, Miss::Absent),
     };
-    let key = match kind {
-        Kind::Opaque => Key::opaque(namespace, id),
-        Kind::Session if has_foreign(thread) => Key::foreign(namespace, id),
-        Kind::Session => None,
-    };
+    if !matches!(decoded, DecodedId::Ours(_)) && !has_foreign(thread) {
+        return Err(otherwise);
+    }
+    let key = decoded.key(id, kind, || namespace.hash(&thread.opened.control.names).half());
     key.map(|key| (key, absent)).ok_or(otherwise)
 }
 

@@ -34,6 +34,15 @@ pub mod flags {
     pub const CONTINUED: u8 = 16;
 }
 
+/// What lies under an id: an SSL_SESSION, or an application's own bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordKind {
+    /// An SSL_SESSION.
+    Session,
+    /// An application's own bytes.
+    Opaque,
+}
+
 /// What can be known of a record without opening it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Header {

@@ -14,11 +14,11 @@ use super::env::{Fault, Reader, Slot, Txn};
 use super::generation::{Broken, Generation};
 use super::id::{Key, Mask, OUTSIDERS, TIMES};
 use super::keys::Keys;
-use super::lookup::{copy_record, hash_namespace, narrow_hash};
+use super::lookup::copy_record;
 use super::record::{self, flags, Header};
 use super::seal::AssociatedData;
 pub(crate) use super::seal::Sealer;
-use super::{unusable_error, Namespace, ATTEMPTS};
+use super::{unusable_error, Namespace, NamespaceHash, ATTEMPTS};
 use crate::stats::{Stats, COUNTERS, GAUGES};
 use crate::status::{Error, Result, Status};
 use crate::sys::{clock, files};
@@ -223,8 +223,8 @@ impl View {
     }
 
     /// The namespace as it stands in seals and headers.
-    pub(crate) fn namespace(&self, name: &str) -> (u64, u32) {
-        hash_namespace(&self.control.names, Namespace(name))
+    pub(crate) fn namespace(&self, name: &str) -> NamespaceHash {
+        NamespaceHash::of(&self.control.names, Namespace(name))
     }
 
     /// What opens records, from the key file.
@@ -237,7 +237,7 @@ impl View {
     pub(crate) fn unseal(
         &mut self,
         found: &Found,
-        names: &[(u64, u32)],
+        names: &[NamespaceHash],
         sealer: &mut Sealer,
         plain: &mut Vec<u8>,
     ) -> Result<Seal> {
@@ -249,18 +249,18 @@ impl View {
             return Ok(Seal::Gone);
         }
         let Some(record) = record::parse(&bytes) else { return Ok(Seal::Damaged) };
-        let narrow = record.header.namespace;
+        let half = record.header.namespace;
         if !sealer.keys().has(record.header.key_number) {
             return Ok(Seal::KeyGone);
         }
-        let named = names.iter().filter(|name| name.1 == narrow).map(|name| name.0);
-        let noted = look.generation.gate.namespace(narrow).filter(|wide| narrow_hash(*wide) == narrow);
-        let mut known = named.chain(noted).peekable();
+        let noted = look.generation.gate.namespace(half).map(NamespaceHash::noted);
+        let mut known = names.iter().copied().chain(noted).filter(|namespace| namespace.half() == half).peekable();
         if known.peek().is_none() {
             return Ok(Seal::OtherNamespace);
         }
-        let whole =
-            known.any(|wide| sealer.open(&record, AssociatedData { key: found.key.bytes(), namespace: wide }, plain));
+        let whole = known.any(|namespace| {
+            sealer.open(&record, AssociatedData { key: found.key.bytes(), namespace: namespace.whole() }, plain)
+        });
         Ok(if whole { Seal::Whole } else { Seal::Damaged })
     }
 }

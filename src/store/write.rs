@@ -8,12 +8,11 @@ use super::evict::{self, Sweep, Swept};
 use super::gate::WriteGuard;
 use super::generation::Generation;
 use super::id::{Key, OUTSIDERS};
-use super::lookup::{key_of, namespace_hash};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
 use super::seal::AssociatedData;
 use super::thread::{self, Snapshot, ThreadContext};
 use super::writer::sweep_in;
-use super::{Namespace, RecordKind, Store};
+use super::{Namespace, NamespaceHash, RecordKind, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
@@ -52,10 +51,11 @@ impl Store {
         }
         self.maintenance();
         thread::with(self, |thread| {
-            let (wide, narrow) = namespace_hash(&thread.opened, namespace);
-            let key = key_of(thread, id, narrow, kind, clock::coarse_micros())
-                .ok_or_else(|| Error::invalid("an id has 1 to 255 bytes"))?;
-            header.namespace = narrow;
+            let namespace = thread.opened.namespace_hash(namespace);
+            let decoded = thread.opened.decode(id, clock::coarse_micros());
+            let key = decoded.key(id, kind, || namespace.half());
+            let key = key.ok_or_else(|| Error::invalid("an id has 1 to 255 bytes"))?;
+            header.namespace = namespace.half();
             header.flags |= if kind == RecordKind::Opaque { flags::OPAQUE } else { 0 };
             if OVERHEAD + plain.len() > piece(thread.now.generation.env.page) {
                 header.flags |= flags::CONTINUED;
@@ -67,10 +67,14 @@ impl Store {
                 }
             }
             let mut record = std::mem::take(&mut thread.record);
-            let sealed =
-                thread.sealer.seal(header, AssociatedData { key: key.bytes(), namespace: wide }, plain, &mut record);
+            let sealed = thread.sealer.seal(
+                header,
+                AssociatedData { key: key.bytes(), namespace: namespace.whole() },
+                plain,
+                &mut record,
+            );
             let done = match sealed {
-                Some(tag) => self.write_record(thread, &key, (header, wide), &record).map(|()| tag),
+                Some(tag) => self.write_record(thread, &key, (header, namespace), &record).map(|()| tag),
                 None => Err((Counter::PutsFailed, Error::new(Status::OpenSsl, "AES-256-GCM failed"))),
             };
             thread.record = record;
@@ -99,7 +103,7 @@ impl Store {
         self: &Arc<Self>,
         thread: &ThreadContext,
         key: &Key,
-        header: (&Header, u64),
+        header: (&Header, NamespaceHash),
         record: &[u8],
     ) -> Result<(), (Counter, Error)> {
         let generation = &thread.now.generation;
@@ -138,7 +142,7 @@ impl Store {
         generation: &Generation,
         inside: &WriteGuard<'_>,
         key: &Key,
-        (header, namespace): (&Header, u64),
+        (header, namespace): (&Header, NamespaceHash),
         record: &[u8],
     ) -> Result<Swept, Fault> {
         self.with_room(generation)?;
@@ -188,8 +192,8 @@ impl Store {
             gate.set_foreign(true);
         }
         gate.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
-        if namespace != 0 {
-            gate.note_namespace((namespace, header.namespace));
+        if namespace.whole() != 0 {
+            gate.note_namespace((namespace.whole(), namespace.half()));
         }
         Ok(swept)
     }
@@ -198,10 +202,12 @@ impl Store {
     pub(crate) fn remove(self: &Arc<Self>, id: &[u8], namespace: Namespace<'_>) -> Result<bool> {
         self.maintenance();
         thread::with(self, |thread| {
-            let now = clock::coarse_micros();
-            let (_, narrow) = namespace_hash(&thread.opened, namespace);
-            let session = super::lookup::locate(thread, id, narrow, RecordKind::Session, now).ok().map(|(key, _)| key);
-            self.remove_all(thread, &[session, Key::opaque(narrow, id)])
+            let namespace = thread.opened.namespace_hash(namespace).half();
+            let decoded = thread.opened.decode(id, clock::coarse_micros());
+            let key = |kind| decoded.key(id, kind, || namespace);
+            // One of ours lies in time order, whatever it is for.
+            let is_outside = |key: &Key| key.expiry().is_none();
+            self.remove_all(thread, &[key(RecordKind::Session), key(RecordKind::Opaque).filter(is_outside)])
         })?
     }
 

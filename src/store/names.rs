@@ -1,0 +1,71 @@
+//! Names as the store knows them: hashed under a secret of its own, so that headers and keys show none.
+
+use std::cell::OnceCell;
+
+use super::id;
+
+/// Whose record it is: names the namespace in keys and seals.
+#[derive(Clone, Copy)]
+pub(crate) struct Namespace<'a>(pub(crate) &'a str);
+
+/// A namespace by its hash; 0 for the empty one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NamespaceHash(u64);
+
+impl NamespaceHash {
+    /// With the secret of the store's names.
+    pub(crate) fn of(secret: &[u8; 16], namespace: Namespace<'_>) -> NamespaceHash {
+        match namespace.0 {
+            "" => NamespaceHash(0),
+            name => NamespaceHash(hash(secret, "namespace", name.as_bytes())),
+        }
+    }
+
+    /// One that was noted as it stands in seals.
+    pub(crate) fn noted(whole: u64) -> NamespaceHash {
+        NamespaceHash(whole)
+    }
+
+    /// As it stands in seals.
+    pub(crate) fn whole(self) -> u64 {
+        self.0
+    }
+
+    /// The half that stands in headers and keys: 0 for the empty one alone.
+    pub(crate) fn half(self) -> u32 {
+        match self.0 {
+            0 => 0,
+            whole => (whole >> 32) as u32 | 1,
+        }
+    }
+}
+
+/// The namespace of a lookup, hashed when a key or a header is first compared with it, and once: a forged id never is.
+pub(super) struct LazyNamespace<'a> {
+    namespace: Namespace<'a>,
+    hash: OnceCell<NamespaceHash>,
+}
+
+impl<'a> LazyNamespace<'a> {
+    pub(super) fn new(namespace: Namespace<'a>) -> LazyNamespace<'a> {
+        LazyNamespace { namespace, hash: OnceCell::new() }
+    }
+
+    /// With the secret of the store's names.
+    pub(super) fn hash(&self, secret: &[u8; 16]) -> NamespaceHash {
+        *self.hash.get_or_init(|| NamespaceHash::of(secret, self.namespace))
+    }
+}
+
+/// The hash of a server name as headers have it. Never 0, which stands for no name.
+pub(super) fn server_name_hash(secret: &[u8; 16], name: &[u8]) -> u64 {
+    hash(secret, "server", name)
+}
+
+fn hash(secret: &[u8; 16], kind: &str, name: &[u8]) -> u64 {
+    let mut text = Vec::with_capacity(kind.len() + 1 + name.len());
+    text.extend_from_slice(kind.as_bytes());
+    text.push(0);
+    text.extend(name.iter().map(u8::to_ascii_lowercase));
+    id::name_hash(secret, &text).max(1)
+}
