@@ -15,239 +15,166 @@ use crate::cache::Cache;
 use crate::options::Options;
 use crate::stats::Stats;
 use crate::status::{Error, Result, Status};
-use crate::store::view::{Found, Seal, Sealer, Spot, View};
-use crate::store::NamespaceHash;
+use crate::store::control::{Control, Current, Shape, Unusable};
+use crate::store::directory::Directory;
+use crate::store::env::version::LmdbVersion;
+use crate::store::generation::Broken;
+use crate::store::open::{unusable_error, ATTEMPTS};
+use crate::store::statistics;
 use crate::sys::clock;
-use crate::tls::text;
 
+mod generation;
 mod health;
+mod processes;
 mod record;
+mod walk;
 
+use self::generation::OpenView;
 pub use self::health::{examine, Finding, Verdict};
-pub use self::record::{short_id, Contents, Record, Secret, Summary};
+pub use self::processes::{Presence, Process};
+pub use self::record::{Contents, Opener, Record, Secret};
+pub use self::walk::Position;
+pub use crate::store::record::{flags, Header};
 
 /// Longest wait for another writer when a tool changes something: nobody's handshake depends on it.
 const DEADLINE: Duration = Duration::from_secs(2);
 
-/// A store that is looked at.
+/// A store that is looked at, as it is at this moment.
 pub struct Inspect {
-    view: View,
+    dir: Directory,
+    /// The key file that was named.
     key: Option<PathBuf>,
-}
-
-/// Where a walk through all records is; the default is before the first.
-#[derive(Clone, Copy, Default)]
-pub struct Position(Spot);
-
-/// A generation of the store.
-pub struct Generation {
-    /// Its number.
-    pub number: u64,
-    /// Its data file.
-    pub data: PathBuf,
-    /// Bytes of the data file.
-    pub file_len: u64,
-    /// Bytes that it occupies.
-    pub file_bytes: u64,
-    /// Bytes of it that have blocks reserved.
-    pub reserved: u64,
-    /// When its last record expires, in seconds since 1970.
-    pub newest: u64,
-}
-
-/// What the store is like.
-#[derive(Clone, Copy, Debug)]
-pub struct Shape {
-    /// Hard limit in bytes.
-    pub capacity: u64,
-    /// Reader slots.
-    pub readers: u32,
-    /// Ordinary writes in place of a writable map.
-    pub guard: bool,
-}
-
-/// A process with reader slots.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// The number under which it took the slots.
-    pub pid: i32,
-    /// Its slots.
-    pub slots: usize,
-    /// Whether it is there.
-    pub presence: Presence,
-    /// Committed transactions since the oldest snapshot that it holds; `None` when it holds none.
-    pub lag: Option<u64>,
-}
-
-/// Whether a process is there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// It is.
-    Here,
-    /// It is, in another PID namespace.
-    Elsewhere,
-    /// It is gone and has left its slots behind.
-    Gone,
+    control: Control,
+    current: Current,
+    /// The current generation, then the one before if it is still read. Empty before the first session.
+    views: Vec<OpenView>,
+    /// What is wrong with the current generation, in words.
+    damage: Option<String>,
 }
 
 impl Inspect {
     /// Looks at the store in `path`; `key` names the key file when it is not in there. Status NOT_FOUND when there is
     /// no store.
     pub fn open(path: &Path, key: Option<&Path>) -> Result<Inspect> {
-        let view = View::open(path, key).map_err(|error| with_owner(error, path, &path.join("control")))?;
-        Ok(Inspect { view, key: key.map(Path::to_owned) })
+        Inspect::look(path, key).map_err(|error| with_owner(error, path, &path.join("control")))
+    }
+
+    fn look(path: &Path, key: Option<&Path>) -> Result<Inspect> {
+        LmdbVersion::running().check()?;
+        let dir = Directory::existing(path, key)?;
+        for _ in 0..ATTEMPTS {
+            let control = Control::view(&dir.path).map_err(|unusable| match unusable {
+                Unusable::Missing => Error::new(
+                    Status::NotFound,
+                    format!("there is no store in {}: it has no control file", dir.path.display()),
+                ),
+                unusable => unusable_error(&dir, unusable),
+            })?;
+            let current = control.current();
+            let (mut views, mut damage) = (Vec::new(), None);
+            match OpenView::open(&dir, current.number) {
+                Ok(view) => views.push(view),
+                Err(Broken::Gone) if control.current() != current => continue,
+                // Before the first session, and after a reboot.
+                Err(Broken::Gone) => {}
+                Err(Broken::Damaged(what)) => damage = Some(what),
+                Err(Broken::Refused(error)) => return Err(error),
+            }
+            if current.keep {
+                views.extend(OpenView::open(&dir, current.number - 1).ok());
+            }
+            return Ok(Inspect { dir, key: key.map(Path::to_owned), control, current, views, damage });
+        }
+        Err(Error::new(Status::Busy, "the store changes faster than it can be opened"))
     }
 
     /// Looks again, if there is another generation or control file by now.
     pub fn refresh(&mut self) -> Result<()> {
-        if self.view.is_outdated() {
-            let path = self.path().to_owned();
+        if self.control.current() != self.current
+            || !self.control.is_current_file(&self.dir.path)
+            || self.views.is_empty()
+        {
             // First the environments that are open: the generation before may be one of them.
-            self.view.looks.clear();
-            self.view = View::open(&path, self.key.as_deref())?;
+            self.views.clear();
+            *self = Inspect::look(&self.dir.path, self.key.as_deref())?;
         }
         Ok(())
     }
 
     /// The directory.
     pub fn path(&self) -> &Path {
-        &self.view.dir.path
+        &self.dir.path
     }
 
     /// The key file.
     pub fn key_file(&self) -> &Path {
-        &self.view.dir.key
+        &self.dir.key
     }
 
     /// What is wrong with the store as a whole, in words.
     pub fn damage(&self) -> Option<&str> {
-        self.view.damage.as_deref()
+        self.damage.as_deref()
     }
 
     /// A reading of all counters.
     pub fn stats(&mut self) -> Result<Stats> {
-        self.view.stats()
+        let mut stats = statistics::of(&self.control, self.shape().capacity, self.current.number);
+        for view in &mut self.views {
+            let page = view.generation.env.page;
+            let contents = view.read(statistics::contents)?;
+            statistics::add(&mut stats, contents, page);
+        }
+        Ok(stats)
     }
 
     /// What has been counted over the last minute, and how long that is exactly; the gauges are those of `stats`. `None`
     /// when it is not known.
     pub fn recent(&self, stats: &Stats) -> Option<(Duration, Stats)> {
-        let (age, before) = self.view.a_minute_ago()?;
+        let (age, before) = self.control.a_minute_ago()?;
         Some((Duration::from_millis(age), stats.since(&before)))
     }
 
-    /// What the store is like.
-    pub fn shape(&self) -> Shape {
-        let shape = self.view.shape();
-        Shape { capacity: shape.capacity, readers: shape.readers, guard: shape.guard }
+    /// What the current generation is like, or the first one is going to be.
+    fn shape(&self) -> Shape {
+        let current = self.views.first().filter(|view| view.generation.number == self.current.number);
+        current.map_or(self.control.wanted(), |view| view.generation.gate.shape())
     }
 
-    /// Number of the current generation.
-    pub fn current(&self) -> u64 {
-        self.view.current()
+    /// The hard limit in bytes.
+    pub fn capacity(&self) -> u64 {
+        self.shape().capacity
     }
 
-    /// The generations that are read: the current one, and the one before if its sessions still live. None before the
-    /// first session.
-    pub fn generations(&self) -> Vec<Generation> {
-        let generation = |look: &crate::store::view::Look| {
-            let (data, file_len, file_bytes) = look.file();
-            let gate = &look.generation.gate;
-            let (reserved, newest) = (gate.reserved(), gate.newest());
-            Generation { number: look.generation.number, data, file_len, file_bytes, reserved, newest }
-        };
-        self.view.looks.iter().map(generation).collect()
+    /// How many reader slots there are.
+    pub fn readers_limit(&self) -> u32 {
+        self.shape().readers
     }
 
-    /// The processes that have reader slots, but for this one.
-    pub fn processes(&self) -> Result<Vec<Process>> {
-        let mut processes: Vec<Process> = Vec::new();
-        for look in &self.view.looks {
-            let last = look.generation.env.last_transaction();
-            for (slot, holder) in look.slots()? {
-                let presence = match holder {
-                    None => Presence::Gone,
-                    Some(pid) if pid == slot.pid => Presence::Here,
-                    Some(_) => Presence::Elsewhere,
-                };
-                let lag = slot.snapshot.map(|snapshot| last.saturating_sub(snapshot));
-                match processes.iter_mut().find(|process| process.pid == slot.pid) {
-                    Some(process) => {
-                        process.slots += 1;
-                        process.lag = process.lag.max(lag);
-                        // A process that is there may have a predecessor's slots in the generation before.
-                        if presence != Presence::Gone {
-                            process.presence = presence;
-                        }
-                    }
-                    None => processes.push(Process { pid: slot.pid, slots: 1, presence, lag }),
-                }
-            }
-        }
-        Ok(processes)
+    /// How many generations are read: the current one, and the one before if its sessions still live. None before the first
+    /// session.
+    pub fn generations(&self) -> usize {
+        self.views.len()
     }
 
-    /// The sessions that expire first and last, of those that have not expired.
-    pub fn ends(&mut self) -> Result<Option<(Record, Record)>> {
-        let ends = self.view.ends()?;
-        Ok(ends.map(|(first, last)| (self.record(first), self.record(last))))
+    /// Bytes that the data files occupy.
+    pub fn file_bytes(&self) -> u64 {
+        self.views.iter().map(OpenView::file_bytes).sum()
     }
 
-    /// The next records, at most `most`; none at the end. First those with ids made elsewhere and the application's own,
-    /// then those of this store in the order of their expiry.
-    pub fn batch(&mut self, position: &mut Position, most: usize) -> Result<Vec<Record>> {
-        let found = self.view.batch(&mut position.0, most)?;
-        Ok(found.into_iter().map(|found| self.record(found)).collect())
-    }
-
-    fn record(&self, found: Found) -> Record {
-        Record {
-            id: self.view.id_of(&found.key).unwrap_or_default(),
-            generation: found.generation,
-            bytes: found.bytes,
-            alive: found.alive,
-            header: found.header.as_ref().map(Summary::new),
-            found,
-        }
-    }
-
-    /// The hash by which headers name a namespace.
-    pub fn namespace_hash(&self, name: &str) -> u32 {
-        self.view.namespace(name).half()
-    }
-
-    /// What opens records: reads the key file.
-    pub fn opener(&self, namespaces: &[String]) -> Result<Opener> {
-        let mut names = vec![NamespaceHash::default()];
-        names.extend(namespaces.iter().map(|name| self.view.namespace(name)));
-        Ok(Opener { sealer: self.view.sealer()?, names })
-    }
-
-    /// Opens a record.
-    pub fn open_record(&mut self, record: &Record, opener: &mut Opener) -> Result<Contents> {
-        let mut plain = Secret(Vec::new());
-        let seal = self.view.unseal(&record.found, &opener.names, &mut opener.sealer, &mut plain.0)?;
-        Ok(match seal {
-            Seal::Whole if record.is_session() && !text::is_session(plain.bytes(), &record.id) => {
-                Contents::Damaged("it opens, but holds no session that this OpenSSL can read")
-            }
-            Seal::Whole => Contents::Plain(plain),
-            Seal::Gone => Contents::Gone,
-            Seal::OtherNamespace => Contents::OtherNamespace,
-            Seal::KeyGone => Contents::Damaged("it is sealed under a key that is not in the key file"),
-            Seal::Damaged => Contents::Damaged("it is not what was sealed"),
-        })
+    /// Bytes of the current data file that have blocks reserved.
+    fn reserved(&self) -> u64 {
+        self.views.first().map_or(0, |view| view.generation.gate.reserved())
     }
 
     /// Removes a record from the store, in every process; false when it was gone already.
     pub fn remove(self, record: &Record) -> Result<bool> {
-        let key = record.found.key;
+        let key = record.key;
         self.into_cache()?.store().remove_at(&key)
     }
 
     /// The same store as a cache that can be changed, with owner and modes as they are.
     pub fn into_cache(self) -> Result<Cache> {
-        let dir = &self.view.dir;
+        let dir = &self.dir;
         if !dir.key.exists() {
             return Err(Error::new(
                 Status::NotFound,
@@ -263,7 +190,7 @@ impl Inspect {
             ..Options::default()
         };
         let path = dir.path.clone();
-        // First this view's environment has to go.
+        // First the environments of this one have to go.
         drop(self);
         Cache::open(path, &options)
     }
@@ -276,12 +203,6 @@ fn with_owner(mut error: Error, directory: &Path, file: &Path) -> Error {
         error.detail.push_str(&format!("; run it as root, or as user {owner}, to whom the store belongs"));
     }
     error
-}
-
-/// Opens records: the sealing keys, and the namespaces whose records it can prove.
-pub struct Opener {
-    sealer: Sealer,
-    names: Vec<NamespaceHash>,
 }
 
 /// Seconds since 1970, as the store sees them.

@@ -6,8 +6,9 @@ use std::path::Path;
 
 use super::{Inspect, Presence};
 use crate::status::{Result, Status};
+use crate::store::directory::Directory;
 use crate::store::env::version::LmdbVersion;
-use crate::store::view::parts::{Directory, Keys};
+use crate::store::keys::Keys;
 use crate::sys::files::{self, FileSystem};
 
 /// One thing that was looked at.
@@ -209,14 +210,13 @@ fn keys(dir: &Directory, findings: &mut Findings) {
 }
 
 fn store(inspect: &mut Inspect, findings: &mut Findings) {
-    let generations = inspect.generations();
     match inspect.damage() {
         Some(damage) => findings.remedy(
             "store",
             format!("the current generation is damaged: {damage}"),
             "nothing: the next process that uses it begins a new one",
         ),
-        None if generations.is_empty() => {
+        None if inspect.generations() == 0 => {
             findings.note("store", "nothing has been stored yet, or nothing since the machine started");
         }
         None => match inspect.stats() {
@@ -234,8 +234,8 @@ fn store(inspect: &mut Inspect, findings: &mut Findings) {
 
 /// The store reserves its space in steps: what is not yet reserved must be free when it is wanted.
 fn space(inspect: &Inspect, findings: &mut Findings) {
-    let capacity = inspect.shape().capacity;
-    let reserved = inspect.generations().first().map_or(0, |generation| generation.reserved.min(capacity));
+    let capacity = inspect.capacity();
+    let reserved = inspect.reserved().min(capacity);
     let Ok(room) = files::room(inspect.path()) else { return };
     let size = |bytes: u64| match bytes as f64 / f64::from(1 << 20) {
         mib if mib < 1024.0 => format!("{mib:.1} MiB"),
@@ -255,7 +255,7 @@ fn space(inspect: &Inspect, findings: &mut Findings) {
 
 /// A process may not write past its RLIMIT_FSIZE, and the data file is as long as the capacity.
 fn limits(inspect: &Inspect, findings: &mut Findings) {
-    let capacity = inspect.shape().capacity;
+    let capacity = inspect.capacity();
     let mut low = Vec::new();
     let mut seen = 0;
     for process in inspect.processes().unwrap_or_default().iter().filter(|p| p.presence == Presence::Here) {
@@ -290,7 +290,7 @@ fn readers(inspect: &Inspect, findings: &mut Findings) {
     };
     let count = |presence| processes.iter().filter(|process| process.presence == presence).count();
     let slots: usize = processes.iter().map(|process| process.slots).sum();
-    let limit = inspect.shape().readers;
+    let limit = inspect.readers_limit();
     if slots * 10 > limit as usize * 9 {
         findings.remedy(
             "readers",

@@ -1,50 +1,29 @@
 //! A record as tools see it: what its header says, and what is in it when it was opened.
 
-use crate::store::record::{flags, Header};
-use crate::store::view::{is_opaque, Found};
+use super::Inspect;
+use crate::status::Result;
+use crate::store::id::Key;
+use crate::store::keys::Keys;
+use crate::store::lookup::copy_record;
+use crate::store::record::{self, flags, Header};
+use crate::store::seal::{AssociatedData, Sealer};
+use crate::store::{Namespace, NamespaceHash};
 use crate::sys::crypto;
 use crate::tls::text;
 
 /// What can be known of a record without opening it.
 pub struct Record {
-    pub(super) found: Found,
+    pub(super) key: Key,
     /// The id under which it is looked up.
     pub id: Vec<u8>,
     /// Number of the generation that it lies in.
     pub generation: u64,
-    /// Bytes that it takes, sealed.
+    /// Bytes of the whole record, sealed.
     pub bytes: usize,
-    /// Whether a lookup may return it.
+    /// Whether a lookup may return it: it has not expired, and no clock that was ahead made it.
     pub alive: bool,
     /// `None` when its header is damaged.
-    pub header: Option<Summary>,
-}
-
-/// A header in words.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// An application's own record, not a session.
-    pub opaque: bool,
-    /// As on the wire: 0x0303 for TLS 1.2. Of no meaning when opaque.
-    pub protocol: u16,
-    /// Major version of the OpenSSL that wrote the session.
-    pub openssl: u8,
-    /// First second in which it is not returned.
-    pub expires: u64,
-    /// When the client last proved itself in a full handshake; 0 when not known.
-    pub full_handshake: u64,
-    /// Hash of the namespace, 0 for none.
-    pub namespace: u32,
-    /// Hash of the server name, 0 for none.
-    pub server_name: u64,
-    /// Client authentication was demanded.
-    pub client_auth: bool,
-    /// The session has a session id context.
-    pub id_context: bool,
-    /// Made over QUIC.
-    pub quic: bool,
-    /// Which sealing key.
-    pub key_number: u16,
+    pub header: Option<Header>,
 }
 
 /// What became of an attempt to open a record.
@@ -60,17 +39,77 @@ pub enum Contents {
 }
 
 /// Bytes that are wiped when dropped.
-pub struct Secret(pub(super) Vec<u8>);
+pub struct Secret(Vec<u8>);
+
+/// Opens records: the sealing keys, and the namespaces whose records it can prove.
+pub struct Opener {
+    sealer: Sealer,
+    namespaces: Vec<NamespaceHash>,
+}
+
+impl Inspect {
+    /// The hash by which headers name a namespace.
+    pub fn namespace_hash(&self, name: &str) -> u32 {
+        self.hash(name).half()
+    }
+
+    fn hash(&self, name: &str) -> NamespaceHash {
+        NamespaceHash::of(&self.control.names, Namespace(name))
+    }
+
+    /// What opens records: reads the key file. Records of these namespaces, besides those that the store notes.
+    pub fn opener(&self, namespaces: &[String]) -> Result<Opener> {
+        let named = namespaces.iter().map(|name| self.hash(name));
+        let namespaces = std::iter::once(NamespaceHash::default()).chain(named).collect();
+        Ok(Opener { sealer: Sealer::new(Keys::load(&self.dir)?), namespaces })
+    }
+
+    /// Opens a record.
+    pub fn open_record(&mut self, record: &Record, opener: &mut Opener) -> Result<Contents> {
+        const DAMAGED: Contents = Contents::Damaged("it is not what was sealed");
+        let Some(view) = self.views.iter_mut().find(|view| view.generation.number == record.generation) else {
+            return Ok(Contents::Gone);
+        };
+        let mut bytes = Vec::with_capacity(record.bytes);
+        if !view.read(|txn| copy_record(txn, &record.key, &mut bytes))? {
+            return Ok(Contents::Gone);
+        }
+        let Some(sealed) = record::parse(&bytes) else { return Ok(DAMAGED) };
+        if !opener.sealer.keys().has(sealed.header.key_number) {
+            return Ok(Contents::Damaged("it is sealed under a key that is not in the key file"));
+        }
+        let half = sealed.header.namespace;
+        let noted = view.generation.gate.namespace(half).map(NamespaceHash::noted);
+        let namespaces = opener.namespaces.iter().copied().chain(noted);
+        let mut namespaces = namespaces.filter(|namespace| namespace.half() == half).peekable();
+        if namespaces.peek().is_none() {
+            return Ok(Contents::OtherNamespace);
+        }
+        let mut plain = Secret(Vec::new());
+        let opened = namespaces.any(|namespace| {
+            let associated = AssociatedData { key: record.key.bytes(), namespace: namespace.whole() };
+            opener.sealer.open(&sealed, associated, &mut plain.0)
+        });
+        Ok(match opened {
+            false => DAMAGED,
+            true if record.is_session() && !text::is_session(plain.bytes(), &record.id) => {
+                Contents::Damaged("it opens, but holds no session that this OpenSSL can read")
+            }
+            true => Contents::Plain(plain),
+        })
+    }
+}
 
 impl Record {
     /// Eight digits by which people name the record: the beginning of the SHA-256 of its id.
     pub fn short_id(&self) -> String {
-        short_id(&self.id)
+        let hash = crypto::sha256(&self.id);
+        format!("{:08x}", u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
     }
 
     /// Whether it is a session, and not an application's own record or damaged.
     pub fn is_session(&self) -> bool {
-        self.header.as_ref().is_some_and(|header| !header.opaque)
+        self.header.is_some_and(|header| !header.has(flags::OPAQUE))
     }
 
     /// A session in words, with its keys, as `openssl sess_id -text` has it.
@@ -81,30 +120,6 @@ impl Record {
     /// A session in PEM.
     pub fn pem(&self, plain: &Secret) -> Option<Secret> {
         text::pem(plain.bytes(), &self.id).map(Secret)
-    }
-}
-
-/// Eight digits by which people name a record: the beginning of the SHA-256 of its id.
-pub fn short_id(id: &[u8]) -> String {
-    let hash = crypto::sha256(id);
-    format!("{:08x}", u32::from_be_bytes([hash[0], hash[1], hash[2], hash[3]]))
-}
-
-impl Summary {
-    pub(super) fn new(header: &Header) -> Summary {
-        Summary {
-            opaque: is_opaque(header),
-            protocol: header.protocol,
-            openssl: header.openssl,
-            expires: u64::from(header.expires),
-            full_handshake: u64::from(header.full_handshake),
-            namespace: header.namespace,
-            server_name: header.server_name,
-            client_auth: header.has(flags::CLIENT_AUTH),
-            id_context: header.has(flags::ID_CONTEXT),
-            quic: header.has(flags::QUIC),
-            key_number: header.key_number,
-        }
     }
 }
 

@@ -306,7 +306,7 @@ fn has_foreign(thread: &ThreadContext) -> bool {
     thread.now.generation.gate.has_foreign() || before.is_some_and(|snapshot| snapshot.generation.gate.has_foreign())
 }
 
-pub(super) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> Result<bool, Fault> {
+pub(crate) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> Result<bool, Fault> {
     out.clear();
     match txn.get(key.bytes())? {
         Some(value) => out.extend_from_slice(value),

@@ -4,12 +4,10 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::control::Current;
-use super::env::Fault;
 use super::evict::Sweep;
 use super::gate::Gate;
 use super::generation::{self, Generation};
-use super::writer::STUCK;
-use super::{thread, OpenStore, Store};
+use super::{thread, Store};
 use crate::log::{self, Kind};
 use crate::stats::Counter;
 use crate::sys::clock;
@@ -94,62 +92,5 @@ impl Store {
         let mut sweep = Sweep::begin(&inside, now);
         generation.env.write(&inside, |write| sweep.expire(write, SWEEP)).ok()?;
         Some(sweep.committed().expired)
-    }
-
-    /// The host has closed our descriptors, which daemons do that begin with a session too early.
-    #[cold]
-    fn open_anew(&self, opened: &OpenStore) {
-        self.log.say(Kind::Open, log::WARNING, || {
-            "the program has closed descriptors of the store: they are opened anew".to_owned()
-        });
-        opened.retire();
-    }
-
-    /// Damage begins a new generation, and so does a process that is stopped in a bad moment; anything else is said once.
-    pub(super) fn note_fault(&self, generation: &Generation, fault: Fault) {
-        match fault {
-            Fault::Damaged(_) => {
-                self.log.say(Kind::Damage, log::WARNING, || format!("the store is {}", fault.text()));
-                self.give_up(generation.number, "the store is damaged");
-            }
-            Fault::Full | Fault::LockTimeout => {}
-            Fault::PidClash | Fault::ReadersFull => self.log.say(Kind::Readers, log::WARNING, || {
-                "no reader slot (all taken, or a container's process has the same number): lookups wait for writers; \
-                 share the PID namespace, or raise readers="
-                    .to_owned()
-            }),
-            Fault::SlotsHeld { millis } => {
-                self.log.say(Kind::Readers, log::WARNING, || format!("{}: lookups wait for writers", fault.text()));
-                if millis > STUCK {
-                    self.leave_behind(generation.number, "a process is stopped while it takes a reader slot");
-                }
-            }
-            Fault::WriterHeld => {
-                self.log.say(Kind::Busy, log::WARNING, || fault.text());
-                self.leave_behind(generation.number, "LMDB's writer lock is held outside of the gate");
-            }
-            Fault::Closed => drop(self.obtain().map(|opened| self.open_anew(&opened))),
-            fault => self.log.say(Kind::Bug, log::WARNING, || fault.text()),
-        }
-    }
-
-    /// Begins a new generation, from which the old one is still read.
-    pub(super) fn leave_behind(&self, number: u64, why: &str) {
-        self.renew_from(number, true, why);
-    }
-
-    /// Begins a new generation; the old one is read no more.
-    pub(super) fn give_up(&self, number: u64, why: &str) {
-        self.renew_from(number, false, why);
-    }
-
-    fn renew_from(&self, number: u64, keep: bool, why: &str) {
-        let Ok(opened) = self.obtain() else { return };
-        if opened.now.number == number {
-            let _ = self.renew(&opened, keep, why);
-        } else if !keep && opened.before.as_ref().is_some_and(|before| before.number == number) {
-            let current = opened.control.current();
-            opened.control.switch(current, Current { number: current.number, keep: false });
-        }
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use serde_json::{json, Value};
-use sesscache::inspect::{self, Inspect, Position, Record};
+use sesscache::inspect::{self, flags, Inspect, Position, Record};
 
 use crate::arguments::List;
 use crate::failure::{Failure, Outcome};
@@ -29,7 +29,7 @@ pub fn run(arguments: &List, json: bool) -> Result<Outcome, Failure> {
         }
         let now = inspect::now();
         for record in records {
-            let expires = record.header.as_ref().map(|header| header.expires);
+            let expires = record.header.map(|header| u64::from(header.expires));
             // What has expired and not yet left is returned to nobody.
             if !record.alive || expires.zip(bound).is_some_and(|(at, bound)| at > bound) {
                 continue;
@@ -66,7 +66,7 @@ fn line(record: &Record, now: u64, out: &mut Output) -> Result<(), Failure> {
         or_dash(server_name(record).map(|name| name[..8].to_owned())),
         or_dash(namespace(record)),
         or_dash(age(record, now).map(short_seconds)),
-        short_seconds(header.expires.saturating_sub(now)),
+        short_seconds(u64::from(header.expires).saturating_sub(now)),
     )?;
     Ok(())
 }
@@ -76,8 +76,8 @@ pub fn as_json(record: &Record, now: u64) -> Value {
     let header = record.header.as_ref();
     let kind = match header {
         None => "damaged",
-        Some(header) if header.opaque => "record",
-        Some(_) => "session",
+        Some(_) if record.is_session() => "session",
+        Some(_) => "record",
     };
     json!({
         "id": record.short_id(),
@@ -87,7 +87,7 @@ pub fn as_json(record: &Record, now: u64) -> Value {
         "namespace": namespace(record),
         "age": age(record, now),
         "expires": header.map(|header| header.expires),
-        "left": header.map(|header| header.expires.saturating_sub(now)),
+        "left": header.map(|header| u64::from(header.expires).saturating_sub(now)),
         "bytes": record.bytes,
         "generation": record.generation,
     })
@@ -95,9 +95,9 @@ pub fn as_json(record: &Record, now: u64) -> Value {
 
 /// The protocol of a session by its usual name.
 pub fn protocol(record: &Record) -> Option<&'static str> {
-    let header = record.header.as_ref().filter(|header| !header.opaque)?;
+    let header = record.header.filter(|_| record.is_session())?;
     Some(match header.protocol {
-        _ if header.quic => "QUIC",
+        _ if header.has(flags::QUIC) => "QUIC",
         0x0300 => "SSL 3",
         0x0301 => "TLS 1.0",
         0x0302 => "TLS 1.1",
@@ -122,5 +122,5 @@ pub fn namespace(record: &Record) -> Option<String> {
 /// Seconds since the last full handshake.
 pub fn age(record: &Record, now: u64) -> Option<u64> {
     let at = record.header.as_ref().map(|header| header.full_handshake).filter(|at| *at != 0)?;
-    Some(now.saturating_sub(at))
+    Some(now.saturating_sub(at.into()))
 }

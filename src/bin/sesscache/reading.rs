@@ -32,15 +32,14 @@ pub struct Reading {
 impl Reading {
     pub fn take(inspect: &mut Inspect) -> Result<Reading, Failure> {
         let stats = inspect.stats()?;
-        let generations = inspect.generations();
         Ok(Reading {
             path: inspect.path().display().to_string(),
             recent: inspect.recent(&stats),
             ends: inspect.ends()?,
             processes: inspect.processes()?,
-            readers_limit: inspect.shape().readers,
-            file_bytes: generations.iter().map(|generation| generation.file_bytes).sum(),
-            generations: generations.len(),
+            readers_limit: inspect.readers_limit(),
+            file_bytes: inspect.file_bytes(),
+            generations: inspect.generations(),
             damage: inspect.damage().map(str::to_owned),
             stats,
         })
@@ -168,10 +167,10 @@ impl Reading {
         let now = inspect::now();
         let words = |record: &Record| {
             let Some(header) = &record.header else { return "damaged".to_owned() };
-            let left = seconds(header.expires.saturating_sub(now));
+            let left = seconds(u64::from(header.expires).saturating_sub(now));
             match header.full_handshake {
                 0 => format!("expires in {left}"),
-                at => format!("made {} ago, expires in {left}", seconds(now.saturating_sub(at))),
+                at => format!("made {} ago, expires in {left}", seconds(now.saturating_sub(at.into()))),
             }
         };
         self.ends.as_ref().map(|(first, last)| (words(first), words(last)))

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use serde_json::Value;
-use sesscache::inspect::{self, Contents, Inspect, Opener, Position, Record, Secret};
+use sesscache::inspect::{self, flags, Contents, Inspect, Opener, Position, Record, Secret};
 use sesscache::{Error, Status};
 
 use crate::arguments::{SessionFormat, Show, Wanted};
@@ -91,8 +91,8 @@ fn as_json(record: &Record, opened: Option<&OpenStore>, format: SessionFormat) -
     let Value::Object(fields) = &mut value else { return value };
     if let Some(header) = &record.header {
         fields.insert("openssl".into(), header.openssl.into());
-        fields.insert("client_auth".into(), header.client_auth.into());
-        fields.insert("id_context".into(), header.id_context.into());
+        fields.insert("client_auth".into(), header.has(flags::CLIENT_AUTH).into());
+        fields.insert("id_context".into(), header.has(flags::ID_CONTEXT).into());
         fields.insert("key".into(), format!("{:04x}", header.key_number).into());
     }
     match opened {
@@ -129,21 +129,22 @@ fn print(record: &Record, opened: Option<&OpenStore>, format: SessionFormat, out
         Some(header) => {
             let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
             let yes = |yes| if yes { "yes" } else { "no" };
-            let kind = if header.opaque { "an application's own record" } else { "session" };
+            let kind = if record.is_session() { "session" } else { "an application's own record" };
             writeln!(out, "kind             {kind}")?;
             if let Some(protocol) = list::protocol(record) {
                 writeln!(out, "protocol         {protocol}, written by OpenSSL {}", header.openssl)?;
-                writeln!(out, "client auth      {}", yes(header.client_auth))?;
-                writeln!(out, "id context       {}", yes(header.id_context))?;
+                writeln!(out, "client auth      {}", yes(header.has(flags::CLIENT_AUTH)))?;
+                writeln!(out, "id context       {}", yes(header.has(flags::ID_CONTEXT)))?;
                 writeln!(out, "server name      {}", or_none(list::server_name(record)))?;
             }
             writeln!(out, "namespace        {}", or_none(list::namespace(record)))?;
             if let Some(age) = list::age(record, now) {
                 writeln!(out, "full handshake   {} ago", seconds(age))?;
             }
-            match header.expires.checked_sub(now) {
+            let expires = u64::from(header.expires);
+            match expires.checked_sub(now) {
                 Some(left) if left > 0 => writeln!(out, "expires          in {}", seconds(left))?,
-                _ => writeln!(out, "expires          {} ago", seconds(now - header.expires))?,
+                _ => writeln!(out, "expires          {} ago", seconds(now - expires))?,
             }
             writeln!(out, "sealing key      {:04x}", header.key_number)?;
         }

@@ -1,0 +1,74 @@
+//! One generation, open for looking.
+
+use std::fs::{self, File};
+use std::os::unix::fs::MetadataExt;
+
+use crate::status::{Error, Result, Status};
+use crate::store::directory::Directory;
+use crate::store::env::{Fault, Reader, Txn};
+use crate::store::generation::{Broken, Generation};
+use crate::sys::{clock, files};
+
+/// Fields are dropped in this order: the reader, the environment, and only then a descriptor of the lock file, because closing
+/// one ends all POSIX locks that this process has on it.
+pub(super) struct OpenView {
+    reader: Option<Reader>,
+    pub(super) generation: Generation,
+    pub(super) locks: File,
+}
+
+/// A generation at a moment: what tells which of its records are alive.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) generation: u64,
+    pub(super) now: u64,
+    pub(super) horizon: u64,
+}
+
+impl OpenView {
+    pub(super) fn open(dir: &Directory, number: u64) -> Result<OpenView, Broken> {
+        let lock = dir.generation(number).join("lock.mdb");
+        let locks = files::open_to_read(&lock).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => Broken::Gone,
+            _ => Broken::Refused(Error::system(format_args!("cannot open {}", lock.display()), &e)),
+        });
+        // A lock file that is missing beside a data file is damage, which `view` finds.
+        let generation = Generation::view(dir, number)?;
+        Ok(OpenView { reader: None, generation, locks: locks? })
+    }
+
+    /// Reads a snapshot. `f` may run again from the start.
+    pub(super) fn read<T>(&mut self, mut f: impl FnMut(&mut Txn) -> Result<T, Fault>) -> Result<T> {
+        let mut read = || {
+            if self.reader.is_none() {
+                self.reader = Some(Reader::new(&self.generation.env)?);
+            }
+            match &mut self.reader {
+                Some(reader) => reader.read(&mut f).and_then(|done| done),
+                None => Err(Fault::ReadersFull),
+            }
+        };
+        let done = match read() {
+            // LMDB publishes a reader before it has the root: two commits in between can look like a missing page.
+            Err(Fault::Damaged(_)) => read(),
+            other => other,
+        };
+        done.map_err(|fault| match fault {
+            Fault::Damaged(_) => Error::new(Status::Format, format!("the store is {}", fault.text())),
+            Fault::PidClash | Fault::SlotsHeld { .. } => {
+                Error::new(Status::Busy, format!("{}; run it again", fault.text()))
+            }
+            fault => Error::new(Status::System, format!("cannot read the store: {}", fault.text())),
+        })
+    }
+
+    pub(super) fn moment(&self) -> Moment {
+        let now = clock::coarse_micros();
+        Moment { generation: self.generation.number, now, horizon: self.generation.gate.horizon(now) }
+    }
+
+    /// Bytes that the data file occupies.
+    pub(super) fn file_bytes(&self) -> u64 {
+        fs::metadata(&self.generation.data).map_or(0, |meta| meta.blocks() * 512)
+    }
+}

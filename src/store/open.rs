@@ -1,0 +1,258 @@
+//! Opening: the directory and its files for those who will use them, and what one process has open of them.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::control::{Control, Current, Shape, Unusable};
+use super::directory::{self, Directory};
+use super::env::version::LmdbVersion;
+use super::generation::{Broken, Generation};
+use super::id::Mask;
+use super::keys::Keys;
+use super::{OpenStore, Store, REGISTRY, STORES_MAX};
+use crate::log::{self, Kind, Log};
+use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS};
+use crate::status::{Error, Result, Status};
+use crate::sys::process::{self, PerProcess};
+use crate::sys::{clock, files};
+
+/// How long one thread waits for another of its process that is opening the store, which takes less than a millisecond.
+const OPENING: Duration = Duration::from_millis(50);
+/// After the store could not be opened, nobody tries again for so many milliseconds.
+const RETRY: u64 = 1_000;
+/// Milliseconds between two looks, by processes that start, for others that died.
+const DEATHS: u64 = 1_000;
+/// Times a generation that vanishes or is damaged is followed to its successor, in one opening.
+pub(crate) const ATTEMPTS: usize = 4;
+
+/// What an earlier opening has left, by this process or by a parent.
+#[derive(Clone, Copy)]
+struct Known<'o> {
+    opened: Option<&'o OpenStore>,
+    /// It is this process's own, and not a parent's.
+    mine: bool,
+}
+
+impl Store {
+    /// Finds or makes the directory, its control file and its keys, and closes them again: daemons close descriptors
+    /// and fork after they start. The first use opens.
+    pub(crate) fn open(path: &Path, options: &Options) -> Result<Arc<Store>> {
+        LmdbVersion::running().check()?;
+        let dir = Directory::prepare(path, options)?;
+        let replaced = init_control(&dir, options)?;
+        Keys::create(&dir)?;
+        let store = REGISTRY.find_or_make(dir.identity, || {
+            Arc::new(Store {
+                dir: dir.clone(),
+                deadline: options.deadline,
+                log: Log::new(),
+                opened: PerProcess::new(),
+                retry_at: AtomicU64::new(0),
+                maintenance_at: AtomicU64::new(0),
+                full_since: AtomicU64::new(0),
+            })
+        });
+        let store = store.ok_or_else(|| {
+            Error::new(Status::Full, format!("{STORES_MAX} directories are mapped in this process; close one first"))
+        })?;
+        if store.dir.key != dir.key || store.deadline != options.deadline {
+            return Err(Error::new(
+                Status::Mismatch,
+                format!("{} is open in this process with another key= or deadline=; give the same", dir.path.display()),
+            ));
+        }
+        if replaced {
+            store.log.control_was_replaced();
+        }
+        Ok(store)
+    }
+
+    /// What this process has open, opened or brought up to date now.
+    pub(super) fn obtain(&self) -> Result<Arc<OpenStore>> {
+        if clock::ticks() < self.retry_at.load(Ordering::Relaxed) {
+            return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
+        }
+        let opened = self.opened.update(OPENING, |found| match found {
+            process::Found::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
+            process::Found::Mine(opened) => self.attach(Known { opened: Some(opened), mine: true }),
+            process::Found::Inherited(opened) => self.attach(Known { opened: Some(opened), mine: false }),
+            process::Found::Nothing => self.attach(Known { opened: None, mine: false }),
+        });
+        match opened {
+            Some(Ok(opened)) => Ok(opened),
+            Some(Err(error)) => {
+                self.retry_at.store(clock::ticks() + RETRY, Ordering::Relaxed);
+                self.log.say(Kind::Open, log::ERR, || format!("running without the session cache: {error}"));
+                Err(error)
+            }
+            None => Err(Error::busy()),
+        }
+    }
+
+    /// Opens what is the current generation by now. A forked child takes over what is plain shared memory, the control page and
+    /// the gates, and the keys: that saves a third of its first lookup. Environments it opens for itself.
+    fn attach(&self, known: Known<'_>) -> Result<Arc<OpenStore>> {
+        self.dir.check_again()?;
+        let _stdio = files::occupy_stdio().map_err(|e| Error::system("cannot open /dev/null", &e))?;
+        let keys = self.current_keys(known)?;
+        for _ in 0..ATTEMPTS {
+            let control = self.current_control(known)?;
+            let (epoch, current) = (AtomicU64::new(control.epoch()), control.current());
+            let Some(now) = self.current_generation(known, &control, current)? else { continue };
+            let before = if current.keep { known.open(&self.dir, &control, current.number - 1).ok() } else { None };
+            let mask = Mask::new(&control.mask);
+            let opened = OpenStore { epoch, control, now, before, keys, mask };
+            opened.generations().for_each(|generation| generation.env.keep_out_of_core());
+            return Ok(Arc::new(opened));
+        }
+        Err(Error::new(Status::Busy, "the store changes faster than it can be opened"))
+    }
+
+    /// The keys of the file as it is now. One that is half written or gone leaves those that were read before.
+    fn current_keys(&self, known: Known<'_>) -> Result<Arc<Keys>> {
+        let Some(opened) = known.opened else { return Keys::load(&self.dir) };
+        if !opened.keys.changed(&self.dir.key) {
+            return Ok(Arc::clone(&opened.keys));
+        }
+        Ok(Keys::load(&self.dir).unwrap_or_else(|error| {
+            self.log.say(Kind::Keys, log::WARNING, || format!("keeping the sealing keys read before: {error}"));
+            Arc::clone(&opened.keys)
+        }))
+    }
+
+    /// The control file as it is now, replaced if it is missing or damaged.
+    fn current_control(&self, known: Known<'_>) -> Result<Arc<Control>> {
+        let dir = &self.dir;
+        if let Some(OpenStore { control, .. }) = known.opened {
+            if control.is_current_file(&dir.path) && control.wanted().is_sane() {
+                return Ok(Arc::clone(control));
+            }
+        }
+        let mut control = Control::open(&dir.path);
+        if matches!(control, Err(Unusable::Missing | Unusable::Damaged)) {
+            write_control(dir, Control::replace, DEFAULT_SHAPE)?;
+            self.log.control_was_replaced();
+            control = Control::open(&dir.path);
+        }
+        control.map(Arc::new).map_err(|unusable| unusable_error(dir, unusable))
+    }
+
+    /// The current generation. `None` when it is not that any more, or must not be: then a new one has begun.
+    fn current_generation(
+        &self,
+        known: Known<'_>,
+        control: &Arc<Control>,
+        current: Current,
+    ) -> Result<Option<Arc<Generation>>> {
+        let mut keep = false;
+        match known.open(&self.dir, control, current.number) {
+            Ok(now) if !fits(now.gate.shape(), control.wanted()) => {
+                self.log.say(Kind::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
+                keep = true;
+            }
+            Ok(now) => {
+                if self.is_healthy(&now, control, known.opened.is_none()) {
+                    return Ok(Some(now));
+                }
+            }
+            // Replaced by another process since `current` was read. Otherwise it is of an earlier boot.
+            Err(Broken::Gone) if control.current() != current => return Ok(None),
+            Err(Broken::Gone) => {}
+            Err(Broken::Damaged(what)) => self
+                .log
+                .say(Kind::Damage, log::WARNING, || format!("the store is damaged ({what}): a new generation begins")),
+            Err(Broken::Refused(error)) => return Err(error),
+        }
+        Generation::begin(&self.dir, control, current, keep).map(|()| None)
+    }
+
+    /// Looks for others that died inside an operation, if this process has just started and has not read a page yet; and if
+    /// there were many of late, for the reason. False when that is damage.
+    fn is_healthy(&self, generation: &Generation, control: &Control, starts: bool) -> bool {
+        if starts && control.reader_check_is_due(DEATHS) {
+            generation.bury_readers();
+        }
+        if !generation.gate.is_suspect() {
+            return true;
+        }
+        match generation.gate.enter(self.deadline) {
+            Ok(inside) => self.is_sound(generation, &inside),
+            Err(_) => true,
+        }
+    }
+}
+
+impl Known<'_> {
+    /// A generation: the one that is open, or opened anew, with a gate that is mapped already.
+    fn open(self, dir: &Directory, control: &Arc<Control>, number: u64) -> Result<Arc<Generation>, Broken> {
+        let of_the_control = self.opened.filter(|opened| Arc::ptr_eq(&opened.control, control));
+        let known = of_the_control.and_then(|opened| opened.generations().find(|known| known.number == number));
+        match known {
+            Some(known) if self.mine && known.env.has_its_files() => Ok(Arc::clone(known)),
+            known => Generation::open(dir, number, known.map(|known| Arc::clone(&known.gate))).map(Arc::new),
+        }
+    }
+}
+
+const DEFAULT_SHAPE: Shape = Shape { capacity: DEFAULT_CAPACITY, readers: DEFAULT_READERS, guard: false };
+
+/// Whether a generation is what is wanted. One that had to be made with `guard` for its file system's sake is.
+fn fits(is: Shape, wanted: Shape) -> bool {
+    is.capacity == wanted.capacity && is.readers == wanted.readers && (is.guard || !wanted.guard)
+}
+
+/// Makes the control file, or tells an existing one what this process wants of it. True when a damaged one had to go.
+fn init_control(dir: &Directory, options: &Options) -> Result<bool> {
+    let page = files::page_size() as u64;
+    let merge = |base: Shape| Shape {
+        capacity: options.capacity.unwrap_or(base.capacity) / page * page,
+        readers: options.readers.unwrap_or(base.readers),
+        guard: options.guard.unwrap_or(base.guard),
+    };
+    let mut replaced = false;
+    for _ in 0..ATTEMPTS {
+        let write = match Control::open(&dir.path) {
+            Ok(control) => {
+                let wanted = merge(control.wanted());
+                if wanted != control.wanted() {
+                    control.want(wanted);
+                }
+                return Ok(replaced);
+            }
+            Err(Unusable::Missing) => Control::create,
+            Err(Unusable::Damaged) => {
+                replaced = true;
+                Control::replace
+            }
+            Err(unusable) => return Err(unusable_error(dir, unusable)),
+        };
+        write_control(dir, write, merge(DEFAULT_SHAPE))?;
+    }
+    Err(Error::new(Status::Busy, "another process keeps replacing the control file"))
+}
+
+fn write_control(
+    dir: &Directory,
+    write: fn(&Path, Shape, files::Access) -> std::io::Result<()>,
+    shape: Shape,
+) -> Result<()> {
+    let failed = |e| Error::system(format_args!("cannot write {}/control", dir.path.display()), &e);
+    write(&dir.path, shape, dir.access).map_err(failed)
+}
+
+pub(crate) fn unusable_error(dir: &Directory, unusable: Unusable) -> Error {
+    match unusable {
+        Unusable::Format(format) => {
+            directory::other_format(&dir.path, &format!("was made by another version of sesscache (format {format})"))
+        }
+        Unusable::Platform => {
+            directory::other_format(&dir.path, "is used by programs of another architecture or C library")
+        }
+        Unusable::Missing | Unusable::Damaged => {
+            Error::new(Status::Format, format!("{}/control is damaged; remove it", dir.path.display()))
+        }
+        Unusable::System(e) => Error::system(format_args!("cannot open {}/control", dir.path.display()), &e),
+    }
+}

@@ -1,0 +1,93 @@
+//! When a new generation begins while the store is open: at damage, behind a process that is stopped, and at a flush.
+
+use std::sync::Arc;
+
+use super::control::Current;
+use super::env::Fault;
+use super::generation::{self, Generation};
+use super::keys::Keys;
+use super::writer::STUCK;
+use super::{OpenStore, Store};
+use crate::log::{self, Kind};
+use crate::status::Result;
+
+impl Store {
+    /// Forgets everything, everywhere, at once: a new key first, so that what is left in pages or backups is unreadable.
+    pub(crate) fn flush(self: &Arc<Self>) -> Result<()> {
+        let opened = self.obtain()?;
+        if !self.dir.key_is_foreign {
+            Keys::replace(&self.dir)?;
+        }
+        let current = opened.control.current();
+        Generation::begin(&self.dir, &opened.control, current, false)?;
+        // Another process may have begun one at this instant, and kept the old one readable.
+        let after = opened.control.current();
+        if after.keep {
+            opened.control.switch(after, Current { number: after.number, keep: false });
+        }
+        opened.control.bump();
+        generation::clear(&self.dir, opened.control.current());
+        Ok(())
+    }
+
+    /// The host has closed our descriptors, which daemons do that begin with a session too early.
+    #[cold]
+    pub(super) fn open_anew(&self, opened: &OpenStore) {
+        self.log.say(Kind::Open, log::WARNING, || {
+            "the program has closed descriptors of the store: they are opened anew".to_owned()
+        });
+        opened.retire();
+    }
+
+    /// Damage begins a new generation, and so does a process that is stopped in a bad moment; anything else is said once.
+    pub(super) fn note_fault(&self, generation: &Generation, fault: Fault) {
+        match fault {
+            Fault::Damaged(_) => {
+                self.log.say(Kind::Damage, log::WARNING, || format!("the store is {}", fault.text()));
+                self.give_up(generation.number, "the store is damaged");
+            }
+            Fault::Full | Fault::LockTimeout => {}
+            Fault::PidClash | Fault::ReadersFull => self.log.say(Kind::Readers, log::WARNING, || {
+                "no reader slot (all taken, or a container's process has the same number): lookups wait for writers; \
+                 share the PID namespace, or raise readers="
+                    .to_owned()
+            }),
+            Fault::SlotsHeld { millis } => {
+                self.log.say(Kind::Readers, log::WARNING, || format!("{}: lookups wait for writers", fault.text()));
+                if millis > STUCK {
+                    self.leave_behind(generation.number, "a process is stopped while it takes a reader slot");
+                }
+            }
+            Fault::WriterHeld => {
+                self.log.say(Kind::Busy, log::WARNING, || fault.text());
+                self.leave_behind(generation.number, "LMDB's writer lock is held outside of the gate");
+            }
+            Fault::Closed => drop(self.obtain().map(|opened| self.open_anew(&opened))),
+            fault => self.log.say(Kind::Bug, log::WARNING, || fault.text()),
+        }
+    }
+
+    /// Begins a new generation, from which the old one is still read.
+    pub(super) fn leave_behind(&self, number: u64, why: &str) {
+        self.renew_from(number, true, why);
+    }
+
+    /// Begins a new generation; the old one is read no more.
+    pub(super) fn give_up(&self, number: u64, why: &str) {
+        self.renew_from(number, false, why);
+    }
+
+    /// Unless somebody already did.
+    fn renew_from(&self, number: u64, keep: bool, why: &str) {
+        let Ok(opened) = self.obtain() else { return };
+        let (control, current) = (&opened.control, opened.control.current());
+        if opened.now.number == number {
+            if current.number == number {
+                self.log.say(Kind::Generation, log::WARNING, || format!("{why}: a new generation begins"));
+                let _ = Generation::begin(&self.dir, control, current, keep);
+            }
+        } else if !keep && opened.before.as_ref().is_some_and(|before| before.number == number) {
+            control.switch(current, Current { number: current.number, keep: false });
+        }
+    }
+}

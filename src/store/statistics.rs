@@ -1,0 +1,62 @@
+//! The counters and gauges of a store, and counting from outside an operation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::control::Control;
+use super::env::{Fault, Txn};
+use super::{thread, Store};
+use crate::stats::{Counter, Stats, COUNTERS, GAUGES};
+use crate::status::{Error, Result, Status};
+
+/// The table of `stats.rs`, of a store with nothing in it.
+pub(crate) fn of(control: &Control, capacity: u64, generation: u64) -> Stats {
+    let mut all = [0; GAUGES + COUNTERS];
+    all[2] = capacity;
+    all[3] = generation;
+    all[GAUGES..].copy_from_slice(&control.counters());
+    Stats(all)
+}
+
+/// How much a generation holds: entries and pages.
+pub(crate) fn contents(txn: &mut Txn) -> Result<(usize, usize), Fault> {
+    Ok((txn.entries()?, txn.used_pages()?))
+}
+
+/// Adds what a generation holds.
+pub(crate) fn add(stats: &mut Stats, (entries, pages): (usize, usize), page: usize) {
+    // One entry is the sentinel.
+    stats.0[0] += entries.saturating_sub(1) as u64;
+    stats.0[1] += (pages * page) as u64;
+}
+
+impl Store {
+    /// Counts, from outside an operation.
+    pub(crate) fn count(self: &Arc<Self>, counter: Counter) {
+        let _ = thread::with(self, |thread| thread.opened.control.count(thread.shard, counter, 1));
+    }
+
+    /// Everything in the table of `stats.rs`.
+    pub(crate) fn stats(self: &Arc<Self>) -> Result<Stats> {
+        thread::with(self, |thread| {
+            let now = &thread.opened.now;
+            let mut stats = of(&thread.opened.control, now.gate.shape().capacity, now.number);
+            for snapshot in [Some(&mut thread.now), thread.before.as_mut()].into_iter().flatten() {
+                let held = self.read(snapshot, contents);
+                let held = held.map_err(|fault| Error::new(Status::System, fault.text()))?;
+                add(&mut stats, held, snapshot.generation.env.page);
+            }
+            Ok(stats)
+        })?
+    }
+
+    /// The counters as they were about a minute ago, the gauges as they are.
+    pub(crate) fn recent(self: &Arc<Self>) -> Result<Option<(Duration, Stats)>> {
+        let mut all = self.stats()?;
+        let before = thread::with(self, |thread| thread.opened.control.a_minute_ago())?;
+        Ok(before.map(|(age, counters)| {
+            all.0[GAUGES..].copy_from_slice(&counters);
+            (Duration::from_millis(age), all)
+        }))
+    }
+}
