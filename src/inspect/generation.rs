@@ -12,7 +12,7 @@ use crate::sys::{clock, files};
 /// Fields are dropped in this order: the reader, the environment, and only then a descriptor of the lock file, because closing
 /// one ends all POSIX locks that this process has on it.
 pub(super) struct OpenView {
-    reader: Option<Reader>,
+    reader: Reader,
     pub(super) generation: Generation,
     pub(super) locks: File,
 }
@@ -34,26 +34,12 @@ impl OpenView {
         });
         // A lock file that is missing beside a data file is damage, which `view` finds.
         let generation = Generation::view(dir, number)?;
-        Ok(OpenView { reader: None, generation, locks: locks? })
+        Ok(OpenView { reader: Reader::new(&generation.env), generation, locks: locks? })
     }
 
     /// Reads a snapshot. `f` may run again from the start.
-    pub(super) fn read<T>(&mut self, mut f: impl FnMut(&mut Txn) -> Result<T, Fault>) -> Result<T> {
-        let mut read = || {
-            if self.reader.is_none() {
-                self.reader = Some(Reader::new(&self.generation.env)?);
-            }
-            match &mut self.reader {
-                Some(reader) => reader.read(&mut f).and_then(|done| done),
-                None => Err(Fault::ReadersFull),
-            }
-        };
-        let done = match read() {
-            // LMDB publishes a reader before it has the root: two commits in between can look like a missing page.
-            Err(Fault::Damaged(_)) => read(),
-            other => other,
-        };
-        done.map_err(|fault| match fault {
+    pub(super) fn read<T>(&mut self, f: impl FnMut(&mut Txn) -> Result<T, Fault>) -> Result<T> {
+        self.reader.read(f).map_err(|fault| match fault {
             Fault::Damaged(_) => Error::new(Status::Format, format!("the store is {}", fault.text())),
             Fault::PidClash | Fault::SlotsHeld { .. } => {
                 Error::new(Status::Busy, format!("{}; run it again", fault.text()))

@@ -1,7 +1,7 @@
 //! Who has the store open: the processes with reader slots, and whether they are there.
 
 use super::Inspect;
-use crate::status::{Error, Result, Status};
+use crate::status::Result;
 use crate::sys::files;
 
 /// A process with reader slots.
@@ -35,9 +35,8 @@ impl Inspect {
         let mut processes: Vec<Process> = Vec::new();
         for view in &self.views {
             let env = &view.generation.env;
-            let slots = env.slots().map_err(|fault| Error::new(Status::System, fault.text()))?;
             let last = env.last_transaction();
-            for slot in slots.into_iter().filter(|slot| slot.pid != me) {
+            for slot in env.slots()?.into_iter().filter(|slot| slot.pid != me) {
                 // LMDB has every process lock the byte of its number; 0 stands for one in another PID namespace.
                 let presence = match files::lock_holder(&view.locks, i64::from(slot.pid)).unwrap_or(Some(slot.pid)) {
                     None => Presence::Gone,

@@ -5,6 +5,7 @@
 //! inherited one in a forked child would break the parent.
 
 use std::ffi::CString;
+use std::mem::ManuallyDrop;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
@@ -260,25 +261,18 @@ impl Env {
         if self.guard && !self.descriptors.data_is_whole() {
             return Err(Fault::Closed);
         }
-        let mut guard = AbortOnDrop(Some(self.begin_to_write()?));
-        let done = match &mut guard.0 {
-            Some(txn) => f(&mut Write::new(txn))?,
-            None => return Err(Fault::System(libc::EINVAL)),
-        };
-        match guard.0.take() {
-            Some(txn) => txn.commit().map(|()| done),
-            None => Ok(done),
-        }
+        let mut txn = AbortOnDrop(self.begin_to_write()?);
+        let done = f(&mut Write::new(&mut txn.0))?;
+        txn.commit().map(|()| done)
     }
 
     /// Reads inside a write transaction, for a process that cannot have a reader slot.
     pub(crate) fn read_exclusively<T>(
         &self,
         _proof: &WriteGuard<'_>,
-        f: impl FnOnce(&mut Txn) -> T,
+        f: impl FnOnce(&mut Txn) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let mut guard = AbortOnDrop(Some(self.begin_to_write()?));
-        guard.0.as_mut().map(f).ok_or(Fault::System(libc::EINVAL))
+        f(&mut AbortOnDrop(self.begin_to_write()?).0)
     }
 }
 
@@ -297,12 +291,17 @@ impl Drop for Env {
     }
 }
 
-struct AbortOnDrop(Option<Txn>);
+struct AbortOnDrop(Txn);
+
+impl AbortOnDrop {
+    fn commit(self) -> Result<(), Fault> {
+        let unended = ManuallyDrop::new(self);
+        Txn { raw: unended.0.raw }.commit()
+    }
+}
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
-        if let Some(txn) = self.0.take() {
-            txn.abort();
-        }
+        Txn { raw: self.0.raw }.abort();
     }
 }

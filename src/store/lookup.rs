@@ -8,11 +8,10 @@ use super::names::{LazyNamespace, NamespaceHash};
 use super::record::{self, flags, Header, RecordKind};
 use super::seal::AssociatedData;
 use super::thread::{self, Snapshot, ThreadContext};
-use super::writer::sweep_in;
 use super::{Namespace, Store};
 use crate::log;
 use crate::stats::Counter;
-use crate::status::{Error, Result, Status};
+use crate::status::Result;
 use crate::sys::clock;
 use crate::sys::crypto::TAG;
 
@@ -188,16 +187,11 @@ impl Store {
         snapshot: &mut Snapshot,
         mut f: impl FnMut(&mut Txn) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let read = match snapshot.read(&mut f) {
-            // LMDB publishes a reader before it has the root: two commits in between can look like a missing page.
-            Ok(Err(Fault::Damaged(_))) => snapshot.read(&mut f),
-            other => other,
-        };
-        match read.and_then(|done| done) {
+        match snapshot.read(&mut f) {
             Err(fault @ (Fault::PidClash | Fault::ReadersFull | Fault::SlotsHeld { .. })) => {
                 self.note_fault(&snapshot.generation, fault);
-                let inside = self.enter(&snapshot.generation).map_err(|_| Fault::LockTimeout)?;
-                snapshot.generation.env.read_exclusively(&inside, f).and_then(|done| done)
+                let inside = self.enter(&snapshot.generation)?;
+                snapshot.generation.env.read_exclusively(&inside, f)
             }
             done => done,
         }
@@ -211,25 +205,18 @@ impl Store {
     /// Deletes what was read, if it is still the same. Only one of all takers succeeds.
     fn take_away(&self, snapshot: &Snapshot, key: &Key, seen: &[u8]) -> Result<(), Miss> {
         let generation = &snapshot.generation;
-        let inside = self.enter(generation).map_err(|_| Miss::Unavailable)?;
-        self.with_room(generation).map_err(|_| Miss::Unavailable)?;
-        let mut gone = false;
-        let taken = sweep_in(generation, &inside, clock::coarse_micros(), |write, sweep| {
-            let same = if Header::read(seen).is_some_and(|header| header.has(flags::CONTINUED)) {
+        let taken = self.delete_if(generation, key, |txn| {
+            if Header::read(seen).is_some_and(|header| header.has(flags::CONTINUED)) {
                 let mut current = Vec::with_capacity(seen.len());
-                copy_record(write.txn(), key, &mut current)? && current == seen
+                Ok(copy_record(txn, key, &mut current)? && current == seen)
             } else {
-                write.txn().get(key.bytes())? == Some(seen)
-            };
-            gone = same && sweep.delete(write, key)?;
-            Ok(())
+                Ok(txn.get(key.bytes())? == Some(seen))
+            }
         });
-        drop(inside);
-        taken.map_err(|fault| self.unavailable(snapshot, fault))?;
-        if gone {
-            Ok(())
-        } else {
-            Err(Miss::Absent)
+        match taken {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Miss::Absent),
+            Err(fault) => Err(self.unavailable(snapshot, fault)),
         }
     }
 
@@ -258,8 +245,7 @@ impl Store {
                         here && keys.len() < BATCH
                     })
                 };
-                let walked = self.read(&mut thread.now, &mut collect);
-                walked.map(|()| keys).map_err(|fault| Error::new(Status::System, fault.text()))
+                self.read(&mut thread.now, &mut collect).map(|()| keys)
             })??;
             let Some(last) = keys.last().copied() else { return Ok(()) };
             for key in &keys {

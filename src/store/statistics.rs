@@ -7,7 +7,7 @@ use super::control::Control;
 use super::env::{Fault, Txn};
 use super::{thread, Store};
 use crate::stats::{Counter, Stats, COUNTERS, GAUGES};
-use crate::status::{Error, Result, Status};
+use crate::status::Result;
 
 /// The table of `stats.rs`, of a store with nothing in it.
 pub(crate) fn of(control: &Control, capacity: u64, generation: u64) -> Stats {
@@ -42,8 +42,7 @@ impl Store {
             let now = &thread.opened.now;
             let mut stats = of(&thread.opened.control, now.gate.shape().capacity, now.number);
             for snapshot in [Some(&mut thread.now), thread.before.as_mut()].into_iter().flatten() {
-                let held = self.read(snapshot, contents);
-                let held = held.map_err(|fault| Error::new(Status::System, fault.text()))?;
+                let held = self.read(snapshot, contents)?;
                 add(&mut stats, held, snapshot.generation.env.page);
             }
             Ok(stats)

@@ -21,36 +21,21 @@ const BUFFER_KEPT: usize = 16 * 1024;
 
 /// One generation as this thread sees it.
 pub(super) struct Snapshot {
-    reader: Option<Reader>,
+    reader: Reader,
     pub(super) generation: Arc<Generation>,
 }
 
 impl Snapshot {
     fn new(generation: &Arc<Generation>) -> Snapshot {
-        Snapshot { reader: None, generation: Arc::clone(generation) }
+        Snapshot { reader: Reader::new(&generation.env), generation: Arc::clone(generation) }
     }
 
-    /// Reads a snapshot.
-    pub(super) fn read<T>(&mut self, f: impl FnOnce(&mut Txn) -> T) -> Result<T, Fault> {
-        if self.reader.is_none() {
-            let env = &self.generation.env;
-            let reader = match Reader::new(env) {
-                Err(Fault::ReadersFull) if self.generation.free_dead_readers() => Reader::new(env),
-                other => other,
-            };
-            self.reader = Some(reader?);
-        }
-        let Some(reader) = &mut self.reader else { return Err(Fault::ReadersFull) };
-        let mut f = Some(f);
-        let mut once = |txn: &mut Txn| f.take().map(|f| f(txn));
-        let done = match reader.read(&mut once) {
-            Err(Fault::SlotLost) => {
-                *reader = Reader::new(&self.generation.env)?;
-                reader.read(once)
-            }
+    /// Reads it. `f` may run again from the start.
+    pub(super) fn read<T>(&mut self, mut f: impl FnMut(&mut Txn) -> Result<T, Fault>) -> Result<T, Fault> {
+        match self.reader.read(&mut f) {
+            Err(Fault::ReadersFull) if self.generation.free_dead_readers() => self.reader.read(&mut f),
             done => done,
-        };
-        done.and_then(|done| done.ok_or(Fault::SlotLost))
+        }
     }
 }
 

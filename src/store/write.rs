@@ -31,7 +31,7 @@ const EXPIRE_PER_PUT: usize = 16;
 /// one in four of those there has expired when as many expire as are put.
 const LOOKS_PER_PUT: usize = 4;
 /// So long puts may fail for lack of room before a new generation begins, in milliseconds.
-const STARVED: u64 = 2_000;
+const FULL_FOR: u64 = 2_000;
 
 impl Store {
     /// Stores a record under its id; completes the header as the record has it, and says the record's tag.
@@ -89,14 +89,10 @@ impl Store {
 
     /// Deletes an older record of the same key, so that it does not come back when the new one goes.
     fn replace_in(&self, before: &mut Snapshot, key: &Key) -> Result<()> {
-        let failed = |fault: Fault| Error::new(Status::System, fault.text());
-        if !self.read(before, |txn| txn.get(key.bytes()).map(|found| found.is_some())).map_err(failed)? {
-            return Ok(());
+        if self.read(before, |txn| Ok(txn.get(key.bytes())?.is_some()))? {
+            self.delete_if(&before.generation, key, |_| Ok(true))?;
         }
-        let generation = &before.generation;
-        let inside = self.enter(generation)?;
-        self.with_room(generation).map_err(failed)?;
-        delete(generation, &inside, key).map_err(failed).map(|_| ())
+        Ok(())
     }
 
     fn write_record(
@@ -107,15 +103,7 @@ impl Store {
         record: &[u8],
     ) -> Result<(), (Counter, Error)> {
         let generation = &thread.now.generation;
-        let inside = self.enter(generation).map_err(|error| {
-            if error.status == Status::Busy {
-                (Counter::PutsBusy, error)
-            } else {
-                (Counter::PutsFailed, error)
-            }
-        })?;
-        let done = self.put_inside(generation, &inside, key, header, record);
-        drop(inside);
+        let done = self.enter(generation).and_then(|inside| self.put_inside(generation, &inside, key, header, record));
         match done {
             Ok(swept) => {
                 self.full_since.store(0, Ordering::Relaxed);
@@ -130,9 +118,10 @@ impl Store {
                 self.on_full(thread);
                 Err((Counter::PutsFull, Error::new(Status::Full, "no room could be made in the store")))
             }
+            Err(Fault::LockTimeout) => Err((Counter::PutsBusy, Error::busy())),
             Err(fault) => {
                 self.note_fault(generation, fault);
-                Err((Counter::PutsFailed, Error::new(Status::System, fault.text())))
+                Err((Counter::PutsFailed, fault.into()))
             }
         }
     }
@@ -225,10 +214,7 @@ impl Store {
                 if key.expiry().is_none() && !generation.gate.has_foreign() {
                     continue;
                 }
-                let inside = self.enter(generation)?;
-                self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
-                removed |=
-                    delete(generation, &inside, key).map_err(|fault| Error::new(Status::System, fault.text()))?;
+                removed |= self.delete_if(generation, key, |_| Ok(true))?;
             }
         }
         if removed {
@@ -240,25 +226,21 @@ impl Store {
     /// Deletes at most `most` expired records; how many it were.
     pub(crate) fn sweep(self: &Arc<Self>, most: usize) -> Result<usize> {
         thread::with(self, |thread| {
-            let now = clock::coarse_micros();
             let mut gone = 0;
             while gone < most {
                 let generation = &thread.now.generation;
-                let inside = self.enter(generation)?;
-                self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
                 let batch = (most - gone).min(evict::MOST);
-                let swept = sweep_in(generation, &inside, now, |write, sweep| {
+                let swept = self.change(generation, |write, sweep| {
                     sweep.expire(write, batch)?;
                     if generation.gate.has_foreign() {
                         sweep.expire_outside(write, OUTSIDERS, batch, usize::MAX)?;
                     }
                     Ok(())
-                });
-                let n = swept.map_err(|fault| Error::new(Status::System, fault.text()))?.expired;
-                if n == 0 {
+                })?;
+                if swept.expired == 0 {
                     break;
                 }
-                gone += n;
+                gone += swept.expired;
             }
             if gone > 0 {
                 thread.opened.control.count(thread.shard, Counter::Expired, gone as u64);
@@ -275,22 +257,12 @@ impl Store {
         }
         self.log.say(Kind::Full, log::WARNING, || "no room could be made in the store".to_owned());
         let whole = thread.now.generation.gate.reserved() >= thread.now.generation.gate.shape().capacity;
-        if since != 0 && now.saturating_sub(since) > STARVED && whole {
+        if since != 0 && now.saturating_sub(since) > FULL_FOR && whole {
             // The pages are there and nobody may reuse them: a reader that is stopped in its snapshot pins them.
             self.full_since.store(0, Ordering::Relaxed);
             self.leave_behind(thread.now.generation.number, "a stopped reader keeps the store full");
         }
     }
-}
-
-/// Deletes a whole record; false when it was not there.
-fn delete(generation: &Generation, inside: &WriteGuard<'_>, key: &Key) -> Result<bool, Fault> {
-    let mut there = false;
-    sweep_in(generation, inside, clock::coarse_micros(), |write, sweep| {
-        there = sweep.delete(write, key)?;
-        Ok(())
-    })?;
-    Ok(there)
 }
 
 /// Pages that may hold records before one of `pieces` is put, and those that may while records

@@ -1,24 +1,24 @@
 //! The one way to a write: pass the gate, see to room, change everything in one transaction.
 
-use super::env::{Fault, Write};
+use super::env::{Fault, Txn, Write};
 use super::evict::{Sweep, Swept};
 use super::gate::WriteGuard;
 use super::generation::{Generation, RESERVE_STEP};
+use super::id::Key;
 use super::Store;
 use crate::log::{self, Kind};
-use crate::status::{Error, Result};
-use crate::sys::files;
+use crate::sys::{clock, files};
 
 /// A gate whose holder does not move for so many milliseconds is left behind with its generation.
 pub(super) const STUCK: u64 = 1_000;
 
 impl Store {
     /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
-    pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<WriteGuard<'g>> {
+    pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<WriteGuard<'g>, Fault> {
         let inside = generation.gate.enter(self.deadline).map_err(|shut| {
             if shut.damaged {
                 self.give_up(generation.number, "the store is damaged");
-                return Error::busy();
+                return Fault::LockTimeout;
             }
             self.log.say(Kind::Busy, log::WARNING, || {
                 format!("another process has been writing for {} ms; sessions are not stored meanwhile", shut.held_for)
@@ -26,13 +26,39 @@ impl Store {
             if shut.held_for > STUCK {
                 self.leave_behind(generation.number, "a writer is stopped");
             }
-            Error::busy()
+            Fault::LockTimeout
         })?;
         if generation.gate.is_suspect() && !self.is_sound(generation, &inside) {
             self.give_up(generation.number, "processes die of it");
-            return Err(Error::busy());
+            return Err(Fault::LockTimeout);
         }
         Ok(inside)
+    }
+
+    /// Makes the changes of `f` in one transaction, behind the gate.
+    pub(super) fn change<'g>(
+        &self,
+        generation: &'g Generation,
+        f: impl FnMut(&mut Write<'_>, &mut Sweep<'g>) -> Result<(), Fault>,
+    ) -> Result<Swept, Fault> {
+        let inside = self.enter(generation)?;
+        self.with_room(generation)?;
+        sweep_in(generation, &inside, clock::coarse_micros(), f)
+    }
+
+    /// Deletes a whole record, if it is there and `f` says so; whether it did.
+    pub(super) fn delete_if(
+        &self,
+        generation: &Generation,
+        key: &Key,
+        mut f: impl FnMut(&mut Txn) -> Result<bool, Fault>,
+    ) -> Result<bool, Fault> {
+        let mut deleted = false;
+        self.change(generation, |write, sweep| {
+            deleted = f(write.txn())? && sweep.delete(write, key)?;
+            Ok(())
+        })?;
+        Ok(deleted)
     }
 
     /// Several processes died inside an operation within a minute. If a damaged page kills them, the next one would die as

@@ -4,6 +4,7 @@ use std::io;
 
 use lmdb_sys as ffi;
 
+use crate::status::{Error, Status};
 use crate::sys::files;
 
 /// Why LMDB did not do it.
@@ -17,7 +18,7 @@ pub(crate) enum Fault {
     PidClash,
     /// For so long, in milliseconds, a process that does not run has been holding the lock that a reader slot is taken under.
     SlotsHeld { millis: u64 },
-    /// Without a reader slot there is only the gate, and that could not be passed in time.
+    /// Another writer held the store past the deadline.
     LockTimeout,
     /// Somebody outside of the gate holds the lock of the writer.
     WriterHeld,
@@ -64,7 +65,7 @@ impl Fault {
             Fault::SlotsHeld { millis } => {
                 format!("a process that does not run has been taking a reader slot for {millis} ms")
             }
-            Fault::LockTimeout => "no reader slot, and a writer that takes too long".to_owned(),
+            Fault::LockTimeout => Error::busy().detail,
             Fault::WriterHeld => "LMDB's writer lock is held by a process that does not run, or damaged".to_owned(),
             Fault::SlotLost => "the reader slot is somebody else's".to_owned(),
             Fault::LockedMemory => files::LOCKED_MEMORY.to_owned(),
@@ -72,6 +73,17 @@ impl Fault {
             Fault::Damaged(code) => format!("damaged ({:?})", lmdb::Error::from_err_code(code)),
             Fault::System(code) => io::Error::from_raw_os_error(code).to_string(),
         }
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Error {
+        let status = match fault {
+            Fault::Full => Status::Full,
+            Fault::LockTimeout => Status::Busy,
+            _ => Status::System,
+        };
+        Error::new(status, fault.text())
     }
 }
 
