@@ -8,7 +8,7 @@ use crate::options::{Options, CAPACITY_LIMITS, MAX_TTL, READERS_LIMITS, TABLE};
 use crate::store::directory::Directory;
 use crate::store::id::{expiry_of, DecodedId, Key, Mask, FOREIGN_MAX, KEY_MAX, RANDOM};
 use crate::store::keys::Keys;
-use crate::store::record::{self, Header, HEADER, OVERHEAD, PLAIN_MAX};
+use crate::store::record::{self, Header, RecordKind, HEADER, OVERHEAD, PLAIN_MAX};
 use crate::store::seal::{AssociatedData, Sealer};
 
 /// Any bytes are a record or are not; none that was not sealed here opens; one that was does, and only in its place.
@@ -86,7 +86,8 @@ pub(super) fn id(data: &[u8]) {
         assert_eq!(mask.issue(expiry, any[8..].try_into().expect("24 bytes")), any);
     }
     let namespace = u32::from_le_bytes(random[..4].try_into().expect("4 bytes"));
-    for key in [Key::foreign(namespace, any), Key::opaque(namespace, any)] {
+    for kind in [RecordKind::Session, RecordKind::Opaque] {
+        let key = Key::outside(kind, namespace, any);
         assert_eq!(key.is_some(), !any.is_empty() && any.len() <= FOREIGN_MAX);
         let Some(key) = key else { continue };
         assert!(key.is_head() && key.foreign_id() == Some(any), "an id does not come back from its key");

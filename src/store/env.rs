@@ -37,7 +37,7 @@ pub(crate) use self::fault::Fault;
 use self::locks::Locks;
 pub(crate) use self::reader::Reader;
 pub(crate) use self::readers::Slot;
-pub(crate) use self::txn::{Front, Txn, Write};
+pub(crate) use self::txn::{Next, Txn, Write};
 
 /// An open environment of this process.
 pub(crate) struct Env {

@@ -4,7 +4,7 @@
 //! few of them at a time, from a place that is as random as the ids. Where several namespaces share a store, the one
 //! that has most of it makes room: a flood of one costs the others nothing.
 
-use super::env::{Fault, Front, Write};
+use super::env::{Fault, Next, Write};
 use super::gate::{Gate, WriteGuard};
 use super::id::{expiry_of, time_key, Key, OUTSIDERS, TIMES};
 use super::record::{flags, Header};
@@ -91,13 +91,13 @@ impl<'g> Sweep<'g> {
             if is_head(key) {
                 if expiry > now || expired >= most || entries >= 2 * MOST {
                     oldest = expiry;
-                    return Front::Stop;
+                    return Next::Stop;
                 }
                 expired += 1;
             }
             entries += 1;
             usage.gone(self.gate, key, value);
-            Front::Delete
+            Next::Delete
         })?;
         self.swept.expired = expired;
         self.oldest = Some(oldest);
@@ -140,23 +140,23 @@ impl<'g> Sweep<'g> {
             if !is_head(key) && key < TIMES {
                 if head_gone {
                     usage.gone(self.gate, key, value);
-                    return Front::Delete;
+                    return Next::Delete;
                 }
-                return Front::Skip;
+                return Next::Skip;
             }
             if key >= TIMES || gone >= most || looked >= looks {
                 any |= key < TIMES;
-                return Front::Stop;
+                return Next::Stop;
             }
             looked += 1;
             head_gone = Header::read(value).is_some_and(|header| !header.is_alive(self.now, self.horizon));
             if head_gone {
                 gone += 1;
                 usage.gone(self.gate, key, value);
-                Front::Delete
+                Next::Delete
             } else {
                 any = true;
-                Front::Skip
+                Next::Skip
             }
         })?;
         self.any_outside = Some(any);
@@ -220,18 +220,18 @@ impl<'g> Sweep<'g> {
                 let expiry = expiry_of(key).unwrap_or(0);
                 if expiry > bound || batch >= BATCH || (of.is_some() && *looks == 0) {
                     stopped = expiry;
-                    return Front::Stop;
+                    return Next::Stop;
                 }
                 delete = of.is_none_or(|share| Usage::is_of(self.gate, share, value));
                 evicted += usize::from(delete);
                 *looks -= usize::from(!delete);
             }
             if !delete {
-                return Front::Skip;
+                return Next::Skip;
             }
             batch += 1;
             usage.gone(self.gate, key, value);
-            Front::Delete
+            Next::Delete
         })?;
         if let Some(share) = of {
             usage.set_first(share, stopped);

@@ -26,8 +26,6 @@ use crate::sys::files::{self, FileSystem, FirstByte};
 const RESERVE_WHOLE: u64 = 4 << 20;
 /// The least step of reserving: one transaction of 64 KiB records and evictions never needs as much.
 pub(crate) const RESERVE_STEP: u64 = 1 << 20;
-/// Milliseconds between two attempts to reserve on a full file system.
-const PAUSE: u64 = 1_000;
 /// A process looks for dead readers again after so many times as long as the last look took: a store that a dead one pins may
 /// be full within milliseconds, and with a thousand processes a look takes milliseconds.
 const READERS_PAUSE: u32 = 50;
@@ -52,7 +50,7 @@ pub(crate) struct Generation {
     /// No look for dead readers before this tick.
     readers_at: AtomicU64,
     /// No attempt to reserve file space before this tick; 0 when the last one did not fail.
-    reserve_at: AtomicU64,
+    pub(super) reserve_at: AtomicU64,
 }
 
 /// Why a generation could not be opened.
@@ -169,21 +167,6 @@ impl Generation {
             before.iter().filter(inside).for_each(|_| self.gate.note_death());
         }
         dead
-    }
-
-    /// Whether it is worth asking the file system for more room.
-    pub(crate) fn may_reserve(&self) -> bool {
-        clock::ticks() >= self.reserve_at.load(Ordering::Relaxed)
-    }
-
-    /// The file system is full: do not ask again for a while.
-    pub(crate) fn pause_reserving(&self) {
-        self.reserve_at.store(clock::ticks() + PAUSE, Ordering::Relaxed);
-    }
-
-    /// The file system had room again.
-    pub(crate) fn resume_reserving(&self) {
-        self.reserve_at.store(0, Ordering::Relaxed);
     }
 
     /// Whether the store has to live with less than its capacity.

@@ -55,19 +55,14 @@ impl Key {
         key
     }
 
-    fn outside(kind: u8, namespace: u32, id: &[u8]) -> Option<Key> {
+    /// The key of a record outside the time order, in its namespace; `None` when the id is empty or too long.
+    pub fn outside(kind: RecordKind, namespace: u32, id: &[u8]) -> Option<Key> {
         let fits = !id.is_empty() && id.len() <= FOREIGN_MAX;
+        let kind = match kind {
+            RecordKind::Session => FOREIGN,
+            RecordKind::Opaque => OPAQUE,
+        };
         fits.then(|| Key::from(&[&[OUTSIDE, kind], &namespace.to_be_bytes(), &[id.len() as u8], id]))
-    }
-
-    /// The key of an id made elsewhere, in its namespace; `None` when the id is empty or too long.
-    pub fn foreign(namespace: u32, id: &[u8]) -> Option<Key> {
-        Key::outside(FOREIGN, namespace, id)
-    }
-
-    /// The key of an opaque record; `None` when the id is empty or too long.
-    pub fn opaque(namespace: u32, id: &[u8]) -> Option<Key> {
-        Key::outside(OPAQUE, namespace, id)
     }
 
     /// Where the opaque records of a namespace begin.
@@ -190,10 +185,9 @@ impl DecodedId {
     /// The key under which `id` lies, which decoded to this: in time order when it is ours, whatever the record is. `None`
     /// when it is empty or too long.
     pub fn key(self, id: &[u8], kind: RecordKind, namespace: impl FnOnce() -> u32) -> Option<Key> {
-        match (self, kind) {
-            (DecodedId::Ours(key), _) => Some(key),
-            (_, RecordKind::Session) => Key::foreign(namespace(), id),
-            (_, RecordKind::Opaque) => Key::opaque(namespace(), id),
+        match self {
+            DecodedId::Ours(key) => Some(key),
+            DecodedId::Expired | DecodedId::Foreign => Key::outside(kind, namespace(), id),
         }
     }
 }
@@ -311,16 +305,20 @@ mod tests {
         let mut clock_of_1970 = [9; ID];
         clock_of_1970[..8].copy_from_slice(&(EPOCH + 1).to_be_bytes());
         assert!(TIMES < &clock_of_1970[..] && expiry_of(&clock_of_1970) == Some(1));
-        let foreign = Key::foreign(u32::MAX, &[0xFF; 32]).unwrap();
-        let opaque = Key::opaque(u32::MAX, &[0xFF; FOREIGN_MAX]).unwrap();
+        let foreign = Key::outside(RecordKind::Session, u32::MAX, &[0xFF; 32]).unwrap();
+        let opaque = Key::outside(RecordKind::Opaque, u32::MAX, &[0xFF; FOREIGN_MAX]).unwrap();
         for key in [foreign, opaque] {
             assert!(SENTINEL < key.bytes() && OUTSIDERS <= key.bytes() && key.bytes() < TIMES);
             assert_eq!(key.expiry(), None);
             assert!(key.is_head() && !key.continuation(3).is_head());
         }
         assert_eq!(foreign.foreign_id(), Some(&[0xFF; 32][..]));
-        assert!(Key::foreign(0, &[0; 256]).is_none() && Key::opaque(0, &[]).is_none());
-        let (short, long) = (Key::opaque(0, b"a").unwrap(), Key::opaque(0, b"a").unwrap());
+        assert!(
+            Key::outside(RecordKind::Session, 0, &[0; 256]).is_none()
+                && Key::outside(RecordKind::Opaque, 0, &[]).is_none()
+        );
+        let (short, long) =
+            (Key::outside(RecordKind::Opaque, 0, b"a").unwrap(), Key::outside(RecordKind::Opaque, 0, b"a").unwrap());
         assert_ne!(short.continuation(1).bytes(), long.bytes(), "a continuation is never another id's record");
     }
 

@@ -1,5 +1,7 @@
 //! The one way to a write: pass the gate, see to room, change everything in one transaction.
 
+use std::sync::atomic::Ordering;
+
 use super::env::{Fault, Txn, Write};
 use super::evict::{Sweep, Swept};
 use super::gate::WriteGuard;
@@ -11,6 +13,9 @@ use crate::sys::{clock, files};
 
 /// A gate whose holder does not move for so many milliseconds is left behind with its generation.
 pub(super) const STUCK: u64 = 1_000;
+
+/// Milliseconds between two attempts to reserve on a full file system.
+const PAUSE: u64 = 1_000;
 
 impl Store {
     /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
@@ -90,20 +95,19 @@ impl Store {
         }
         let step = (shape.capacity / 64 / page * page).max(RESERVE_STEP);
         let to = (reserved + step).min(shape.capacity);
-        let reserved = match generation.may_reserve().then(|| files::reserve(&generation.data, reserved, to)) {
-            Some(Ok(())) => {
-                generation.gate.set_reserved(to);
-                generation.resume_reserving();
-                to
-            }
-            Some(Err(e)) => {
-                generation.pause_reserving();
-                self.log.say(Kind::Full, log::WARNING, || {
-                    format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
-                });
-                reserved
-            }
-            None => reserved,
+        let (now, reserve_at) = (clock::ticks(), &generation.reserve_at);
+        let reserved = if now < reserve_at.load(Ordering::Relaxed) {
+            reserved
+        } else if let Err(e) = files::reserve(&generation.data, reserved, to) {
+            reserve_at.store(now + PAUSE, Ordering::Relaxed);
+            self.log.say(Kind::Full, log::WARNING, || {
+                format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
+            });
+            reserved
+        } else {
+            generation.gate.set_reserved(to);
+            reserve_at.store(0, Ordering::Relaxed);
+            to
         };
         // A quarter of a step is more than any one transaction allocates: 64 KiB, the path to it, and the free list.
         if extent + RESERVE_STEP / 4 <= reserved {

@@ -65,34 +65,17 @@ impl Txn {
 
     /// Walks from the first key at or after `from` until `f` says stop.
     pub(crate) fn walk(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
-        let mut cursor = Cursor::open(self)?;
-        let mut way = Ascending::default();
-        let mut at = cursor.seek(ffi::MDB_SET_RANGE, from)?;
-        while let Some((key, value)) = at {
-            way.goes_on(key, Ordering::Greater)?;
-            if !f(key, value) {
-                break;
-            }
-            at = cursor.seek(ffi::MDB_NEXT, &[])?;
-        }
-        Ok(())
+        let on = |go_on| if go_on { Next::Skip } else { Next::Stop };
+        Cursor::open(self)?.pass(Pass::Forward(from), |key, value| on(f(key, value)))
     }
 }
 
-/// The last key on a way through the tree. In a damaged one a way may lead in a circle, which LMDB does not notice.
-#[derive(Default)]
-struct Ascending(Option<Key>);
-
-impl Ascending {
-    /// Notes the next key, which must lie beyond the last.
-    fn goes_on(&mut self, key: &[u8], beyond: Ordering) -> Result<(), Fault> {
-        let damaged = Fault::Damaged(ffi::MDB_CORRUPTED);
-        if self.0.is_some_and(|last| key.cmp(last.bytes()) != beyond) {
-            return Err(damaged);
-        }
-        self.0 = Some(Key::read(key).ok_or(damaged)?);
-        Ok(())
-    }
+/// In which order a cursor goes through the tree.
+enum Pass<'k> {
+    /// From the first key at or after this one.
+    Forward(&'k [u8]),
+    /// From the last key, which is deleted each time.
+    Back,
 }
 
 /// A key and its value, where they lie in the map.
@@ -130,6 +113,30 @@ impl<'t> Cursor<'t> {
         }
     }
 
+    /// Lets `f` say what becomes of each entry. In a damaged tree a pass may lead in a circle, which LMDB does not notice.
+    fn pass(&mut self, pass: Pass<'_>, mut f: impl FnMut(&[u8], &[u8]) -> Next) -> Result<(), Fault> {
+        let damaged = Fault::Damaged(ffi::MDB_CORRUPTED);
+        // After a delete the cursor stands on what followed, and NEXT returns that.
+        let (mut op, step, from, order) = match pass {
+            Pass::Forward(from) => (ffi::MDB_SET_RANGE, ffi::MDB_NEXT, from, Ordering::Greater),
+            Pass::Back => (ffi::MDB_LAST, ffi::MDB_LAST, &[][..], Ordering::Less),
+        };
+        let mut last: Option<Key> = None;
+        while let Some((key, value)) = self.seek(op, from)? {
+            if last.is_some_and(|last| key.cmp(last.bytes()) != order) {
+                return Err(damaged);
+            }
+            last = Some(Key::read(key).ok_or(damaged)?);
+            match f(key, value) {
+                Next::Delete => self.delete()?,
+                Next::Skip => {}
+                Next::Stop => break,
+            }
+            op = step;
+        }
+        Ok(())
+    }
+
     fn delete(&mut self) -> Result<(), Fault> {
         // SAFETY: a live cursor of a write transaction, on an entry.
         check(unsafe { ffi::mdb_cursor_del(self.raw, 0) })
@@ -158,9 +165,9 @@ pub(crate) struct Write<'t> {
     txn: &'t mut Txn,
 }
 
-/// What to do with an entry on the way from the front.
+/// What becomes of an entry.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Front {
+pub(crate) enum Next {
     /// Delete it and look at the next.
     Delete,
     /// Leave it and look at the next.
@@ -179,12 +186,9 @@ impl<'t> Write<'t> {
         self.txn
     }
 
-    /// Puts in whatever place.
+    /// Puts anywhere, over what is there.
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), Fault> {
-        let mut key = as_val(key);
-        let mut value = as_val(value);
-        // SAFETY: a live write transaction; LMDB reads key and value.
-        check(unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, 0) })
+        self.put_unless_there(key, value, 0).map(drop)
     }
 
     /// Puts what is not there; false, with nothing put, when the key is.
@@ -218,36 +222,13 @@ impl<'t> Write<'t> {
     }
 
     /// Goes from the first key at or after `from`, deleting what `f` says.
-    pub(crate) fn sweep(&mut self, from: &[u8], mut f: impl FnMut(&[u8], &[u8]) -> Front) -> Result<(), Fault> {
-        let mut cursor = Cursor::open(self.txn)?;
-        let mut way = Ascending::default();
-        let mut next = ffi::MDB_SET_RANGE;
-        while let Some((key, value)) = cursor.seek(next, from)? {
-            way.goes_on(key, Ordering::Greater)?;
-            match f(key, value) {
-                Front::Delete => {
-                    cursor.delete()?;
-                    // After a delete the cursor stands on what followed, and NEXT returns that.
-                    next = ffi::MDB_NEXT;
-                }
-                Front::Skip => next = ffi::MDB_NEXT,
-                Front::Stop => break,
-            }
-        }
-        Ok(())
+    pub(crate) fn sweep(&mut self, from: &[u8], f: impl FnMut(&[u8], &[u8]) -> Next) -> Result<(), Fault> {
+        Cursor::open(self.txn)?.pass(Pass::Forward(from), f)
     }
 
     /// Goes from the last key backwards, deleting while `f` says so.
     pub(crate) fn sweep_back(&mut self, mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
-        let mut cursor = Cursor::open(self.txn)?;
-        let mut way = Ascending::default();
-        while let Some((key, value)) = cursor.seek(ffi::MDB_LAST, &[])? {
-            way.goes_on(key, Ordering::Less)?;
-            if !f(key, value) {
-                break;
-            }
-            cursor.delete()?;
-        }
-        Ok(())
+        let on = |delete| if delete { Next::Delete } else { Next::Stop };
+        Cursor::open(self.txn)?.pass(Pass::Back, |key, value| on(f(key, value)))
     }
 }
