@@ -88,9 +88,15 @@ impl Found<'_> {
 
     /// Deletes it, if it is still the same: of all who take it, in all processes, one succeeds.
     pub(crate) fn take(&mut self) -> Result<(), Miss> {
-        let snapshot = if self.in_before { self.thread.before.as_ref() } else { Some(&self.thread.now) };
-        self.store.take_away(snapshot.ok_or(Miss::Absent)?, self.key, &self.thread.record)?;
-        self.thread.opened.control.count(self.thread.shard, Counter::Takes, 1);
+        let ThreadContext { now, before, record, plain, .. } = &mut *self.thread;
+        let snapshot = if self.in_before { before.as_ref() } else { Some(&*now) };
+        let snapshot = snapshot.ok_or(Miss::Absent)?;
+        let same = |txn: &mut Txn| Ok(copy_record(txn, self.key, plain)? && plain == record);
+        match self.store.delete_if(&snapshot.generation, self.key, same) {
+            Ok(true) => self.thread.opened.control.count(self.thread.shard, Counter::Takes, 1),
+            Ok(false) => return Err(Miss::Absent),
+            Err(fault) => return Err(self.store.unavailable(snapshot, fault)),
+        }
         Ok(())
     }
 
@@ -200,24 +206,6 @@ impl Store {
     fn unavailable(&self, snapshot: &Snapshot, fault: Fault) -> Miss {
         self.note_fault(&snapshot.generation, fault);
         Miss::Unavailable
-    }
-
-    /// Deletes what was read, if it is still the same. Only one of all takers succeeds.
-    fn take_away(&self, snapshot: &Snapshot, key: &Key, seen: &[u8]) -> Result<(), Miss> {
-        let generation = &snapshot.generation;
-        let taken = self.delete_if(generation, key, |txn| {
-            if Header::read(seen).is_some_and(|header| header.has(flags::CONTINUED)) {
-                let mut current = Vec::with_capacity(seen.len());
-                Ok(copy_record(txn, key, &mut current)? && current == seen)
-            } else {
-                Ok(txn.get(key.bytes())? == Some(seen))
-            }
-        });
-        match taken {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Miss::Absent),
-            Err(fault) => Err(self.unavailable(snapshot, fault)),
-        }
     }
 
     /// Calls `f` with every opaque record of a namespace that has not expired, until it says stop. No snapshot is held

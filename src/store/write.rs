@@ -10,7 +10,7 @@ use super::generation::Generation;
 use super::id::{Key, OUTSIDERS};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
 use super::seal::AssociatedData;
-use super::thread::{self, Snapshot, ThreadContext};
+use super::thread::{self, ThreadContext};
 use super::writer::sweep_in;
 use super::{Namespace, NamespaceHash, RecordKind, Store};
 use crate::log::{self, Kind};
@@ -63,36 +63,31 @@ impl Store {
             // A session's id is made once; an application may put again what lies in the generation before.
             if header.has(flags::OPAQUE) || key.expiry().is_none() {
                 if let Some(before) = thread.before.as_mut() {
-                    self.replace_in(before, &key)?;
+                    // Or it would come back when the new one goes.
+                    if self.read(before, |txn| Ok(txn.get(key.bytes())?.is_some()))? {
+                        self.delete_if(&before.generation, &key, |_| Ok(true))?;
+                    }
                 }
             }
             let mut record = std::mem::take(&mut thread.record);
-            let sealed = thread.sealer.seal(
-                header,
-                AssociatedData { key: key.bytes(), namespace: namespace.whole() },
-                plain,
-                &mut record,
-            );
-            let done = match sealed {
-                Some(tag) => self.write_record(thread, &key, (header, namespace), &record).map(|()| tag),
-                None => Err((Counter::PutsFailed, Error::new(Status::OpenSsl, "AES-256-GCM failed"))),
+            let associated = AssociatedData { key: key.bytes(), namespace: namespace.whole() };
+            let done = match thread.sealer.seal(header, associated, plain, &mut record) {
+                Some(tag) => {
+                    let written = self.write_record(thread, &key, (header, namespace), &record);
+                    written.map(|()| tag).map_err(Error::from)
+                }
+                None => Err(Error::new(Status::OpenSsl, "AES-256-GCM failed")),
             };
             thread.record = record;
-            let counter = match &done {
+            let counter = match done.as_ref().map_err(|error| error.status) {
                 Ok(_) => Counter::Puts,
-                Err((counter, _)) => *counter,
+                Err(Status::Busy) => Counter::PutsBusy,
+                Err(Status::Full) => Counter::PutsFull,
+                Err(_) => Counter::PutsFailed,
             };
             thread.opened.control.count(thread.shard, counter, 1);
-            done.map_err(|(_, error)| error)
+            done
         })?
-    }
-
-    /// Deletes an older record of the same key, so that it does not come back when the new one goes.
-    fn replace_in(&self, before: &mut Snapshot, key: &Key) -> Result<()> {
-        if self.read(before, |txn| Ok(txn.get(key.bytes())?.is_some()))? {
-            self.delete_if(&before.generation, key, |_| Ok(true))?;
-        }
-        Ok(())
     }
 
     fn write_record(
@@ -101,29 +96,20 @@ impl Store {
         key: &Key,
         header: (&Header, NamespaceHash),
         record: &[u8],
-    ) -> Result<(), (Counter, Error)> {
+    ) -> Result<(), Fault> {
         let generation = &thread.now.generation;
         let done = self.enter(generation).and_then(|inside| self.put_inside(generation, &inside, key, header, record));
-        match done {
-            Ok(swept) => {
-                self.full_since.store(0, Ordering::Relaxed);
-                for (counter, n) in [(Counter::Evicted, swept.evicted), (Counter::Expired, swept.expired)] {
-                    if n > 0 {
-                        thread.opened.control.count(thread.shard, counter, n as u64);
-                    }
-                }
-                Ok(())
-            }
-            Err(Fault::Full) => {
-                self.on_full(thread);
-                Err((Counter::PutsFull, Error::new(Status::Full, "no room could be made in the store")))
-            }
-            Err(Fault::LockTimeout) => Err((Counter::PutsBusy, Error::busy())),
-            Err(fault) => {
-                self.note_fault(generation, fault);
-                Err((Counter::PutsFailed, fault.into()))
+        let swept = done.inspect_err(|fault| match fault {
+            Fault::Full => self.on_full(thread),
+            fault => self.note_fault(generation, *fault),
+        })?;
+        self.full_since.store(0, Ordering::Relaxed);
+        for (counter, n) in [(Counter::Evicted, swept.evicted), (Counter::Expired, swept.expired)] {
+            if n > 0 {
+                thread.opened.control.count(thread.shard, counter, n as u64);
             }
         }
+        Ok(())
     }
 
     fn put_inside(

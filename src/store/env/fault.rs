@@ -59,7 +59,7 @@ impl Fault {
     /// The error in words; never LMDB's own `Display`, which borrows a static buffer.
     pub(crate) fn text(self) -> String {
         match self {
-            Fault::Full => "no free page".to_owned(),
+            Fault::Full => "no room could be made in the store".to_owned(),
             Fault::ReadersFull => "every reader slot is taken".to_owned(),
             Fault::PidClash => "a process of another PID namespace has the same number".to_owned(),
             Fault::SlotsHeld { millis } => {
