@@ -29,16 +29,9 @@ pub(crate) struct Expected {
 /// What a whole file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct FileCounts {
-    /// The last transaction that was committed.
-    pub(crate) transaction: u64,
     pub(crate) entries: u64,
-    pub(crate) branches: u64,
-    pub(crate) leaves: u64,
-    pub(crate) overflows: u64,
     /// Pages of the tree that is the free list.
     pub(crate) list: u64,
-    /// Pages that the free list names.
-    pub(crate) free: u64,
     /// Pages that nothing refers to.
     pub(crate) lost: u64,
     pub(crate) last_page: u64,
@@ -82,17 +75,11 @@ pub(crate) fn check(expected: Expected, read: impl FnMut(u64, &mut [u8]) -> bool
     let mut main = Walk::new(&meta.main, Bytewise);
     file.walk(&mut main, 1)?;
 
-    let list_pages = list.branches + list.leaves + list.overflows;
-    let used = main.branches + main.leaves + main.overflows + list_pages;
+    let referred = main.met.pages() + list.met.pages() + list.free;
     Ok(FileCounts {
-        transaction: meta.transaction,
-        entries: main.entries,
-        branches: main.branches,
-        leaves: main.leaves,
-        overflows: main.overflows,
-        list: list_pages,
-        free: list.free,
-        lost: (meta.last_page - 1).saturating_sub(used + list.free),
+        entries: main.met.entries,
+        list: list.met.pages(),
+        lost: (meta.last_page - 1).saturating_sub(referred),
         last_page: meta.last_page,
     })
 }
@@ -169,8 +156,8 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
             }
             self.descend(walk, tree.root, 1)?;
         }
-        let counted = [walk.branches, walk.leaves, walk.overflows, walk.entries];
-        if counted != [tree.branches, tree.leaves, tree.overflows, tree.entries] {
+        let counts = |tree: &Tree| [tree.branches, tree.leaves, tree.overflows, tree.entries];
+        if counts(&walk.met) != counts(&tree) {
             return wrong(number, "the pages or entries of its tree are not as many as it says");
         }
         Ok(())

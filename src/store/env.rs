@@ -36,7 +36,8 @@ use self::fault::check;
 pub(crate) use self::fault::Fault;
 use self::locks::Locks;
 pub(crate) use self::reader::Reader;
-pub(crate) use self::readers::Slot;
+pub(crate) use self::readers::ReaderSlot;
+use self::txn::NO_STAT;
 pub(crate) use self::txn::{Next, Txn, Write};
 
 /// An open environment of this process.
@@ -57,9 +58,9 @@ pub(crate) struct Env {
     knowing: Mutex<()>,
 }
 
-// SAFETY: an MDB_env may be used by several threads (lmdb.h, mdb_env_open); transactions are per thread here.
+// SAFETY: an MDB_env belongs to no thread (lmdb.h, mdb_env_open), and with NOTLS nor do its reader slots.
 unsafe impl Send for Env {}
-// SAFETY: as above.
+// SAFETY: an MDB_env may be used by several threads at once (lmdb.h, mdb_env_open); all else in here is Sync by itself.
 unsafe impl Sync for Env {}
 
 impl Env {
@@ -113,7 +114,7 @@ impl Env {
         let path = CString::new(directory.as_os_str().as_bytes()).map_err(|_| Fault::System(libc::EINVAL))?;
         loop {
             let mut raw = ptr::null_mut();
-            // SAFETY: writes the new environment through a valid pointer.
+            // SAFETY: mdb_env_create writes one pointer, to `raw`, which is there to be written.
             check(unsafe { ffi::mdb_env_create(&mut raw) })?;
             let env = Env {
                 raw,
@@ -126,14 +127,15 @@ impl Env {
                 tree_is_known: AtomicBool::new(false),
                 knowing: Mutex::new(()),
             };
-            // SAFETY: the environment is created and not yet open, as both setters demand.
+            // SAFETY: mdb_env_set_maxreaders wants an environment that is not open: this one was just created.
             check(unsafe { ffi::mdb_env_set_maxreaders(raw, shape.readers) })?;
-            // SAFETY: same. Size 0 takes the creator's: another size would truncate the file under everybody.
+            // Size 0 takes the creator's: another size would truncate the file under everybody.
+            // SAFETY: mdb_env_set_mapsize wants one without a transaction: none can begin before it is open.
             check(unsafe { ffi::mdb_env_set_mapsize(raw, map_size) })?;
-            // SAFETY: the environment is created, the path NUL-terminated.
+            // SAFETY: mdb_env_open wants a created environment and a NUL-terminated path, which a CString is.
             let code = unsafe { ffi::mdb_env_open(raw, path.as_ptr(), flags.bits(), 0o600) };
             match code {
-                0 => return env.settle(shape.readers),
+                0 => return env.init(shape.readers),
                 // A signal during LMDB's lock call makes it report failure with the lock held: begin again.
                 libc::EINTR => {}
                 code => return Err(Fault::from_open(code)),
@@ -142,21 +144,20 @@ impl Env {
     }
 
     /// What follows a successful mdb_env_open.
-    fn settle(mut self, readers: u32) -> Result<Env, Fault> {
+    fn init(mut self, readers: u32) -> Result<Env, Fault> {
         let mut fd = -1;
-        // SAFETY: the environment is open.
+        // SAFETY: mdb_env_get_fd wants an open environment, as mdb_env_open has just made it, and writes one integer.
         check(unsafe { ffi::mdb_env_get_fd(self.raw, &mut fd) })?;
         // LMDB forgets it on the data file: a child that execs would inherit all sessions.
-        // SAFETY: fcntl on a descriptor number.
+        // SAFETY: F_SETFD touches no memory; a number that is closed is an error.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
-        // SAFETY: the environment is open.
+        // SAFETY: the environment is open, since mdb_env_open has succeeded.
         self.descriptors = unsafe { Descriptors::of(self.raw, fd) };
         self.locks = self.descriptors.lock().map(|fd| Locks::of(fd, readers)).transpose()?;
-        let mut stat = std::mem::MaybeUninit::<ffi::MDB_stat>::zeroed();
-        // SAFETY: the environment is open; the struct is written whole.
-        check(unsafe { ffi::mdb_env_stat(self.raw, stat.as_mut_ptr()) })?;
-        // SAFETY: mdb_env_stat succeeded; zeroed was valid before as well.
-        self.page = unsafe { stat.assume_init() }.ms_psize as usize;
+        let mut stat = NO_STAT;
+        // SAFETY: mdb_env_stat reads the meta page of an open environment, which this is, and writes the struct.
+        check(unsafe { ffi::mdb_env_stat(self.raw, &mut stat) })?;
+        self.page = stat.ms_psize as usize;
         if !(512..=65_536).contains(&self.page) {
             return Err(Fault::Damaged(ffi::MDB_INVALID));
         }
@@ -165,11 +166,18 @@ impl Env {
     }
 
     fn info(&self) -> ffi::MDB_envinfo {
-        let mut info = std::mem::MaybeUninit::<ffi::MDB_envinfo>::zeroed();
-        // SAFETY: the environment is open; the struct is written whole.
-        unsafe { ffi::mdb_env_info(self.raw, info.as_mut_ptr()) };
-        // SAFETY: mdb_env_info only fails on NULL arguments; zeroed is valid as well.
-        unsafe { info.assume_init() }
+        let mut info = ffi::MDB_envinfo {
+            me_mapaddr: ptr::null_mut(),
+            me_mapsize: 0,
+            me_last_pgno: 0,
+            me_last_txnid: 0,
+            me_maxreaders: 0,
+            me_numreaders: 0,
+        };
+        // SAFETY: mdb_env_info reads the meta page of an open environment, as every Env but one in `open_raw` is, and writes
+        // the struct. It fails on NULL alone.
+        unsafe { ffi::mdb_env_info(self.raw, &mut info) };
+        info
     }
 
     /// Pages the file has in use from its start, those free for reuse included.
@@ -189,7 +197,7 @@ impl Env {
             return 0;
         }
         let mut dead = 0;
-        // SAFETY: the environment is open.
+        // SAFETY: mdb_reader_check wants an open environment whose lock file is LMDB's, as was just looked at.
         unsafe { ffi::mdb_reader_check(self.raw, &mut dead) };
         dead.max(0) as usize
     }
@@ -198,7 +206,7 @@ impl Env {
     pub(crate) fn keep_out_of_core(&self) {
         let Ok(mut txn) = self.begin_to_read() else { return };
         if let Some(value) = txn.get(SENTINEL).ok().flatten() {
-            // SAFETY: LMDB has just returned it, and so short a value lies behind its key.
+            // SAFETY: the value comes from `get` in a transaction that only reads, and so short a value lies behind its key.
             if let Some(start) = unsafe { mdb::map_start(value, self.page) } {
                 files::keep_out_of_core(start, self.pages * self.page);
             }
@@ -222,7 +230,8 @@ impl Env {
 
     fn begin(&self, flags: libc::c_uint) -> Result<Txn, Fault> {
         let mut raw = ptr::null_mut();
-        // SAFETY: the environment is open and of this process; NOTLS makes the transaction the holder's own.
+        // SAFETY: mdb_txn_begin wants an open environment of this process: a child makes its own. With NOTLS a reading
+        // transaction is bound to no thread; a writing one ends in this call of ours.
         check(unsafe { ffi::mdb_txn_begin(self.raw, ptr::null_mut(), flags, &mut raw) })?;
         let txn = Txn { raw };
         if !self.tree_is_known.load(Ordering::Acquire) {
@@ -240,7 +249,8 @@ impl Env {
         let _one = self.knowing.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.tree_is_known.load(Ordering::Acquire) {
             let mut tree = 0;
-            // SAFETY: a live transaction; NULL is the unnamed tree; nobody else is in this call or has looked for a key yet.
+            // SAFETY: mdb_dbi_open wants a live transaction, and that no other thread is in it: the lock sees to that. NULL is the
+            // unnamed tree.
             check(unsafe { ffi::mdb_dbi_open(txn.raw, ptr::null(), 0, &mut tree) })?;
             self.tree_is_known.store(true, Ordering::Release);
         }
@@ -283,7 +293,8 @@ impl Drop for Env {
         }
         // What else is there of it stays: closing would close files of the host.
         if self.has_its_files() {
-            // SAFETY: made in this process, and every transaction on it is gone: readers hold an Arc of it.
+            // SAFETY: mdb_env_close wants an environment of this process without transactions: a Reader keeps an Arc of it, and
+            // a writing transaction borrows it.
             unsafe { ffi::mdb_env_close(self.raw) };
         } else {
             process::keep_inherited(self.raw);

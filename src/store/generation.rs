@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use super::check::{self, Damage, Expected};
 use super::control::{Control, Current, Shape};
 use super::directory::{generation_number, new_path, Directory};
-use super::env::{Env, Fault, Slot};
+use super::env::{Env, Fault, ReaderSlot};
 use super::gate::{Gate, WriteGuard};
 use super::pages;
 use crate::status::{Error, Result, Status};
@@ -39,7 +39,7 @@ const CHECKED: u64 = 512 << 20;
 /// Longest wait for another process that opens the generation, which takes a tenth of one, in milliseconds.
 const OPENING: u32 = 50;
 /// Longest wait for writers to leave, so that the file can be checked while nothing moves in it, in milliseconds.
-const SETTLING: u32 = 50;
+const WRITERS_LEAVE: u32 = 50;
 
 /// One generation, open in this process.
 pub(crate) struct Generation {
@@ -163,7 +163,7 @@ impl Generation {
         let dead = self.env.check_readers();
         if dead > 0 {
             let after = self.env.slots().unwrap_or_default();
-            let inside = |slot: &&Slot| slot.snapshot.is_some() && !after.iter().any(|left| left.pid == slot.pid);
+            let inside = |slot: &&ReaderSlot| slot.snapshot.is_some() && !after.iter().any(|left| left.pid == slot.pid);
             before.iter().filter(inside).for_each(|_| self.gate.note_death());
         }
         dead
@@ -239,7 +239,7 @@ fn inspect_unused(directory: &Path, gate: &Gate) -> Result<(), String> {
     }
     // Somebody may have opened it since then and moved pages under the eyes of the check: look again with writers held off.
     // Only trying, since a wait in vain would make the puts to come impatient.
-    for _ in 0..SETTLING {
+    for _ in 0..WRITERS_LEAVE {
         if let Ok(_inside) = gate.enter(Duration::ZERO) {
             return inspect(&data, gate.shape()).map_err(|damage| damage.to_string());
         }

@@ -1,4 +1,4 @@
-//! Looking up: copy out, let go of the snapshot, judge by the header, and only then decrypt.
+//! Looking up: copy out, let go of the snapshot, look at the header, and only then decrypt.
 
 use std::sync::Arc;
 

@@ -67,7 +67,7 @@ pub struct Header {
 }
 
 /// A record taken apart.
-pub struct Record<'a> {
+pub struct SealedRecord<'a> {
     /// The header.
     pub header: Header,
     /// The header's bytes, for the seal.
@@ -128,12 +128,12 @@ impl Header {
 }
 
 /// Takes a whole record apart; `None` when it cannot be one.
-pub fn parse(bytes: &[u8]) -> Option<Record<'_>> {
+pub fn parse(bytes: &[u8]) -> Option<SealedRecord<'_>> {
     let header = Header::read(bytes)?;
     let (header_bytes, rest) = bytes.split_at_checked(HEADER)?;
     let (nonce, rest) = rest.split_first_chunk::<NONCE>()?;
     let (sealed, tag) = rest.split_last_chunk::<TAG>()?;
-    (sealed.len() <= PLAIN_MAX).then_some(Record { header, header_bytes, nonce, sealed, tag })
+    (sealed.len() <= PLAIN_MAX).then_some(SealedRecord { header, header_bytes, nonce, sealed, tag })
 }
 
 #[cfg(test)]

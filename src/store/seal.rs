@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::id::KEY_MAX;
 use super::keys::{Keys, SealingKey};
-use super::record::{Header, Record, HEADER, OVERHEAD};
+use super::record::{Header, SealedRecord, HEADER, OVERHEAD};
 use crate::sys::crypto::{self, Cipher, NONCE, TAG};
 
 /// What a seal proves besides plaintext and header, so that a record opens nowhere else.
@@ -100,7 +100,12 @@ impl Sealer {
     }
 
     /// Opens a record into `out`; false when no key proves it.
-    pub(crate) fn open(&mut self, record: &Record<'_>, associated: AssociatedData<'_>, out: &mut Vec<u8>) -> bool {
+    pub(crate) fn open(
+        &mut self,
+        record: &SealedRecord<'_>,
+        associated: AssociatedData<'_>,
+        out: &mut Vec<u8>,
+    ) -> bool {
         out.clear();
         out.resize(record.sealed.len(), 0);
         let opened = record.header_bytes.first_chunk().and_then(|header| {

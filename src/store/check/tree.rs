@@ -49,10 +49,8 @@ impl Order for Numbers {
 pub(super) struct Walk<O> {
     pub(super) tree: Tree,
     order: O,
-    pub(super) branches: u64,
-    pub(super) leaves: u64,
-    pub(super) overflows: u64,
-    pub(super) entries: u64,
+    /// What was counted of it.
+    pub(super) met: Tree,
     /// Pages in lists.
     pub(super) free: u64,
     /// The key met last, and whether it was on a branch.
@@ -65,10 +63,7 @@ impl<O: Order> Walk<O> {
         Walk {
             tree: *tree,
             order,
-            branches: 0,
-            leaves: 0,
-            overflows: 0,
-            entries: 0,
+            met: Tree::default(),
             free: 0,
             previous: Vec::with_capacity(KEY_MAX),
             previous_divides: false,
@@ -129,10 +124,10 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
             }
         }
         if leaf {
-            walk.leaves += 1;
-            walk.entries += nodes.count as u64;
+            walk.met.leaves += 1;
+            walk.met.entries += nodes.count as u64;
         } else {
-            walk.branches += 1;
+            walk.met.branches += 1;
         }
         self.buffers.push(page);
         Ok(())
@@ -158,7 +153,7 @@ impl<R: FnMut(u64, &mut [u8]) -> bool> File<R> {
         for page in first + 1..after {
             self.claim(page)?;
         }
-        walk.overflows += pages;
+        walk.met.overflows += pages;
         if O::LISTS {
             let mut buffer = self.buffers.pop().unwrap_or_else(|| vec![0; self.page]);
             let here = |what: &'static str| Damage { page: number, what };

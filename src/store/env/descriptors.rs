@@ -30,7 +30,7 @@ impl Descriptors {
     /// `env` is an open environment.
     pub(super) unsafe fn of(env: *mut ffi::MDB_env, data: c_int) -> Descriptors {
         let known = |descriptor: c_int| files::identity(descriptor).map(|file| (descriptor, file));
-        // SAFETY: an open environment, as the caller promises.
+        // SAFETY: `descriptors` wants an open environment, which the caller of this one has promised.
         let [data, lock, meta] = unsafe { mdb::descriptors(env, data) };
         Descriptors { data: known(data), lock: known(lock), meta: known(meta), lost: AtomicBool::new(false) }
     }

@@ -46,10 +46,12 @@ impl Locks {
     pub(super) fn of(descriptor: c_int, readers: u32) -> Result<Locks, Fault> {
         let system = |e: io::Error| e.raw_os_error().map_or(Fault::LockedMemory, Fault::System);
         let kind = SharedMutex::usual_kind().map_err(system)?;
-        // SAFETY: the descriptor is open. It stays LMDB's: closing it would drop this process's locks (fcntl(2)).
+        // SAFETY: a File wants an open descriptor of its own: LMDB has opened it, and ManuallyDrop leaves it to LMDB. Closing it
+        // would drop this process's locks (fcntl(2)).
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) });
         let mapping = files::map_to_read(&file, size_of::<LockHead>()).map_err(system)?;
-        // SAFETY: page-aligned, as long as a LockHead, any bit pattern is valid; unmapped in Drop alone.
+        // SAFETY: a reference wants alignment, length and valid bits for as long as it lives: the mapping is page-aligned and as
+        // long as a LockHead, which holds integers and mutexes of any bits, and Drop alone unmaps it.
         let head: &'static LockHead = unsafe { &*mapping.start.cast::<LockHead>() };
         let locks = Locks {
             head,
@@ -108,15 +110,15 @@ impl Locks {
 impl Drop for Locks {
     fn drop(&mut self) {
         if self.process == process::incarnation() {
-            // SAFETY: the head is a private field, and nothing else refers into the mapping.
+            // SAFETY: no reference into the mapping may be left: `head` is private to the value that ends here.
             unsafe { files::unmap(self.mapping) };
         }
     }
 }
 
-// SAFETY: shared memory made for concurrent use, which is only read.
+// SAFETY: what is mapped belongs to no thread, and is unmapped by whichever drops the last.
 unsafe impl Send for Locks {}
-// SAFETY: as above.
+// SAFETY: the mapping is only read, through atomics and SharedMutex, which are Sync.
 unsafe impl Sync for Locks {}
 
 fn is_free_within(mutex: &SharedMutex, patience: Duration) -> bool {

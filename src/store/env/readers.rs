@@ -9,7 +9,7 @@ use super::{check, Env, Fault, Txn};
 
 /// A reader slot that is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot {
+pub(crate) struct ReaderSlot {
     pub(crate) pid: i32,
     /// The transaction whose snapshot it holds; `None` between two lookups.
     pub(crate) snapshot: Option<u64>,
@@ -17,10 +17,10 @@ pub(crate) struct Slot {
 
 impl Env {
     /// The reader slots that are taken, by the living and the dead.
-    pub(crate) fn slots(&self) -> Result<Vec<Slot>, Fault> {
+    pub(crate) fn slots(&self) -> Result<Vec<ReaderSlot>, Fault> {
         let mut lines: Vec<String> = Vec::new();
         let context = std::ptr::from_mut(&mut lines).cast();
-        // SAFETY: the environment is open; `keep_line` expects the context that it is given here.
+        // SAFETY: mdb_reader_list wants an open environment, and calls `keep_line` with the context that it wants.
         let code = unsafe { ffi::mdb_reader_list(self.raw, Some(keep_line), context) };
         if code < 0 {
             check(code)?;
@@ -43,17 +43,17 @@ impl Txn {
 }
 
 /// A line as mdb_reader_list prints it (mdb.c): process, thread, and the transaction or a dash.
-fn slot(line: &str) -> Option<Slot> {
+fn slot(line: &str) -> Option<ReaderSlot> {
     let mut words = line.split_whitespace();
     let pid = words.next()?.parse().ok()?;
     let _thread = words.next()?;
-    Some(Slot { pid, snapshot: words.next()?.parse().ok() })
+    Some(ReaderSlot { pid, snapshot: words.next()?.parse().ok() })
 }
 
 unsafe extern "C" fn keep_line(line: *const libc::c_char, context: *mut libc::c_void) -> libc::c_int {
-    // SAFETY: LMDB passes a NUL-terminated line that lives until this returns.
+    // SAFETY: a CStr wants a NUL-terminated text: LMDB passes a line that is one and lives until this returns.
     let line = unsafe { CStr::from_ptr(line) };
-    // SAFETY: the context is the vector that `slots` passed, which nobody else has meanwhile.
+    // SAFETY: a `&mut` wants a live Vec that nobody else refers to: `slots` passes its own, and waits for LMDB meanwhile.
     let lines = unsafe { &mut *context.cast::<Vec<String>>() };
     lines.push(line.to_string_lossy().into_owned());
     0
@@ -65,8 +65,8 @@ mod tests {
 
     #[test]
     fn the_lines_of_the_reader_list_are_understood_and_its_headings_are_none() {
-        assert_eq!(slot("      4711 7f8b 12\n"), Some(Slot { pid: 4711, snapshot: Some(12) }));
-        assert_eq!(slot("      4711 7f8b -\n"), Some(Slot { pid: 4711, snapshot: None }));
+        assert_eq!(slot("      4711 7f8b 12\n"), Some(ReaderSlot { pid: 4711, snapshot: Some(12) }));
+        assert_eq!(slot("      4711 7f8b -\n"), Some(ReaderSlot { pid: 4711, snapshot: None }));
         assert_eq!(slot("    pid     thread     txnid\n"), None);
         assert_eq!(slot("(no active readers)\n"), None);
     }

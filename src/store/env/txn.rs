@@ -14,18 +14,28 @@ pub(crate) struct Txn {
     pub(super) raw: *mut ffi::MDB_txn,
 }
 
+/// To be filled in.
+pub(super) const NO_STAT: ffi::MDB_stat = ffi::MDB_stat {
+    ms_psize: 0,
+    ms_depth: 0,
+    ms_branch_pages: 0,
+    ms_leaf_pages: 0,
+    ms_overflow_pages: 0,
+    ms_entries: 0,
+};
+
 fn as_val(bytes: &[u8]) -> ffi::MDB_val {
     ffi::MDB_val { mv_size: bytes.len(), mv_data: bytes.as_ptr() as *mut libc::c_void }
 }
 
 impl Txn {
     pub(super) fn commit(self) -> Result<(), Fault> {
-        // SAFETY: a live transaction, used up here.
+        // SAFETY: mdb_txn_commit wants a live transaction and frees it: a Txn is live, and this one ends here.
         check(unsafe { ffi::mdb_txn_commit(self.raw) })
     }
 
     pub(super) fn abort(self) {
-        // SAFETY: a live transaction, used up here.
+        // SAFETY: mdb_txn_abort wants a live transaction and frees it: a Txn is live, and this one ends here.
         unsafe { ffi::mdb_txn_abort(self.raw) };
     }
 
@@ -33,11 +43,11 @@ impl Txn {
     pub(crate) fn get(&mut self, key: &[u8]) -> Result<Option<&[u8]>, Fault> {
         let mut key = as_val(key);
         let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
-        // SAFETY: a live transaction; LMDB only reads the key.
+        // SAFETY: mdb_get wants a live transaction, which a Txn is, and a key that is not written while it reads it.
         match unsafe { ffi::mdb_get(self.raw, TREE, &mut key, &mut value) } {
             // No value of ours fills a page: LMDB has read this length from a page that is damaged.
             0 if value.mv_size > PAGE_MAX => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
-            // SAFETY: valid until the transaction ends or writes, which needs the `&mut self` that the result borrows.
+            // SAFETY: LMDB's value stands until the transaction ends or writes, which needs the `&mut self` that the result borrows.
             0 => Ok(Some(unsafe { bytes_of(&value) })),
             ffi::MDB_NOTFOUND => Ok(None),
             code => Err(Fault::from_code(code)),
@@ -56,11 +66,10 @@ impl Txn {
     }
 
     fn stat(&mut self, tree: ffi::MDB_dbi) -> Result<ffi::MDB_stat, Fault> {
-        let mut stat = std::mem::MaybeUninit::<ffi::MDB_stat>::zeroed();
-        // SAFETY: a live transaction; the struct is written whole.
-        check(unsafe { ffi::mdb_stat(self.raw, tree, stat.as_mut_ptr()) })?;
-        // SAFETY: as checked; zeroed is valid as well.
-        Ok(unsafe { stat.assume_init() })
+        let mut stat = NO_STAT;
+        // SAFETY: mdb_stat wants a live transaction and a tree that is known in it: `Env::begin` sees to that.
+        check(unsafe { ffi::mdb_stat(self.raw, tree, &mut stat) })?;
+        Ok(stat)
     }
 
     /// Walks from the first key at or after `from` until `f` says stop.
@@ -89,7 +98,7 @@ pub(super) struct Cursor<'t> {
 impl<'t> Cursor<'t> {
     pub(super) fn open(txn: &'t mut Txn) -> Result<Cursor<'t>, Fault> {
         let mut raw = ptr::null_mut();
-        // SAFETY: a live transaction, borrowed for as long as the cursor lives.
+        // SAFETY: mdb_cursor_open wants a transaction that lives as long as the cursor, which borrows it.
         check(unsafe { ffi::mdb_cursor_open(txn.raw, TREE, &mut raw) })?;
         Ok(Cursor { raw, _txn: txn })
     }
@@ -97,14 +106,14 @@ impl<'t> Cursor<'t> {
     pub(super) fn seek(&mut self, op: ffi::MDB_cursor_op, key: &[u8]) -> Result<Option<Entry<'_>>, Fault> {
         let mut key = as_val(key);
         let mut value = ffi::MDB_val { mv_size: 0, mv_data: ptr::null_mut() };
-        // SAFETY: a live cursor; the key is read, and replaced by where it lies in the map.
+        // SAFETY: mdb_cursor_get wants a live cursor, which a Cursor is. It reads the key, and points both at the map.
         match unsafe { ffi::mdb_cursor_get(self.raw, &mut key, &mut value, op) } {
-            // SAFETY: LMDB has just returned both for one entry.
+            // SAFETY: LMDB has just returned both for one entry, and nothing has changed since.
             0 if !unsafe { is_single_page(&key, &value) } => Err(Fault::Damaged(ffi::MDB_CORRUPTED)),
             0 => {
-                // SAFETY: valid until the cursor moves or deletes, which needs the `&mut self` that the result borrows.
+                // SAFETY: LMDB's key stands until the transaction writes, which needs the `&mut self` that the result borrows.
                 let key = unsafe { bytes_of(&key) };
-                // SAFETY: as above.
+                // SAFETY: LMDB's value stands as long as its key does.
                 let value = unsafe { bytes_of(&value) };
                 Ok(Some((key, value)))
             }
@@ -138,14 +147,14 @@ impl<'t> Cursor<'t> {
     }
 
     fn delete(&mut self) -> Result<(), Fault> {
-        // SAFETY: a live cursor of a write transaction, on an entry.
+        // SAFETY: mdb_cursor_del wants a live cursor. One that stands on no entry, or only reads, is an error.
         check(unsafe { ffi::mdb_cursor_del(self.raw, 0) })
     }
 }
 
 impl Drop for Cursor<'_> {
     fn drop(&mut self) {
-        // SAFETY: a live cursor; LMDB wants it closed before its write transaction ends.
+        // SAFETY: mdb_cursor_close wants a cursor whose transaction has not ended: it borrows it, and goes now.
         unsafe { ffi::mdb_cursor_close(self.raw) };
     }
 }
@@ -156,7 +165,7 @@ unsafe fn bytes_of<'a>(value: &ffi::MDB_val) -> &'a [u8] {
     if value.mv_size == 0 {
         return &[];
     }
-    // SAFETY: by contract.
+    // SAFETY: LMDB's pointer leads to so many bytes in its map, which the caller keeps from changing for as long as 'a.
     unsafe { std::slice::from_raw_parts(value.mv_data.cast(), value.mv_size) }
 }
 
@@ -204,7 +213,7 @@ impl<'t> Write<'t> {
     fn put_unless_there(&mut self, key: &[u8], value: &[u8], flags: u32) -> Result<bool, Fault> {
         let mut key = as_val(key);
         let mut value = as_val(value);
-        // SAFETY: a live write transaction; LMDB reads key and value.
+        // SAFETY: mdb_put wants a live transaction, which a Txn is, and only reads what key and value point to.
         match unsafe { ffi::mdb_put(self.txn.raw, TREE, &mut key, &mut value, flags) } {
             ffi::MDB_KEYEXIST => Ok(false),
             code => check(code).map(|()| true),

@@ -63,6 +63,11 @@ pub struct Tree {
 }
 
 impl Tree {
+    /// Pages of any kind.
+    pub fn pages(&self) -> u64 {
+        self.branches + self.leaves + self.overflows
+    }
+
     fn read(from: &[u8], at: usize) -> Option<Tree> {
         Some(Tree {
             pad: u32_at(from, at)?,
