@@ -87,6 +87,10 @@ fn several(n: usize, noun: &str) -> String {
 }
 
 fn versions(findings: &mut Findings) {
+    let lmdb = LmdbVersion::running();
+    if let Err(error) = lmdb.check() {
+        return findings.refused("versions", &error);
+    }
     findings.fine(
         "versions",
         format!(
@@ -94,7 +98,7 @@ fn versions(findings: &mut Findings) {
             env!("CARGO_PKG_VERSION"),
             crate::sys::crypto::openssl_version(),
             env!("SESSCACHE_OPENSSL_MAJOR"),
-            LmdbVersion::running(),
+            lmdb,
         ),
     );
 }
