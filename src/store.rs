@@ -2,6 +2,9 @@
 //!
 //! It knows ids, times, headers and bytes, and nothing of TLS. Every fault inside is a miss or a skipped put with its
 //! own counter; nothing here waits longer than the deadline.
+//!
+//! `open` opens, `thread` keeps what a thread has open; `lookup` and `write` are the operations, `writer` their one way to a
+//! write. `maintenance` is done by the way, `renewal` begins a new generation. LMDB is in `env` and `mdb`.
 
 mod check;
 pub(crate) mod control;

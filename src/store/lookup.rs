@@ -296,3 +296,28 @@ pub(crate) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> Result
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+
+    #[test]
+    fn a_forged_id_costs_no_hash_of_the_namespace() {
+        let path = std::env::temp_dir().join(format!("sesscache-forged-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
+        let is_hashed = |id: &[u8]| {
+            let namespace = LazyNamespace::new(Namespace("shop"));
+            let located = thread::with(&store, |thread| {
+                locate(thread, id, RecordKind::Session, &namespace, clock::coarse_micros()).is_ok()
+            });
+            (located.unwrap(), namespace.hash.get().is_some())
+        };
+        assert_eq!(is_hashed(&[7; 32]), (false, false));
+        let mut header = Header { expires: u32::MAX, ..Header::default() };
+        store.put(b"made elsewhere", Namespace("shop"), RecordKind::Session, &mut header, b"plain").unwrap();
+        assert_eq!(is_hashed(&[7; 32]), (true, true), "an id made elsewhere is looked for without its namespace");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+}

@@ -43,7 +43,7 @@ impl NamespaceHash {
 /// The namespace of a lookup, hashed when a key or a header is first compared with it, and once: a forged id never is.
 pub(super) struct LazyNamespace<'a> {
     namespace: Namespace<'a>,
-    hash: OnceCell<NamespaceHash>,
+    pub(super) hash: OnceCell<NamespaceHash>,
 }
 
 impl<'a> LazyNamespace<'a> {

@@ -20,15 +20,16 @@ const PAUSE: u64 = 1_000;
 impl Store {
     /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
     pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<WriteGuard<'g>, Fault> {
-        let inside = generation.gate.enter(self.deadline).map_err(|shut| {
-            if shut.damaged {
+        let inside = generation.gate.enter(self.deadline).map_err(|timeout| {
+            let held_for = timeout.held_for;
+            if timeout.damaged {
                 self.give_up(generation.number, "the store is damaged");
                 return Fault::LockTimeout;
             }
             self.log.say(Kind::Busy, log::WARNING, || {
-                format!("another process has been writing for {} ms; sessions are not stored meanwhile", shut.held_for)
+                format!("another process has been writing for {held_for} ms; sessions are not stored meanwhile")
             });
-            if shut.held_for > STUCK {
+            if held_for > STUCK {
                 self.leave_behind(generation.number, "a writer is stopped");
             }
             Fault::LockTimeout
