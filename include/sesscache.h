@@ -192,6 +192,14 @@ typedef struct {
      * sessions deleted at the end of their life
      */
     uint64_t expired;
+    /**
+     * lookups of a TLS 1.2 session whose cipher this connection does not allow
+     */
+    uint64_t misses_cipher;
+    /**
+     * lookups of a session whose login sesscache_forget() has ended
+     */
+    uint64_t misses_revoked;
 } sesscache_stats;
 
 /**

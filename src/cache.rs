@@ -8,7 +8,7 @@ use crate::log::Sink;
 use crate::options::Options;
 use crate::stats::Stats;
 use crate::status::{Error, Result, Status};
-use crate::store::{self, Header, Miss, Namespace, RecordKind, Store};
+use crate::store::{self, Header, Miss, Namespace, Store};
 use crate::tls::{self, Binding};
 
 /// A TLS session cache shared by all processes that open the same directory.
@@ -45,7 +45,7 @@ impl Cache {
     pub fn put(&self, id: &[u8], data: &[u8], expires: i64) -> Result<()> {
         let expires = u32::try_from(expires.clamp(0, i64::from(u32::MAX))).unwrap_or(u32::MAX);
         let mut header = Header { expires, id_len: id.len() as u8, ..Header::default() };
-        self.store().put(id, self.namespace(), RecordKind::Opaque, &mut header, data).map(drop)
+        self.store().put_opaque(id, self.namespace(), &mut header, data)
     }
 
     /// Calls `f` with the data of an application's own record.

@@ -102,6 +102,10 @@ pub struct sesscache_stats {
     pub evicted: u64,
     /// sessions deleted at the end of their life
     pub expired: u64,
+    /// lookups of a TLS 1.2 session whose cipher this connection does not allow
+    pub misses_cipher: u64,
+    /// lookups of a session whose login sesscache_forget() has ended
+    pub misses_revoked: u64,
 }
 
 /// Receives a message: the userdata given, a priority of syslog(3) (3 error, 4 warning, 5 notice), and one line without

@@ -44,10 +44,14 @@ pub enum Counter {
     Evicted,
     /// Sessions deleted at the end of their life.
     Expired,
+    /// Made under a cipher that the connection does not allow.
+    MissesCipher,
+    /// Ended by `sesscache_forget`.
+    MissesRevoked,
 }
 
 /// How many counters there are.
-pub const COUNTERS: usize = Counter::Expired as usize + 1;
+pub const COUNTERS: usize = Counter::MissesRevoked as usize + 1;
 
 /// The unit of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,6 +111,8 @@ pub const TABLE: &[Row] = &[
     count("removes_ignored", "removals asked by OpenSSL that were no sign of a bad session"),
     count("evicted", "sessions that made room before their time"),
     count("expired", "sessions deleted at the end of their life"),
+    count("misses_cipher", "lookups of a TLS 1.2 session whose cipher this connection does not allow"),
+    count("misses_revoked", "lookups of a session whose login sesscache_forget() has ended"),
 ];
 
 const fn reading(name: &'static str, unit: Unit, meaning: &'static str) -> Row {

@@ -22,9 +22,11 @@ mod names;
 pub(crate) mod open;
 pub(crate) mod record;
 mod renewal;
+mod revocation;
 pub(crate) mod seal;
 pub(crate) mod statistics;
 pub(crate) mod thread;
+mod tombstones;
 mod usage;
 mod write;
 mod writer;
@@ -50,6 +52,8 @@ pub(crate) use self::lookup::{Found, Miss};
 use self::mdb::pages;
 pub(crate) use self::names::{Namespace, NamespaceHash};
 pub(crate) use self::record::{flags, Header, RecordKind};
+pub(crate) use self::revocation::Flushes;
+pub(crate) use self::tombstones::Login;
 
 /// Directories that one process can have mapped: more than caches, because a thread that went idle keeps its map.
 const STORES_MAX: usize = 256;

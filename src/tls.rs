@@ -23,13 +23,14 @@ pub(crate) mod text;
 use self::connection::Connection;
 use self::openssl::Conn;
 use crate::status::{Error, Result, Status};
-use crate::store::Namespace;
+use crate::store::{Login, Namespace};
 
 pub(crate) use self::attach::{attach, detach};
 pub(crate) use self::binding::Binding;
 pub(crate) use self::ffi::{SSL, SSL_CTX};
 
-/// Deletes every session that could resume this connection, and stores no more of it.
+/// Ends the login behind this connection: nothing that goes back to the same full handshake resumes any more, in any process,
+/// and nothing more of it is stored.
 ///
 /// # Safety
 /// `ssl` is a live connection driven by this thread.
@@ -39,24 +40,31 @@ pub(crate) unsafe fn forget(ssl: *mut SSL) -> Result<()> {
     let Some(session) = conn.session() else {
         return Err(Error::new(Status::NotFound, "the connection has no session"));
     };
+    let noted = session::note(session);
     // OpenSSL's own cache, turned on after attach, hands out sessions that carry no note.
-    let slot = Connection::find(conn)
-        .and_then(Connection::slot)
-        .or_else(|| session::note(session).map(|note| note.slot))
-        .or_else(|| conn.ctx().callbacks().new.and_then(slots::slot_of));
-    // SAFETY: each of the three names a cache that is attached to an SSL_CTX of this connection, which keeps it.
+    let slot = noted.map(|note| note.slot).or_else(|| conn.ctx().callbacks().new.and_then(slots::slot_of));
+    // SAFETY: both ways name a cache that is attached to an SSL_CTX of this connection, which keeps it.
     let binding = slot.and_then(|slot| unsafe { slots::binding(slot) });
-    let Some(binding) = binding else {
+    let (Some(binding), Some(connection)) = (binding, Connection::current(conn)) else {
         return Err(Error::new(Status::NotFound, "the connection's session is in no cache"));
     };
-    let mut ids = vec![session.id().to_vec()];
-    if let Some(connection) = Connection::find_or_make(conn) {
-        ids.extend(connection.forget().iter().map(|id| id.to_vec()));
+    let kept = conn.ctx().forget(session);
+    if let Some(note) = noted {
+        connection.remember(note.login);
+    } else if connection.login().is_none() {
+        // A connection without a ticket may get one later; what was resumed without this cache is not ours to end.
+        if conn.is_resumed() && !kept {
+            return Err(Error::new(Status::NotFound, "the connection's session is in no cache"));
+        }
+        let lineage = binding.store.begin_lineage().ok_or_else(Error::busy)?.0;
+        connection.remember(Login { lineage, full_handshake: u32::try_from(session.time()).unwrap_or(u32::MAX) });
     }
-    for id in ids.iter().filter(|id| !id.is_empty()) {
-        binding.store.remove(id, Namespace(&binding.policy.namespace))?;
+    binding.store.revoke(&connection.logins(), binding.life(conn))?;
+    let id = session.id();
+    if !id.is_empty() {
+        // The tombstone is what counts: a record that stays is one that does not resume.
+        let _ = binding.store.remove(&id, Namespace(&binding.policy.namespace));
     }
-    conn.ctx().forget(session);
     Ok(())
 }
 

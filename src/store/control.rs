@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::id::siphash;
+use super::revocation::Flushes;
+use super::tombstones::Tombstones;
 use crate::options::{CAPACITY_LIMITS, READERS_LIMITS};
 use crate::stats::{Counter, COUNTERS};
 use crate::sys::files::{self, Access, Mapping};
@@ -18,12 +20,14 @@ use crate::sys::{clock, crypto, process};
 
 const MAGIC: [u8; 8] = *b"sesscach";
 /// Version of the layout below.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 /// Counter shards: threads spread over them, so that counting is no fight for a cache line.
 const SHARDS: usize = 32;
 /// Readings of the counters that are kept: one in so many milliseconds, for a little over a minute.
 const READINGS: usize = 14;
 const READING_EVERY: u64 = 5_000;
+/// Sealing keys that a key file may have.
+pub(crate) const KEYS: usize = 16;
 /// Bytes of the file.
 pub(crate) const SIZE: usize = size_of::<Page>();
 
@@ -76,6 +80,12 @@ struct Page {
     shards: [Shard; SHARDS],
     /// A ring by the time of day.
     readings: [Reading; READINGS],
+    /// How often the store was flushed, and the second of the last time.
+    flushes: AtomicU64,
+    flushed_at: AtomicU64,
+    /// Numbers of the sealing keys in the key file, each plus 1; what follows the last is 0.
+    keys: [AtomicU32; KEYS],
+    tombstones: Tombstones,
 }
 
 /// What a store is like; a difference begins a new generation.
@@ -192,6 +202,8 @@ impl Control {
         put(offset_of!(Page, generation), &(created << 1).to_ne_bytes());
         put(offset_of!(Page, capacity), &shape.capacity.to_ne_bytes());
         put(offset_of!(Page, readers), &shape.readers.to_ne_bytes());
+        // Any number but one that a session of an earlier control file has noted.
+        put(offset_of!(Page, flushes), &created.to_ne_bytes());
         put(offset_of!(Page, guard), &u32::from(shape.guard).to_ne_bytes());
 
         let temporary =
@@ -319,6 +331,41 @@ impl Control {
         self.page.readers.store(shape.readers, Ordering::Relaxed);
         self.page.guard.store(u32::from(shape.guard), Ordering::Relaxed);
         self.bump();
+    }
+
+    /// How often the store was flushed.
+    pub(crate) fn flushes(&self) -> Flushes {
+        Flushes(self.page.flushes.load(Ordering::Acquire) as u16 & Flushes::MASK)
+    }
+
+    /// The second of the last flush.
+    pub(crate) fn flushed_at(&self) -> u64 {
+        self.page.flushed_at.load(Ordering::Relaxed)
+    }
+
+    /// Notes a flush, before there is anything to see of it: what is stored where the flush is seen has seen this.
+    pub(crate) fn note_flush(&self) {
+        self.page.flushed_at.fetch_max(clock::seconds(), Ordering::Relaxed);
+        self.page.flushes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The logins that were ended.
+    pub(crate) fn tombstones(&self) -> &Tombstones {
+        &self.page.tombstones
+    }
+
+    /// Whether the key file has a key of this number. A process that cannot look into the file any more goes by those that can.
+    #[inline]
+    pub(crate) fn has_key(&self, number: u16) -> bool {
+        let mut keys =
+            self.page.keys.iter().map(|key| key.load(Ordering::Relaxed)).take_while(|key| *key != 0).peekable();
+        keys.peek().is_none() || keys.any(|key| key == u32::from(number) + 1)
+    }
+
+    /// Notes the numbers of the keys in the key file.
+    pub(crate) fn set_keys(&self, numbers: impl Iterator<Item = u16>) {
+        let numbers = numbers.map(|number| u32::from(number) + 1).chain(std::iter::repeat(0));
+        self.page.keys.iter().zip(numbers).for_each(|(key, number)| key.store(number, Ordering::Relaxed));
     }
 
     /// Whether it is time to look for dead readers: true for one caller in `pause` milliseconds, of all processes.

@@ -328,6 +328,11 @@ impl Gate {
         }
     }
 
+    /// The longest life that a record was ever put with, in seconds.
+    pub(crate) fn longest(&self) -> u64 {
+        self.page.longest.load(Ordering::Relaxed)
+    }
+
     /// The latest expiry, in microseconds, that a record can have at the moment `now`. One that ends later was put while
     /// the clock was ahead of `now`, and would outlive its time by as much.
     pub(crate) fn horizon(&self, now: u64) -> u64 {

@@ -107,6 +107,11 @@ impl Keys {
         self.keys.iter().any(|key| key.number == number)
     }
 
+    /// Their numbers.
+    pub(crate) fn numbers(&self) -> impl Iterator<Item = u16> + '_ {
+        self.keys.iter().map(|key| key.number)
+    }
+
     /// Whether the file is no longer the one that was read.
     pub(crate) fn changed(&self, path: &Path) -> bool {
         fs::metadata(path).is_ok_and(|meta| stamp(&meta) != self.stamp)

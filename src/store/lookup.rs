@@ -6,6 +6,7 @@ use super::env::{Fault, Txn};
 use super::id::{DecodedId, Key};
 use super::names::{LazyNamespace, NamespaceHash};
 use super::record::{self, flags, Header, RecordKind};
+use super::revocation::Flushes;
 use super::seal::AssociatedData;
 use super::thread::{self, Snapshot, ThreadContext};
 use super::{Namespace, Store};
@@ -32,6 +33,10 @@ pub(crate) enum Miss {
     ServerName,
     /// Made without the client authentication that is demanded now.
     ClientAuth,
+    /// Under a cipher that the connection does not allow.
+    Cipher,
+    /// Ended by `sesscache_forget`.
+    Revoked,
     /// Does not open.
     Damaged,
     /// The store could not be asked.
@@ -48,6 +53,8 @@ impl Miss {
             Miss::Namespace => Counter::MissesNamespace,
             Miss::ServerName => Counter::MissesServerName,
             Miss::ClientAuth => Counter::MissesClientAuth,
+            Miss::Cipher => Counter::MissesCipher,
+            Miss::Revoked => Counter::MissesRevoked,
             Miss::Damaged => Counter::MissesDamaged,
             Miss::Unavailable => Counter::MissesUnavailable,
         }
@@ -75,6 +82,16 @@ impl Found<'_> {
     /// Whether it is of the namespace under which it was looked up.
     pub(crate) fn is_of_namespace(&self) -> bool {
         self.header.namespace == self.namespace_hash().half()
+    }
+
+    /// Whether its login was ended.
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.thread.opened.control.tombstones().has(self.header.login(), clock::seconds())
+    }
+
+    /// How often the store was flushed before this lookup.
+    pub(crate) fn flushes(&self) -> Flushes {
+        self.thread.opened.control.flushes()
     }
 
     /// The hash that a header has for this server name.
@@ -178,6 +195,9 @@ impl Store {
         let header = record::parse(&thread.record).ok_or(Miss::Damaged)?.header;
         if !header.is_alive(now, horizon) {
             return Err(Miss::Expired);
+        }
+        if !thread.opened.control.has_key(header.key_number) {
+            return Err(Miss::Damaged);
         }
         f(&mut Found { header, key: &key, namespace: &namespace, in_before, store: self, thread })
     }

@@ -4,21 +4,23 @@
 //!  0  format, flags, protocol (2), OpenSSL major, id length, key number (2)
 //!  8  expiry in seconds (4)      12  time of the last full handshake in seconds (4)
 //! 16  namespace hash (4)         20  server name hash (8)
-//! 28  nonce (12)                 40  ciphertext, then the tag (16)
+//! 28  lineage (8)
+//! 36  nonce (12)                 48  ciphertext, then the tag (16)
 //! ```
 //! Integers are big endian. Seconds since 1970 in 32 bits last until 2106. The header and the key in the tree are the
 //! associated data of the seal, so a record proves where it belongs.
 
+use super::tombstones::Login;
 use crate::sys::crypto::{NONCE, TAG};
 
 /// Bytes before the nonce.
-pub const HEADER: usize = 28;
+pub const HEADER: usize = 36;
 /// Bytes around the plaintext.
 pub const OVERHEAD: usize = HEADER + NONCE + TAG;
 /// Largest plaintext: sessions with post-quantum client certificates are 5 to 8 KB; this leaves room.
 pub const PLAIN_MAX: usize = 64 * 1024;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Bits of the header's flags.
 pub mod flags {
@@ -64,6 +66,8 @@ pub struct Header {
     pub namespace: u32,
     /// Hash of the server name, 0 for none.
     pub server_name: u64,
+    /// The login that the session goes back to; see `tombstones`.
+    pub lineage: u64,
 }
 
 /// A record taken apart.
@@ -81,7 +85,7 @@ pub struct SealedRecord<'a> {
 }
 
 impl Header {
-    /// Writes the 28 bytes.
+    /// Writes the header's bytes.
     pub fn write(&self, out: &mut [u8; HEADER]) {
         out[0] = FORMAT;
         out[1] = self.flags;
@@ -93,6 +97,7 @@ impl Header {
         out[12..16].copy_from_slice(&self.full_handshake.to_be_bytes());
         out[16..20].copy_from_slice(&self.namespace.to_be_bytes());
         out[20..28].copy_from_slice(&self.server_name.to_be_bytes());
+        out[28..36].copy_from_slice(&self.lineage.to_be_bytes());
     }
 
     /// Reads a header; `None` when it is of no format known here.
@@ -108,7 +113,13 @@ impl Header {
             full_handshake: u32::from_be_bytes([b[12], b[13], b[14], b[15]]),
             namespace: u32::from_be_bytes([b[16], b[17], b[18], b[19]]),
             server_name: u64::from_be_bytes([b[20], b[21], b[22], b[23], b[24], b[25], b[26], b[27]]),
+            lineage: u64::from_be_bytes([b[28], b[29], b[30], b[31], b[32], b[33], b[34], b[35]]),
         })
+    }
+
+    /// The login that the session goes back to.
+    pub fn login(&self) -> Login {
+        Login { lineage: self.lineage, full_handshake: self.full_handshake }
     }
 
     /// Whether the record ends after `now`, and not beyond what any record can (both in microseconds).
@@ -150,6 +161,7 @@ mod tests {
         full_handshake: 1_700_000_000,
         namespace: 0xDEAD_BEEF,
         server_name: u64::MAX - 1,
+        lineage: 0x0123_4567_89AB_CDEF,
     };
 
     #[test]
@@ -157,7 +169,7 @@ mod tests {
         let mut bytes = [0; HEADER];
         HEADER_1.write(&mut bytes);
         assert_eq!(Header::read(&bytes), Some(HEADER_1));
-        bytes[0] = 2;
+        bytes[0] = 1;
         assert_eq!(Header::read(&bytes), None, "another format is refused");
     }
 

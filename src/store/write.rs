@@ -9,6 +9,7 @@ use super::gate::WriteGuard;
 use super::generation::Generation;
 use super::id::{Key, OUTSIDERS};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
+use super::revocation::{may_be_stored, Flushes};
 use super::seal::AssociatedData;
 use super::thread::{self, ThreadContext};
 use super::writer::sweep_in;
@@ -34,15 +35,39 @@ const LOOKS_PER_PUT: usize = 4;
 const FULL_FOR: u64 = 2_000;
 
 impl Store {
-    /// Stores a record under its id; completes the header as the record has it, and says the record's tag.
-    pub(crate) fn put(
+    /// Stores a session, unless its login was ended, or the store was flushed since its handshake saw `seen`.
+    pub(crate) fn put_session(
         self: &Arc<Self>,
         id: &[u8],
         namespace: Namespace<'_>,
-        kind: RecordKind,
+        seen: Flushes,
+        header: &mut Header,
+        der: &[u8],
+    ) -> Result<[u8; TAG]> {
+        self.put(id, namespace, Some(seen), header, der)
+    }
+
+    /// Stores an application's own record.
+    pub(crate) fn put_opaque(
+        self: &Arc<Self>,
+        id: &[u8],
+        namespace: Namespace<'_>,
+        header: &mut Header,
+        data: &[u8],
+    ) -> Result<()> {
+        self.put(id, namespace, None, header, data).map(drop)
+    }
+
+    /// Stores a record under its id; completes the header as the record has it, and says the record's tag.
+    fn put(
+        self: &Arc<Self>,
+        id: &[u8],
+        namespace: Namespace<'_>,
+        session: Option<Flushes>,
         header: &mut Header,
         plain: &[u8],
     ) -> Result<[u8; TAG]> {
+        let kind = if session.is_some() { RecordKind::Session } else { RecordKind::Opaque };
         if plain.len() > PLAIN_MAX {
             return Err(Error::new(
                 Status::Full,
@@ -51,6 +76,10 @@ impl Store {
         }
         self.maintenance();
         thread::with(self, |thread| {
+            if session.is_some_and(|seen| !may_be_stored(thread, header, seen)) {
+                thread.opened.control.count(thread.shard, Counter::PutsSkipped, 1);
+                return Err(Error::new(Status::NotFound, "the session was ended before it was stored"));
+            }
             let namespace = thread.opened.namespace_hash(namespace);
             let decoded = thread.opened.decode(id, clock::coarse_micros());
             let key = decoded.key(id, kind, || namespace.half());

@@ -95,7 +95,7 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
         }
     }
     let out_of_memory = || Error::new(Status::OpenSsl, "OpenSSL could not keep the attachment: out of memory");
-    if session::note_index() < 0 || !connection::prepare() {
+    if !session::prepare() || !connection::prepare() {
         return Err(out_of_memory());
     }
     let kept = attachments(host).ok_or_else(out_of_memory)?;

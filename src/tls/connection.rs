@@ -1,4 +1,8 @@
-//! What is remembered of one connection, in its SSL's ex_data: which ids it was given, and a ticket taken for it.
+//! What is remembered of one connection, in its SSL's ex_data: the logins behind it, and a ticket taken for it.
+//!
+//! SSL_clear(3) makes another client's connection of the same SSL and keeps its ex_data, while a renegotiation goes on with
+//! the same client. The server's random number tells them apart: it is all zero in a handshake that has not answered yet,
+//! unless there was a handshake before it in the same connection.
 
 use std::cell::RefCell;
 use std::sync::atomic::AtomicI32;
@@ -9,10 +13,12 @@ use super::ffi;
 use super::openssl::{ex_index, Conn};
 use super::session::Session;
 use crate::store::id::ID;
-use crate::store::Header;
+use crate::store::{Header, Login};
 
-/// Ids remembered per connection, for `sesscache_forget`: two tickets per handshake is what OpenSSL issues by default.
-const IDS: usize = 64;
+/// Logins that one connection may have: more than one needs renegotiations that resume sessions of others.
+const LOGINS: usize = 64;
+/// The server's random number before it is drawn.
+const NONE_YET: [u8; 32] = [0; 32];
 
 /// See the module's first line. An SSL belongs to one thread at a time, and so does this.
 #[derive(Default)]
@@ -20,25 +26,52 @@ pub(super) struct Connection(RefCell<Memory>);
 
 #[derive(Default)]
 struct Memory {
-    /// Slot of the cache that the ids are in.
-    slot: Option<usize>,
-    ids: Vec<[u8; ID]>,
+    /// The server's random number of the latest handshake; zeros while it is not drawn.
+    random: [u8; 32],
+    logins: Vec<Login>,
     /// A session taken for this connection: HelloRetryRequest makes OpenSSL ask for it twice.
     taken: Option<([u8; ID], Header, Session)>,
-    /// Nothing of this connection may be resumed any more.
-    forgotten: bool,
+    /// Bytes of early data that the host allows, where the session that is resumed allows none.
+    early_data: Option<u32>,
+}
+
+impl Memory {
+    /// Another connection begins on the same SSL.
+    fn reset(&mut self, conn: Conn<'_>) {
+        if let Some(allowed) = self.early_data {
+            conn.set_max_early_data(allowed);
+        }
+        *self = Memory::default();
+    }
 }
 
 impl Connection {
-    /// What is remembered of this connection, if anything.
-    pub(super) fn find(conn: Conn<'_>) -> Option<&Connection> {
-        let found = conn.ex_data(index()).cast::<Connection>();
-        // SAFETY: our index holds NULL or what `find_or_make` boxed, which OpenSSL frees with the SSL; the result lives no
-        // longer than the borrow of the SSL.
-        unsafe { found.as_ref() }
+    /// What is remembered, if anything, as a ClientHello is answered or a TLS 1.2 session begins.
+    pub(super) fn begin(conn: Conn<'_>) -> Option<&Connection> {
+        let found = Connection::find(conn)?;
+        let mut memory = found.0.borrow_mut();
+        if conn.server_random() == NONE_YET {
+            memory.reset(conn);
+        }
+        memory.random = NONE_YET;
+        drop(memory);
+        Some(found)
     }
 
-    /// What is remembered of this connection, from now on.
+    /// What is remembered from now on, in a handshake that has drawn its random number, or after it.
+    pub(super) fn current(conn: Conn<'_>) -> Option<&Connection> {
+        let found = Connection::find_or_make(conn)?;
+        let mut memory = found.0.borrow_mut();
+        let random = conn.server_random();
+        if memory.random != NONE_YET && memory.random != random {
+            memory.reset(conn);
+        }
+        memory.random = random;
+        drop(memory);
+        Some(found)
+    }
+
+    /// What is remembered from now on.
     pub(super) fn find_or_make(conn: Conn<'_>) -> Option<&Connection> {
         if let Some(found) = Connection::find(conn) {
             return Some(found);
@@ -52,48 +85,58 @@ impl Connection {
         Connection::find(conn)
     }
 
-    /// Remembers an id that resumes, or resumed, this connection, and the slot of its cache. The oldest gives way.
-    pub(super) fn remember(&self, slot: usize, id: &[u8]) {
-        let Ok(id) = <[u8; ID]>::try_from(id) else { return };
-        let mut memory = self.0.borrow_mut();
-        memory.slot = Some(slot);
-        if memory.ids.len() == IDS {
-            memory.ids.remove(0);
+    fn find(conn: Conn<'_>) -> Option<&Connection> {
+        let found = conn.ex_data(index()).cast::<Connection>();
+        // SAFETY: our index holds NULL or what `find_or_make` boxed, which OpenSSL frees with the SSL; the result lives no
+        // longer than the borrow of the SSL.
+        unsafe { found.as_ref() }
+    }
+
+    /// Remembers a login that is behind this connection. False when there are too many.
+    pub(super) fn remember(&self, login: Login) -> bool {
+        let logins = &mut self.0.borrow_mut().logins;
+        if logins.contains(&login) {
+            return true;
         }
-        memory.ids.push(id);
+        let fits = logins.len() < LOGINS;
+        if fits {
+            logins.push(login);
+        }
+        fits
     }
 
-    /// Slot of the cache that has sessions of this connection.
-    pub(super) fn slot(&self) -> Option<usize> {
-        self.0.borrow().slot
+    /// The logins behind this connection, the latest last.
+    pub(super) fn logins(&self) -> Vec<Login> {
+        self.0.borrow().logins.clone()
     }
 
-    /// From now on nothing of this connection is stored. Every id remembered.
-    pub(super) fn forget(&self) -> Vec<[u8; ID]> {
-        let mut memory = self.0.borrow_mut();
-        memory.forgotten = true;
-        memory.ids.clone()
+    /// The latest of them.
+    pub(super) fn login(&self) -> Option<Login> {
+        self.0.borrow().logins.last().copied()
     }
 
-    pub(super) fn is_forgotten(&self) -> bool {
-        self.0.borrow().forgotten
-    }
-
-    /// Keeps a session that was taken, for a second question of the same connection.
+    /// Keeps a session that was taken, for a second question of the same handshake.
     pub(super) fn keep_taken(&self, id: &[u8], header: Header, session: &Session) {
         if let (Ok(id), Some(session)) = (id.try_into(), session.share()) {
             self.0.borrow_mut().taken = Some((id, header, session));
         }
     }
 
-    /// The session taken under this id, again: only in the handshake it was taken for, which is being `retried`.
-    pub(super) fn taken(&self, id: &[u8], retried: bool) -> Option<(Header, Session)> {
-        let taken = &mut self.0.borrow_mut().taken;
-        if !retried {
-            *taken = None;
-        }
-        let (_, header, session) = taken.as_ref().filter(|(taken, _, _)| taken[..] == *id)?;
+    /// The session taken under this id, again.
+    pub(super) fn taken(&self, id: &[u8]) -> Option<(Header, Session)> {
+        let memory = self.0.borrow();
+        let (_, header, session) = memory.taken.as_ref().filter(|(taken, _, _)| taken[..] == *id)?;
         Some((*header, session.share()?))
+    }
+
+    /// Keeps how much early data the host allows, while this handshake accepts none.
+    pub(super) fn suspend_early_data(&self, allowed: u32) {
+        self.0.borrow_mut().early_data = Some(allowed);
+    }
+
+    /// What was kept so.
+    pub(super) fn suspended_early_data(&self) -> Option<u32> {
+        self.0.borrow_mut().early_data.take()
     }
 }
 

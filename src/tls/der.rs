@@ -1,11 +1,15 @@
-//! The session id, cut out of the DER of an SSL_SESSION. Pure and total.
+//! What is done with the DER of an SSL_SESSION (ssl_asn1.c: SSL_SESSION_ASN1) as bytes. Pure and total.
 
 use crate::store::cleanse;
 
 const SEQUENCE: u8 = 0x30;
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
-/// What stands before the session id (ssl_asn1.c: SSL_SESSION_ASN1): structure version, protocol, cipher.
+/// The field `flags`, which is left out when it is 0.
+const FLAGS: u8 = 0xa0 | 13;
+/// Of the flags: the extended master secret (ssl_local.h: SSL_SESS_FLAG_EXTMS).
+const EXTENDED_MASTER_SECRET: u8 = 1;
+/// What stands before the session id: structure version, protocol, cipher.
 const BEFORE: [u8; 3] = [INTEGER, INTEGER, OCTET_STRING];
 
 /// Empties the session id: the result is what i2d_SSL_SESSION(3) makes of the same session without one. `None`, with the bytes as
@@ -35,6 +39,23 @@ pub(super) fn remove_id(der: &mut Vec<u8>) -> Option<()> {
     cleanse(&mut der[end..]);
     der.truncate(end);
     Some(())
+}
+
+/// Whether the session was made with the extended master secret (RFC 7627), which OpenSSL tells of no session in a callback.
+pub(super) fn has_extended_master_secret(der: &[u8]) -> bool {
+    let flags = (|| {
+        let (mut at, _) = element(der, 0, SEQUENCE)?;
+        loop {
+            let tag = *der.get(at)?;
+            let (inside, len) = element(der, at, tag)?;
+            if tag == FLAGS {
+                let (number, len) = element(der, inside, INTEGER)?;
+                return der.get(number..number + len)?.last();
+            }
+            at = inside + len;
+        }
+    })();
+    flags.is_some_and(|low| low & EXTENDED_MASTER_SECRET != 0)
 }
 
 /// Where the contents of the element at `at` begin, and their length. Lengths of up to three bytes: a session is below 16 MiB.
@@ -87,6 +108,19 @@ mod tests {
                 assert_eq!(der, session(0, rest), "id of {id}, {rest} bytes behind it");
             }
         }
+    }
+
+    #[test]
+    fn flags_are_found_where_they_stand() {
+        let with = |flags: &[u8]| {
+            let mut der = session(0, 0);
+            der.extend(flags);
+            der[1] += flags.len() as u8;
+            has_extended_master_secret(&der)
+        };
+        assert!(!with(&[]) && !with(&[0xa1, 2, 4, 0]) && !with(&[FLAGS, 3, INTEGER, 1, 4]));
+        assert!(with(&[FLAGS, 3, INTEGER, 1, 5]) && with(&[0xa1, 2, 4, 0, FLAGS, 4, INTEGER, 2, 1, 1]));
+        assert!(!with(&[FLAGS, 9]) && !has_extended_master_secret(&[]));
     }
 
     #[test]

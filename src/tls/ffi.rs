@@ -42,12 +42,26 @@ pub(crate) const CRYPTO_EX_INDEX_SSL_CTX: c_int = 1;
 pub(crate) const CRYPTO_EX_INDEX_SSL_SESSION: c_int = 2;
 /// What SSL_version(3) says of a QUIC connection (quic.h: OSSL_QUIC1_VERSION).
 pub(crate) const OSSL_QUIC1_VERSION: c_int = 1;
+/// ssl.h.
+pub(crate) const SSL_OP_NO_EXTENDED_MASTER_SECRET: u64 = 0x1;
+/// ssl.h: a cipher that both sides have.
+pub(crate) const SSL_SECOP_CIPHER_SHARED: c_int = 2 | 1 << 16;
 /// tls1.h: the early_data extension.
 pub(crate) const TLSEXT_TYPE_EARLY_DATA: c_uint = 42;
 /// tls1.h: the server_name extension.
 pub(crate) const TLSEXT_TYPE_SERVER_NAME: c_uint = 0;
 
+/// See SSL_CTX_set_security_callback(3).
+pub(crate) type SecurityCb =
+    unsafe extern "C" fn(*const SSL, *const SSL_CTX, c_int, c_int, c_int, *mut c_void, *mut c_void) -> c_int;
+
 extern "C" {
+    pub(crate) fn SSL_get_security_callback(ssl: *const SSL) -> Option<SecurityCb>;
+    pub(crate) fn SSL_get0_security_ex_data(ssl: *const SSL) -> *mut c_void;
+    pub(crate) fn SSL_get_ciphers(ssl: *const SSL) -> *mut stack_st_SSL_CIPHER;
+    pub(crate) fn SSL_SESSION_get0_cipher(s: *const SSL_SESSION) -> *const SSL_CIPHER;
+    pub(crate) fn X509_get0_notAfter(x: *const X509) -> *const ASN1_TIME;
+    pub(crate) fn ASN1_TIME_to_tm(s: *const ASN1_TIME, tm: *mut libc::tm) -> c_int;
     pub(crate) fn SSL_CTX_sess_get_new_cb(ctx: *mut SSL_CTX) -> Option<NewCb>;
     pub(crate) fn SSL_CTX_sess_get_get_cb(ctx: *mut SSL_CTX) -> Option<GetCb>;
     pub(crate) fn SSL_CTX_sess_get_remove_cb(ctx: *mut SSL_CTX) -> Option<RemoveCb>;

@@ -6,12 +6,12 @@ use libc::c_ulong;
 
 use super::connection::Connection;
 use super::openssl::{Conn, SessionMut, SessionRef};
-use super::policy::{client_auth, reject, reject_client};
+use super::policy::{client_auth, reject, reject_client, reject_session};
 use super::session::{self, Note};
 use super::{ffi, Binding};
 use crate::options::{Remove, SingleUse, Sni};
 use crate::stats::Counter;
-use crate::store::{flags, Header, Miss, Namespace, RecordKind};
+use crate::store::{flags, Header, Login, Miss, Namespace, RecordKind};
 use crate::sys::clock;
 
 const TLS13: u16 = 0x0304;
@@ -30,13 +30,7 @@ fn protocol(conn: Conn<'_>) -> (u16, u8) {
 /// Whether TLS 1.3 tickets of this connection are ids that will be looked up, and not sealed sessions.
 fn tickets_are_stateful(conn: Conn<'_>) -> bool {
     let options = conn.options();
-    options & ffi::SSL_OP_NO_TICKET_64 != 0 || (conn.accepts_early_data() && options & ffi::SSL_OP_NO_ANTI_REPLAY == 0)
-}
-
-/// Whether the handshake under way has answered a ClientHello before: with a HelloRetryRequest, then. The server's random
-/// number is all zero until the first answer, also on an SSL that is used again after SSL_clear.
-fn has_answered(conn: Conn<'_>) -> bool {
-    conn.server_random() != [0; 32]
+    options & ffi::SSL_OP_NO_TICKET_64 != 0 || (conn.max_early_data() > 0 && options & ffi::SSL_OP_NO_ANTI_REPLAY == 0)
 }
 
 /// A session or ticket was made: store it.
@@ -50,22 +44,23 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     let usable = if tls13 { id.len() == 32 && tickets_are_stateful(conn) } else { !id.is_empty() };
     let auth = client_auth(conn, tls13);
     let has_context = session.has_context();
-    let forgotten = Connection::find(conn).is_some_and(Connection::is_forgotten);
     // Without a context, resuming under client authentication is fatal in OpenSSL.
-    if !usable || !session.is_resumable() || forgotten || (auth.needs_context && !has_context) {
+    if !usable || !session.is_resumable() || (auth.needs_context && !has_context) {
         binding.store.count(Counter::PutsSkipped);
         return;
     }
 
-    let made = session.time();
-    let full_handshake = session::note(session).map_or(made, |note| u64::from(note.full_handshake));
-    let expires = (made + session.timeout()).min(full_handshake + binding.life(conn));
+    let Some(connection) = Connection::current(conn) else { return };
+    let noted = session::note(session);
+    let Some(note) = noted.or_else(|| first_note(binding, connection, session)) else { return };
+    connection.remember(note.login);
     // Noted also on a session that was just made: later tickets of the same connection are copies of it.
-    let unshared = conn.unshared(session, binding.trampolines());
-    let noted = unshared.is_some();
-    if let Some(mut session) = unshared {
-        session::set_note(&mut session, Note { slot: binding.slot(), full_handshake: full_handshake as u32 });
+    if let Some(mut session) = conn.unshared(session, binding.trampolines()).filter(|_| noted.is_none()) {
+        session::set_note(&mut session, note);
     }
+    let full_handshake = u64::from(note.login.full_handshake);
+    let expires = (session.time() + session.timeout()).min(full_handshake + binding.life(conn));
+    let expires = session.peer_expires().map_or(expires, |end| expires.min(end));
 
     let name = if binding.policy.sni == Sni::Strict { conn.server_name() } else { None };
     let server_name = match name {
@@ -81,27 +76,30 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
         openssl: super::running_major(),
         id_len: id.len() as u8,
         expires: u32::try_from(expires).unwrap_or(u32::MAX),
-        full_handshake: full_handshake as u32,
+        full_handshake: note.login.full_handshake,
+        lineage: note.login.lineage,
         server_name,
         ..Header::default()
     };
     header.flags |= if auth.asks || session.has_peer() { flags::CLIENT_AUTH } else { 0 };
     header.flags |= if has_context { flags::ID_CONTEXT } else { 0 };
     let Some(mut der) = session::encode(session) else { return };
-    let stored = binding.store.put(&id, Namespace(&binding.policy.namespace), RecordKind::Session, &mut header, &der);
+    let stored = binding.store.put_session(&id, Namespace(&binding.policy.namespace), note.flushes, &mut header, &der);
     crate::store::cleanse(&mut der);
     let Ok(tag) = stored else { return };
-    if tls13 {
-        // A ticket is redeemed once, so decoding it would never pay for another time: kept now or never.
-        if session::is_as_stored(conn, session) {
-            binding.decoded.keep(&tag, &header, session);
-        }
+    // A ticket is redeemed once, so decoding it would never pay for another time: kept now or never.
+    if tls13 && session::is_as_stored(conn, session) {
+        binding.decoded.keep(&tag, &header, session);
     }
-    if tls13 || !noted {
-        if let Some(connection) = Connection::find_or_make(conn) {
-            connection.remember(binding.slot(), &id);
-        }
-    }
+}
+
+/// The note for a session that has none: of the login that the connection knows already, or of a new one. `None` when there are no
+/// random bytes.
+fn first_note(binding: &Binding, connection: &Connection, session: SessionRef<'_>) -> Option<Note> {
+    let (lineage, flushes) = binding.store.begin_lineage()?;
+    let full_handshake = u32::try_from(session.time()).unwrap_or(u32::MAX);
+    let login = connection.login().unwrap_or(Login { lineage, full_handshake });
+    Some(Note { slot: binding.slot(), flushes, login })
 }
 
 /// A client offers this id. It is the client's to choose: most are none of ours.
@@ -109,16 +107,14 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
     let (version, kind) = protocol(conn);
     let tls13 = version == TLS13;
     let auth = client_auth(conn, tls13);
-    // A full handshake would fail without a certificate, so no session without one may stand in for it.
-    let suits = |session: SessionRef<'_>| !auth.insists || session.has_peer();
-    if tls13 {
-        let known = Connection::find(conn).and_then(|connection| connection.taken(id, has_answered(conn)));
-        if let Some((header, session)) = known {
-            // The second ClientHello may differ from the first, and so may what the application makes of it.
-            let hash = |name: &[u8]| binding.store.server_name_hash(name);
-            let miss = reject_client(binding, conn, &header, &auth, hash);
-            return if miss.is_none() && suits(session.as_ref()) { session.into_raw() } else { std::ptr::null_mut() };
-        }
+    let suits = |session: SessionRef<'_>| reject_session(conn, tls13, &auth, session).map_or(Ok(()), Err);
+    let known = Connection::begin(conn).filter(|_| tls13).and_then(|connection| connection.taken(id));
+    if let Some((header, session)) = known {
+        // The second ClientHello may differ from the first, and so may what the application makes of it.
+        let hash = |name: &[u8]| binding.store.server_name_hash(name);
+        let miss = reject_client(binding, conn, &header, &auth, hash);
+        let same = miss.is_none() && suits(session.as_ref()).is_ok();
+        return if same { session.into_raw() } else { std::ptr::null_mut() };
     }
     let mut taken = false;
     let found = binding.store.lookup(id, Namespace(&binding.policy.namespace), RecordKind::Session, |found| {
@@ -135,39 +131,41 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
         }
         let (header, tag) = (found.header, found.tag());
         let known = binding.decoded.find(&tag, &header, id);
-        if known.as_ref().is_some_and(|session| !suits(session.as_ref())) {
-            return Err(Miss::ClientAuth);
-        }
+        known.as_ref().map_or(Ok(()), |session| suits(session.as_ref()))?;
         if take {
             found.take()?;
             taken = true;
         }
+        let flushes = found.flushes();
         if let Some(session) = known {
-            return Ok((session, header));
+            return Ok((session, header, flushes));
         }
         let session = session::decode(found.open()?, id).ok_or(Miss::Damaged)?;
         if session.as_ref().version() != libc::c_int::from(version) {
             return Err(Miss::Damaged);
         }
-        if !suits(session.as_ref()) {
-            return Err(Miss::ClientAuth);
-        }
+        suits(session.as_ref())?;
         if !take {
             binding.decoded.keep(&tag, &header, session.as_ref());
         }
-        Ok((session, header))
+        Ok((session, header, flushes))
     });
-    let Ok((mut session, header)) = found else { return std::ptr::null_mut() };
-    let note = Note { slot: binding.slot(), full_handshake: header.full_handshake };
+    let Ok((mut session, header, flushes)) = found else { return std::ptr::null_mut() };
+    let note = Note { slot: binding.slot(), flushes, login: header.login() };
     session::set_note(&mut session.as_mut(), note);
     let session = session.share();
-    if tls13 {
-        if let Some(connection) = Connection::find_or_make(conn) {
-            connection.remember(binding.slot(), id);
-            if taken {
-                connection.keep_taken(id, header, &session);
-            }
-        }
+    let Some(connection) = Connection::find_or_make(conn).filter(|connection| connection.remember(note.login)) else {
+        return std::ptr::null_mut();
+    };
+    if taken {
+        connection.keep_taken(id, header, &session);
+    }
+    // A client goes by what its ticket said when it was made. OpenSSL accepts its early data, and ends the handshake when
+    // the session allows none.
+    let early = tls13 && session.as_ref().max_early_data() == 0 && conn.max_early_data() > 0;
+    if early && conn.extension(ffi::TLSEXT_TYPE_EARLY_DATA).is_some() {
+        connection.suspend_early_data(conn.max_early_data());
+        conn.set_max_early_data(0);
     }
     session.into_raw()
 }
@@ -205,9 +203,20 @@ fn is_tls_failure(cause: c_ulong) -> bool {
 pub(super) fn generate(binding: &Binding, conn: Conn<'_>, session: Option<SessionMut<'_>>, out: &mut [u8]) -> bool {
     let mut life = binding.life(conn);
     let (version, _) = protocol(conn);
+    if version != TLS13 {
+        Connection::begin(conn);
+    }
     if let Some(mut session) = session.filter(|_| version == TLS13) {
-        if let Some(note) = session::note(*session) {
-            let age = clock::seconds().saturating_sub(u64::from(note.full_handshake));
+        let Some(connection) = Connection::current(conn) else { return false };
+        if let Some(allowed) = connection.suspended_early_data() {
+            conn.set_max_early_data(allowed);
+        }
+        let noted = session::note(*session);
+        if let Some(note) = noted.or_else(|| first_note(binding, connection, *session)) {
+            if noted.is_none() {
+                session::set_note(&mut session, note);
+            }
+            let age = clock::seconds().saturating_sub(u64::from(note.login.full_handshake));
             life = life.saturating_sub(age).max(LEAST_LIFE);
         }
         // What is left of the life that began with the last full handshake; the hint to the client says the same.
@@ -220,7 +229,7 @@ pub(super) fn generate(binding: &Binding, conn: Conn<'_>, session: Option<Sessio
         if binding.policy.single_use != SingleUse::Off && !here {
             // The application has turned on stateless tickets or the internal cache again. Then nobody asks here before
             // a ticket is used again, and OpenSSL's own protection is off: no early data with it.
-            conn.refuse_early_data();
+            conn.set_max_early_data(0);
         }
     }
     match binding.store.issue_id(Duration::from_secs(life)) {

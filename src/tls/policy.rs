@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::openssl::Conn;
-use super::{ffi, Binding};
+use super::openssl::{Conn, SessionRef};
+use super::{ffi, session, Binding};
 use crate::options::{Options, Remove, SingleUse, Sni};
 use crate::store::{flags, Found, Header, Miss};
 
@@ -71,6 +71,9 @@ pub(super) fn reject(
     if !found.is_of_namespace() || header.has(flags::OPAQUE) {
         return Some(Miss::Namespace);
     }
+    if found.is_revoked() {
+        return Some(Miss::Revoked);
+    }
     reject_client(binding, conn, header, auth, |name| Some(found.server_name_hash(name)))
 }
 
@@ -92,6 +95,22 @@ pub(super) fn reject_client(
     // Without a context, resuming under client authentication is fatal in OpenSSL.
     let fatal = auth.needs_context && !header.has(flags::ID_CONTEXT);
     (unasked || fatal).then_some(Miss::ClientAuth)
+}
+
+/// Why a session, whose record was not rejected, may not stand in for what this connection would negotiate without it. OpenSSL does
+/// not ask either of the last two, with any cache.
+pub(super) fn reject_session(conn: Conn<'_>, tls13: bool, auth: &ClientAuth, session: SessionRef<'_>) -> Option<Miss> {
+    // A full handshake would fail without a certificate, so no session without one may stand in for it.
+    if auth.insists && !session.has_peer() {
+        return Some(Miss::ClientAuth);
+    }
+    // TLS 1.3 negotiates the cipher anew.
+    if !tls13 && !conn.allows(session.cipher()) {
+        return Some(Miss::Cipher);
+    }
+    // RFC 7627 section 5.3 makes OpenSSL end a handshake that resumes such a session without the extension.
+    let refuses = !tls13 && conn.options() & ffi::SSL_OP_NO_EXTENDED_MASTER_SECRET != 0;
+    (refuses && session::has_extended_master_secret(session)).then_some(Miss::Protocol)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use libc::c_int;
 
 use super::openssl::{ex_index, Conn, SessionMut, SessionRef};
 use super::{der, ffi};
-use crate::store::cleanse;
+use crate::store::{cleanse, Flushes, Login};
 
 /// A reference to a session, given back on drop. What it refers to is only read.
 pub(super) struct Session(NonNull<ffi::SSL_SESSION>);
@@ -84,9 +84,9 @@ pub(super) fn duplicate(session: SessionRef<'_>) -> Option<NewSession> {
 pub(super) fn is_as_stored(conn: Conn<'_>, session: SessionRef<'_>) -> bool {
     /// Indices that are looked at; few programs have more than one.
     const INDICES: c_int = 32;
-    let ours = note_index();
+    let ours = [index(&NOTE_INDEX), index(&LINEAGE_INDEX)];
     let attached = |index| !session.ex_data(index).is_null();
-    !conn.has_peer_chain() && !(0..INDICES).any(|index| index != ours && attached(index))
+    !conn.has_peer_chain() && !(0..INDICES).any(|index| !ours.contains(&index) && attached(index))
 }
 
 /// DER of the session without its id, which the key in the store already says. It is cut out of the bytes, not taken off the
@@ -103,6 +103,15 @@ pub(super) fn encode(session: SessionRef<'_>) -> Option<Vec<u8>> {
         return None;
     }
     Some(bytes)
+}
+
+/// Whether the session was made with the extended master secret.
+pub(super) fn has_extended_master_secret(session: SessionRef<'_>) -> bool {
+    encode(session).is_some_and(|mut der| {
+        let has = der::has_extended_master_secret(&der);
+        cleanse(&mut der);
+        has
+    })
 }
 
 /// The session of some DER, with its id. The bytes were authenticated before.
@@ -122,25 +131,41 @@ pub(super) fn decode(der: &[u8], id: &[u8]) -> Option<NewSession> {
 pub(super) struct Note {
     /// Slot of the cache it belongs to.
     pub(super) slot: usize,
-    /// Time of the last full handshake, in seconds.
-    pub(super) full_handshake: u32,
+    /// The store's number of flushes when the session was made or looked up.
+    pub(super) flushes: Flushes,
+    /// The full handshake that it goes back to.
+    pub(super) login: Login,
 }
 
+/// A note is two plain numbers, so that copying it is right and freeing it is nothing: this bit, the number of flushes (15 bits),
+/// the slot (16), the time of the full handshake (32); and the lineage.
 const MARK: usize = 1 << 63;
 static NOTE_INDEX: AtomicI32 = AtomicI32::new(-1);
+static LINEAGE_INDEX: AtomicI32 = AtomicI32::new(-1);
 
-/// Index for the note: a plain number, so copying it is right and freeing it is nothing.
-pub(super) fn note_index() -> c_int {
-    ex_index(&NOTE_INDEX, ffi::CRYPTO_EX_INDEX_SSL_SESSION, None, None)
+fn index(at: &AtomicI32) -> c_int {
+    ex_index(at, ffi::CRYPTO_EX_INDEX_SSL_SESSION, None, None)
+}
+
+/// Makes the indices while no session exists yet.
+pub(super) fn prepare() -> bool {
+    index(&NOTE_INDEX) >= 0 && index(&LINEAGE_INDEX) >= 0
 }
 
 /// Notes it on the session.
 pub(super) fn set_note(session: &mut SessionMut<'_>, note: Note) {
-    session.set_ex_number(note_index(), MARK | note.slot << 32 | note.full_handshake as usize);
+    let flushes = usize::from(note.flushes.0) << 48;
+    let word = MARK | flushes | note.slot << 32 | note.login.full_handshake as usize;
+    session.set_ex_number(index(&NOTE_INDEX), word);
+    session.set_ex_number(index(&LINEAGE_INDEX), note.login.lineage as usize);
 }
 
 /// What is noted on the session.
 pub(super) fn note(session: SessionRef<'_>) -> Option<Note> {
-    let word = session.ex_data(note_index()) as usize;
-    (word & MARK != 0).then_some(Note { slot: word >> 32 & 0xFFFF, full_handshake: word as u32 })
+    let word = session.ex_data(index(&NOTE_INDEX)) as usize;
+    (word & MARK != 0).then(|| Note {
+        slot: word >> 32 & 0xFFFF,
+        flushes: Flushes((word >> 48) as u16 & Flushes::MASK),
+        login: Login { lineage: session.ex_data(index(&LINEAGE_INDEX)) as u64, full_handshake: word as u32 },
+    })
 }

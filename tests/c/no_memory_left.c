@@ -234,7 +234,8 @@ static void each_allocation_fails_once(const char *scratch, int version, int cer
         printf("%s%s, %s: %ld allocations failed in turn, %ld inside a hook; %ld handshakes broke, none for a hook's sake, "
                "%ld were full instead of resumed\n", tls_name(version), certificate ? " with a client certificate" : "",
                resumed ? "resumed" : "full", n / step, hooked / 3, broken, full / 3);
-        CHECK(hooked > 0 || step > 1, "no allocation of a hook was met: this test looks in the wrong place");
+        /* OpenSSL shows no id generator to wrap, and in a full handshake of TLS 1.3 that is what allocates. */
+        CHECK(hooked > 0 || step > 1 || (version == TLS1_3_VERSION && !resumed), "no allocation of a hook was met: this test looks in the wrong place");
         hooked = broken = full = 0;
     }
     SSL_CTX_free(client);

@@ -44,7 +44,7 @@ struct outcome {
     int early_accepted;
     int hellos;                     /* ClientHellos sent; 2 after a HelloRetryRequest */
     size_t given;                   /* sessions the server issued */
-    struct saved sessions[MAX_GIVEN];
+    struct saved sessions[MAX_GIVEN];   /* the first of them */
     struct saved newest;            /* the session to offer next; of length 0 when there is none */
 };
 

@@ -1,0 +1,53 @@
+//! Ending logins, and what may still be stored after a flush.
+
+use std::sync::Arc;
+
+use super::thread::{self, ThreadContext};
+use super::tombstones::Login;
+use super::{Header, Store};
+use crate::options::MAX_TTL;
+use crate::status::Result;
+use crate::sys::clock;
+
+/// How often a store was flushed, in as many bits as a note on a session has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flushes(pub(crate) u16);
+
+impl Flushes {
+    pub(crate) const MASK: u16 = 0x7FFF;
+}
+
+impl Store {
+    /// The lineage of a new login, and the number of flushes that it has seen; `None` when the store cannot be asked.
+    pub(crate) fn begin_lineage(self: &Arc<Self>) -> Option<(u64, Flushes)> {
+        let begun = thread::with(self, |thread| {
+            let random = thread.random()?;
+            let (lineage, _) = random.split_first_chunk::<8>()?;
+            Some((u64::from_ne_bytes(*lineage).max(1), thread.opened.control.flushes()))
+        });
+        begun.ok().flatten()
+    }
+
+    /// Ends these logins in all processes. A session lives for `life` seconds after its full handshake, or as long as any in the
+    /// store.
+    pub(crate) fn revoke(self: &Arc<Self>, logins: &[Login], life: u64) -> Result<()> {
+        thread::with(self, |thread| {
+            let now = clock::seconds();
+            let generations = [Some(&thread.now), thread.before.as_ref()];
+            let longest = generations.into_iter().flatten().map(|snapshot| snapshot.generation.gate.longest()).max();
+            let life = longest.unwrap_or(0).max(life).min(MAX_TTL.as_secs());
+            for login in logins {
+                thread.opened.control.tombstones().bury(*login, u64::from(login.full_handshake) + life, now);
+            }
+        })
+    }
+}
+
+/// Whether a session may be stored: its login has not been ended, and the store has not been flushed since its handshake.
+pub(super) fn may_be_stored(thread: &ThreadContext, header: &Header, seen: Flushes) -> bool {
+    let (control, now) = (&thread.opened.control, clock::seconds());
+    let flushed = control.flushed_at();
+    // A flush that lies ahead was made by a clock that has been set back since: it says nothing of the time.
+    let before = u64::from(header.full_handshake) < flushed && flushed <= now;
+    control.flushes() == seen && !before && !control.tombstones().has(header.login(), now)
+}

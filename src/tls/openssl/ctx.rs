@@ -1,0 +1,125 @@
+//! SSL_CTX.
+
+use std::marker::PhantomData;
+use std::ptr;
+
+use libc::{c_int, c_long, c_void};
+
+use super::SessionRef;
+use crate::tls::ffi;
+
+/// An SSL_CTX.
+#[derive(Clone, Copy)]
+pub(in crate::tls) struct Ctx<'a>(*mut ffi::SSL_CTX, PhantomData<&'a ()>);
+
+/// The callbacks that are set on an SSL_CTX.
+pub(in crate::tls) struct Trampolines {
+    pub(in crate::tls) new: ffi::NewCb,
+    pub(in crate::tls) get: ffi::GetCb,
+    pub(in crate::tls) remove: ffi::RemoveCb,
+    pub(in crate::tls) generate: ffi::GenerateCb,
+}
+
+/// The three callbacks of an SSL_CTX as it has them.
+pub(in crate::tls) struct Callbacks {
+    pub(in crate::tls) new: Option<ffi::NewCb>,
+    pub(in crate::tls) get: Option<ffi::GetCb>,
+    pub(in crate::tls) remove: Option<ffi::RemoveCb>,
+}
+
+impl<'a> Ctx<'a> {
+    /// # Safety
+    /// For as long as `'a`, `raw` is a live SSL_CTX that no other thread changes.
+    pub(in crate::tls) unsafe fn new(raw: *mut ffi::SSL_CTX) -> Ctx<'a> {
+        Ctx(raw, PhantomData)
+    }
+
+    pub(in crate::tls) fn timeout(self) -> c_long {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_get_timeout(self.0) }
+    }
+
+    pub(in crate::tls) fn set_timeout(self, seconds: c_long) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_set_timeout(self.0, seconds) };
+    }
+
+    /// The session cache mode.
+    pub(in crate::tls) fn cache_mode(self) -> c_long {
+        // SAFETY: live, as `new` demands; this control reads the mode.
+        unsafe { ffi::SSL_CTX_ctrl(self.0, ffi::SSL_CTRL_GET_SESS_CACHE_MODE, 0, ptr::null_mut()) }
+    }
+
+    pub(in crate::tls) fn set_cache_mode(self, mode: c_long) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_set_session_cache_mode(self.0, mode) };
+    }
+
+    pub(in crate::tls) fn options(self) -> u64 {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_get_options(self.0) }
+    }
+
+    pub(in crate::tls) fn set_options(self, bits: u64) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_set_options(self.0, bits) };
+    }
+
+    pub(in crate::tls) fn clear_options(self, bits: u64) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_clear_options(self.0, bits) };
+    }
+
+    pub(in crate::tls) fn callbacks(self) -> Callbacks {
+        Callbacks {
+            // SAFETY: live, as `new` demands.
+            new: unsafe { ffi::SSL_CTX_sess_get_new_cb(self.0) },
+            // SAFETY: live, as `new` demands.
+            get: unsafe { ffi::SSL_CTX_sess_get_get_cb(self.0) },
+            // SAFETY: live, as `new` demands.
+            remove: unsafe { ffi::SSL_CTX_sess_get_remove_cb(self.0) },
+        }
+    }
+
+    /// Sets the three callbacks and the id generator, or none. They live as long as the process (-z nodelete).
+    pub(in crate::tls) fn set_callbacks(self, to: Option<&Trampolines>) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_sess_set_new_cb(self.0, to.map(|t| t.new)) };
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_sess_set_get_cb(self.0, to.map(|t| t.get)) };
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_sess_set_remove_cb(self.0, to.map(|t| t.remove)) };
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_set_generate_session_id(self.0, to.map(|t| t.generate)) };
+    }
+
+    /// Whether OpenSSL keeps sessions of its own beside the callbacks.
+    pub(super) fn has_internal_cache(self) -> bool {
+        self.cache_mode() & ffi::SSL_SESS_CACHE_NO_INTERNAL == 0
+    }
+
+    /// Takes the session out of OpenSSL's own cache; false when it was not there. Not from within a callback: OpenSSL may
+    /// hold its lock there.
+    pub(in crate::tls) fn forget(self, session: SessionRef<'_>) -> bool {
+        // SAFETY: both live, as their `new` demand.
+        self.has_internal_cache() && unsafe { ffi::SSL_CTX_remove_session(self.0, session.raw()) == 1 }
+    }
+
+    /// What lies under an index; NULL where nothing was put.
+    pub(in crate::tls) fn ex_data(self, index: c_int) -> *mut c_void {
+        // SAFETY: live, as `new` demands; an unknown index reads as NULL.
+        unsafe { ffi::SSL_CTX_get_ex_data(self.0, index) }
+    }
+
+    /// False when OpenSSL has no memory for it.
+    pub(in crate::tls) fn set_ex_data(self, index: c_int, value: *mut c_void) -> bool {
+        // SAFETY: live, as `new` demands; the value goes to the index's free function only.
+        unsafe { ffi::SSL_CTX_set_ex_data(self.0, index, value) == 1 }
+    }
+
+    /// The table of methods, which lies in the libssl that made it.
+    pub(in crate::tls) fn method(self) -> *const c_void {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_get_ssl_method(self.0) }.cast()
+    }
+}

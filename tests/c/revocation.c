@@ -1,0 +1,214 @@
+/*
+ * sesscache_forget() ends a login: nothing that goes back to the same full handshake resumes, in any process, whatever
+ * the connection was given before or is given later. A flush does the same to all, also to handshakes that it meets half done.
+ */
+#include "check.h"
+#include "tls.h"
+
+#define TICKETS 100
+
+static SSL_CTX *serve(const char *store)
+{
+    SSL_CTX *server = tls_attached(store, NULL);
+
+    SSL_CTX_set_options(server, SSL_OP_ALLOW_CLIENT_RENEGOTIATION);
+    return server;
+}
+
+static void forget(SSL *server)
+{
+    CHECK_OK(sesscache_forget(server));
+}
+
+static void none_resumes(const char *store, int version, const struct outcome *out, const char *what)
+{
+    for (size_t i = 0; i < out->given && i < MAX_GIVEN; i++)
+        CHECK(!tls_resumes_elsewhere(store, NULL, version, &out->sessions[i]), "%s: session %zu of %s resumes after forget",
+              tls_name(version), i, what);
+}
+
+static void every_session_of_a_login_ends(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int i = 0; i < 2; i++) {
+        SSL_CTX *server = serve(store);
+        struct outcome login = tls_here(server, (struct visit){.version = tls_versions[i]});
+        struct outcome other = tls_here(server, (struct visit){.version = tls_versions[i]});
+        struct outcome second = tls_here(server, (struct visit){.version = tls_versions[i], .offer = &login.newest});
+        struct outcome logout =
+            tls_here(server, (struct visit){.version = tls_versions[i], .offer = &second.newest, .finished = forget});
+
+        CHECK(second.resumed && logout.resumed, "%s: nothing resumed before forget", tls_name(tls_versions[i]));
+        none_resumes(store, tls_versions[i], &login, "the login");
+        none_resumes(store, tls_versions[i], &second, "the second connection");
+        none_resumes(store, tls_versions[i], &logout, "the connection that was forgotten");
+        CHECK(tls_resumes_elsewhere(store, NULL, tls_versions[i], &other.newest), "%s: another login of the same second ended",
+              tls_name(tls_versions[i]));
+        SSL_CTX_free(server);
+    }
+}
+
+static void a_hundred_tickets_end(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = serve(store);
+    struct outcome out;
+
+    CHECK(SSL_CTX_set_num_tickets(server, TICKETS) == 1, "SSL_CTX_set_num_tickets");
+    struct pair *pair = tls_pair(server, (struct visit){.version = TLS1_3_VERSION});
+
+    tls_talk(pair);
+    forget(pair->server);
+    out = pair->out;
+    tls_end(pair);
+    CHECK(out.given >= MAX_GIVEN, "%zu tickets", out.given);
+    none_resumes(store, TLS1_3_VERSION, &out, "a hundred");
+    SSL_CTX_free(server);
+}
+
+static void pump(struct pair *pair)
+{
+    char byte;
+
+    for (int i = 0; i < 10; i++) {
+        (void)SSL_read(pair->client, &byte, 1);
+        (void)SSL_read(pair->server, &byte, 1);
+    }
+}
+
+static void the_session_from_before_a_renegotiation_ends(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = serve(store);
+
+    SSL_CTX_set_options(server, SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION);
+    for (int resumed = 0; resumed < 2; resumed++) {
+        struct outcome login = tls_here(server, (struct visit){.version = TLS1_2_VERSION});
+        struct visit visit = {.version = TLS1_2_VERSION, .offer = resumed ? &login.newest : NULL};
+        struct pair *pair = tls_pair(server, visit);
+        struct outcome out;
+
+        tls_talk(pair);
+        CHECK(SSL_renegotiate(pair->server) == 1 && SSL_do_handshake(pair->server) == 1, "SSL_renegotiate");
+        pump(pair);
+        CHECK(pair->out.hellos == 2 && pair->out.given == (resumed ? 1 : 2), "%d ClientHellos, %zu sessions", pair->out.hellos,
+              pair->out.given);
+        forget(pair->server);
+        out = pair->out;
+        tls_end(pair);
+        none_resumes(store, TLS1_2_VERSION, &out, "a renegotiated connection");
+        if (resumed)
+            none_resumes(store, TLS1_2_VERSION, &login, "its login");
+    }
+    SSL_CTX_free(server);
+}
+
+static void a_ticket_made_after_forget_does_not_resume(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = serve(store);
+    struct outcome out;
+
+    for (int tickets = 0; tickets < 2; tickets++) {
+        CHECK(SSL_CTX_set_num_tickets(server, (size_t)tickets) == 1, "SSL_CTX_set_num_tickets");
+        struct pair *pair = tls_pair(server, (struct visit){.version = TLS1_3_VERSION});
+
+        tls_talk(pair);
+        forget(pair->server);
+        CHECK(SSL_new_session_ticket(pair->server) == 1, "SSL_new_session_ticket");
+        CHECK(SSL_write(pair->server, "x", 1) == 1, "SSL_write");
+        pump(pair);
+        out = pair->out;
+        tls_end(pair);
+        CHECK(out.given == (size_t)tickets + 1, "%zu tickets", out.given);
+        none_resumes(store, TLS1_3_VERSION, &out, "a connection with a later ticket");
+    }
+    SSL_CTX_free(server);
+}
+
+/* The server's SSL of one connection, cleared, serves the next one. */
+static struct pair *next_on_same_ssl(struct pair *before, SSL_CTX *server, struct visit visit)
+{
+    struct pair *pair = tls_pair(server, visit);
+    SSL *again = before->server;
+
+    before->server = NULL;
+    SSL_free(pair->server);
+    CHECK(SSL_clear(again) == 1 && SSL_set_fd(again, pair->server_fd) == 1, "SSL_clear");
+    SSL_set_accept_state(again);
+    pair->server = again;
+    tls_drop(before);
+    return pair;
+}
+
+static void an_ssl_that_is_cleared_belongs_to_the_next_client(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int i = 0; i < 2; i++) {
+        SSL_CTX *server = serve(store);
+        struct outcome out[3];
+        struct pair *pair = tls_pair(server, (struct visit){.version = tls_versions[i]});
+
+        for (int client = 0; client < 3; client++) {
+            if (client > 0)
+                pair = next_on_same_ssl(pair, server, (struct visit){.version = tls_versions[i]});
+            tls_talk(pair);
+            if (client == 1)
+                forget(pair->server);
+            out[client] = pair->out;
+            (void)SSL_shutdown(pair->server);
+        }
+        tls_drop(pair);
+        none_resumes(store, tls_versions[i], &out[1], "the client that was forgotten");
+        for (int client = 0; client < 3; client += 2)
+            CHECK(out[client].given > 0 && tls_resumes_elsewhere(store, NULL, tls_versions[i], &out[client].newest),
+                  "%s: client %d does not resume", tls_name(tls_versions[i]), client);
+        SSL_CTX_free(server);
+    }
+}
+
+static void a_handshake_suspended_over_a_flush_carries_nothing_across(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int resumed = 0; resumed < 2; resumed++) {
+        SSL_CTX *server = serve(store);
+        sesscache *cache;
+        struct outcome login = tls_here(server, (struct visit){.version = TLS1_3_VERSION});
+        struct visit visit = {.version = TLS1_3_VERSION, .offer = resumed ? &login.newest : NULL};
+        struct pair *pair = tls_pair(server, visit);
+        struct outcome out;
+
+        CHECK_OK(sesscache_open(store, NULL, &cache));
+        (void)SSL_do_handshake(pair->client);
+        (void)SSL_do_handshake(pair->server);
+        /* A full handshake is older than a flush by its second. */
+        sleep(resumed ? 0 : 2);
+        CHECK_OK(sesscache_flush(cache));
+        tls_talk(pair);
+        out = pair->out;
+        tls_end(pair);
+        CHECK(out.resumed == resumed && out.given > 0, "resumed %d, %zu tickets", out.resumed, out.given);
+        none_resumes(store, TLS1_3_VERSION, &out, "a handshake begun before the flush");
+        out = tls_here(server, (struct visit){.version = TLS1_3_VERSION});
+        CHECK(tls_resumes_elsewhere(store, NULL, TLS1_3_VERSION, &out.newest), "nothing is stored after a flush");
+        sesscache_close(cache);
+        SSL_CTX_free(server);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        TEST(every_session_of_a_login_ends),
+        TEST(a_hundred_tickets_end),
+        TEST(the_session_from_before_a_renegotiation_ends),
+        TEST(a_ticket_made_after_forget_does_not_resume),
+        TEST(an_ssl_that_is_cleared_belongs_to_the_next_client),
+        TEST(a_handshake_suspended_over_a_flush_carries_nothing_across),
+    };
+
+    return check_main(argc, argv, tests, TESTS(tests));
+}
