@@ -4,7 +4,7 @@
 //! id, told by its tag, and its header is still what was authenticated. What leaves is a duplicate, never the kept object.
 //! A forked child begins with an empty table.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,6 +17,10 @@ use crate::sys::process::{Found, PerProcess};
 /// A busy table is passed by: decoding again is slower, not wrong.
 const PATIENCE: Duration = Duration::from_millis(1);
 
+/// Bytes of DER that an entry may have on average. A certificate takes several times as much when it is decoded, and its size is
+/// the client's to choose.
+const BYTES_PER_SESSION: usize = 2_048;
+
 /// The table of one cache.
 pub(super) struct Decoded {
     limit: usize,
@@ -27,14 +31,16 @@ pub(super) struct Decoded {
 struct Sessions {
     /// By the record's tag.
     by_tag: HashMap<[u8; 16], DecodedSession>,
-    /// Tags in the order they came, as a ring: the oldest gives way.
-    order: Vec<[u8; 16]>,
-    next: usize,
+    /// Tags in the order they came: the oldest gives way.
+    order: VecDeque<[u8; 16]>,
+    /// Bytes of DER that all of them have.
+    bytes: usize,
 }
 
 struct DecodedSession {
     header: Header,
     session: Session,
+    bytes: usize,
 }
 
 impl Decoded {
@@ -68,23 +74,24 @@ impl Decoded {
         (*session.as_ref().id() == *id).then(|| duplicate(session.as_ref()))?
     }
 
-    /// Keeps a duplicate of a session that was decoded, or stored, under this tag, if decoding it is expensive.
-    pub(super) fn keep(&self, tag: &[u8; 16], header: &Header, session: SessionRef<'_>) {
+    /// Keeps a duplicate of a session that was decoded, or stored, under this tag and has so many bytes of DER, if decoding it is
+    /// expensive.
+    pub(super) fn keep(&self, tag: &[u8; 16], header: &Header, bytes: usize, session: SessionRef<'_>) {
         if self.limit == 0 || !session.has_peer() {
             return;
         }
         let (Some(table), Some(copy)) = (self.table(), duplicate(session)) else { return };
         let Ok(mut table) = table.lock() else { return };
         let table = &mut *table;
-        if table.by_tag.insert(*tag, DecodedSession { header: *header, session: copy.share() }).is_some() {
+        let kept = DecodedSession { header: *header, session: copy.share(), bytes };
+        if table.by_tag.insert(*tag, kept).is_some() {
             return;
         }
-        if table.order.len() < self.limit {
-            table.order.push(*tag);
-        } else {
-            let oldest = std::mem::replace(&mut table.order[table.next], *tag);
-            table.by_tag.remove(&oldest);
-            table.next = (table.next + 1) % self.limit;
+        table.order.push_back(*tag);
+        table.bytes += bytes;
+        while table.order.len() > self.limit || table.bytes > self.limit.saturating_mul(BYTES_PER_SESSION) {
+            let Some(oldest) = table.order.pop_front() else { return };
+            table.bytes -= table.by_tag.remove(&oldest).map_or(0, |gone| gone.bytes);
         }
     }
 }

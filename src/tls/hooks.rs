@@ -84,12 +84,13 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     header.flags |= if auth.asks || session.has_peer() { flags::CLIENT_AUTH } else { 0 };
     header.flags |= if has_context { flags::ID_CONTEXT } else { 0 };
     let Some(mut der) = session::encode(session) else { return };
+    let bytes = der.len();
     let stored = binding.store.put_session(&id, Namespace(&binding.policy.namespace), note.flushes, &mut header, &der);
     crate::store::cleanse(&mut der);
     let Ok(tag) = stored else { return };
     // A ticket is redeemed once, so decoding it would never pay for another time: kept now or never.
     if tls13 && session::is_as_stored(conn, session) {
-        binding.decoded.keep(&tag, &header, session);
+        binding.decoded.keep(&tag, &header, bytes, session);
     }
 }
 
@@ -140,13 +141,15 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
         if let Some(session) = known {
             return Ok((session, header, flushes));
         }
-        let session = session::decode(found.open()?, id).ok_or(Miss::Damaged)?;
+        let der = found.open()?;
+        let bytes = der.len();
+        let session = session::decode(der, id).ok_or(Miss::Damaged)?;
         if session.as_ref().version() != libc::c_int::from(version) {
             return Err(Miss::Damaged);
         }
         suits(session.as_ref())?;
         if !take {
-            binding.decoded.keep(&tag, &header, session.as_ref());
+            binding.decoded.keep(&tag, &header, bytes, session.as_ref());
         }
         Ok((session, header, flushes))
     });

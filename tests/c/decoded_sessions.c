@@ -8,6 +8,8 @@
 #include "check.h"
 #include "tls.h"
 
+#include <fcntl.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/wait.h>
 
@@ -109,12 +111,98 @@ static void a_ticket_that_another_process_has_used_up_stays_gone(const char *scr
     SSL_CTX_free(server);
 }
 
+/* Puts one other key in the place of the keys, as an operator does who wants an end to what the old one sealed. */
+static void change_key(const char *store)
+{
+    char *path = path_in(store, "key"), *made = path_in(store, "key.made");
+    unsigned char key[32];
+    int file = open(made, O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+    memset(key, 'k', sizeof key);
+    CHECK(file >= 0 && write(file, key, sizeof key) == (ssize_t)sizeof key && close(file) == 0 && rename(made, path) == 0,
+          "no other key: %s", strerror(errno));
+}
+
+static void what_a_key_sealed_ends_with_the_key(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = tls_attached(store, NULL);
+    struct outcome made = decoded(server);
+
+    change_key(store);
+    /* Each process looks at the key file once a second. */
+    sleep(2);
+    CHECK(!tls_here(server, with_certificate(TLS1_2_VERSION, &made.newest)).resumed, "a session outlives its key");
+    SSL_CTX_free(server);
+}
+
+static void what_a_key_sealed_ends_where_the_key_file_is_out_of_reach(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = tls_attached(store, NULL);
+    struct outcome made = tls_here(server, with_certificate(TLS1_2_VERSION, NULL));
+    int ready[2], changed[2];
+    char byte = 'x';
+    pid_t pid;
+
+    CHECK(pipe(ready) == 0 && pipe(changed) == 0, "pipe");
+    pid = check_fork();
+    if (pid == 0) {
+        CHECK(tls_here(server, with_certificate(TLS1_2_VERSION, &made.newest)).resumed, "the session does not resume");
+        if (chroot("/proc/self/fdinfo") != 0) {
+            printf("not tried: chroot: %s\n", strerror(errno));
+            byte = 'n';
+        }
+        CHECK(write(ready[1], &byte, 1) == 1 && read(changed[0], &byte, 1) == 1, "pipe");
+        if (byte != 'n')
+            CHECK(!tls_here(server, with_certificate(TLS1_2_VERSION, &made.newest)).resumed,
+                  "a session outlives its key in a process that cannot see the key file");
+        exit(0);
+    }
+    CHECK(read(ready[0], &byte, 1) == 1, "pipe");
+    change_key(store);
+    sleep(2);
+    /* Whoever can look notes which keys there are. */
+    CHECK(tls_here(server, with_certificate(TLS1_2_VERSION, NULL)).given == 1, "no session under the new key");
+    CHECK(write(changed[1], &byte, 1) == 1, "pipe");
+    check_wait(pid, "the process without the file system");
+    SSL_CTX_free(server);
+}
+
+static void show_large(SSL *client)
+{
+    tls_show(client, CLIENT_6KB);
+}
+
+static void large_certificates_fill_no_memory(const char *scratch)
+{
+    enum { CLIENTS = 100 };
+    SSL_CTX *server = tls_attached(store_in(scratch), "decoded=200");
+    size_t used[3];
+
+    for (int round = 0; round < 3; round++) {
+        for (int client = 0; client < CLIENTS; client++) {
+            struct visit visit = {.version = TLS1_2_VERSION, .prepare = ask, .prepare_client = show_large};
+            struct outcome made = tls_here(server, visit);
+
+            visit.offer = &made.newest;
+            CHECK(tls_here(server, visit).resumed, "the session does not resume");
+        }
+        used[round] = mallinfo2().uordblks;
+    }
+    CHECK(used[2] < used[0] + CLIENTS * 6 * 1024 / 2, "memory grows from %zu to %zu and %zu bytes", used[0], used[1], used[2]);
+    SSL_CTX_free(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(what_another_process_has_removed_or_flushed_stays_gone),
         TEST(what_has_expired_stays_gone),
         TEST(a_ticket_that_another_process_has_used_up_stays_gone),
+        TEST(what_a_key_sealed_ends_with_the_key),
+        TEST(what_a_key_sealed_ends_where_the_key_file_is_out_of_reach),
+        TEST(large_certificates_fill_no_memory),
     };
 
     return check_main(argc, argv, tests, TESTS(tests));
