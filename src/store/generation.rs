@@ -177,23 +177,32 @@ impl Generation {
     /// Begins the generation after `from`. Whoever is fastest makes it; the result is the same for all.
     pub(crate) fn begin(dir: &Directory, control: &Control, from: Current, keep: bool) -> Result<()> {
         let number = from.number + 1;
-        let to = dir.generation(number);
-        if !to.exists() {
-            let built = build(dir, control.wanted())?;
-            match fs::rename(&built, &to) {
-                Ok(()) => {}
-                // A non-empty directory of that name: somebody else's, and as good as ours.
-                Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => remove(&built),
-                Err(e) => {
-                    remove(&built);
-                    return Err(Error::system(format_args!("cannot create {}", to.display()), &e));
-                }
-            }
-        }
+        Generation::make(dir, control, number)?;
         if control.switch(from, Current { number, keep }) {
             clear(dir, control.current());
         }
         Ok(())
+    }
+
+    /// Makes generation `number`, which nobody uses before it is the current one, unless it is there.
+    pub(crate) fn make(dir: &Directory, control: &Control, number: u64) -> Result<()> {
+        let to = dir.generation(number);
+        if to.exists() {
+            return Ok(());
+        }
+        let built = build(dir, control.wanted())?;
+        match fs::rename(&built, &to) {
+            Ok(()) => Ok(()),
+            // A non-empty directory of that name: somebody else's, and as good as ours.
+            Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
+                remove(&built);
+                Ok(())
+            }
+            Err(e) => {
+                remove(&built);
+                Err(Error::system(format_args!("cannot create {}", to.display()), &e))
+            }
+        }
     }
 }
 

@@ -12,21 +12,24 @@ use crate::log::{self, Kind};
 use crate::status::Result;
 
 impl Store {
-    /// Forgets everything, everywhere, at once: a new key first, so that what is left in pages or backups is unreadable.
+    /// Forgets everything, everywhere, at once, or nothing: what may fail for lack of room is done first. The new key is what makes
+    /// unreadable what is left in pages or backups.
     pub(crate) fn flush(self: &Arc<Self>) -> Result<()> {
         let opened = self.obtain()?;
+        let control = &opened.control;
+        Generation::make(&self.dir, control, control.current().number + 1)?;
         if !self.dir.key_is_foreign {
             Keys::replace(&self.dir)?;
         }
-        let current = opened.control.current();
-        Generation::begin(&self.dir, &opened.control, current, false)?;
+        control.note_flush();
+        Generation::begin(&self.dir, control, control.current(), false)?;
         // Another process may have begun one at this instant, and kept the old one readable.
-        let after = opened.control.current();
+        let after = control.current();
         if after.keep {
-            opened.control.switch(after, Current { number: after.number, keep: false });
+            control.switch(after, Current { number: after.number, keep: false });
         }
-        opened.control.bump();
-        generation::clear(&self.dir, opened.control.current());
+        control.bump();
+        generation::clear(&self.dir, control.current());
         Ok(())
     }
 
