@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::sys::clock;
-use crate::sys::process::RcuCell;
+use crate::sys::fork_safe::RcuCell;
 
 /// Receives a syslog(3) level and one line.
 pub type Sink = Box<dyn Fn(i32, &CStr) + Send + Sync>;

@@ -35,7 +35,7 @@ use crate::log::{self, Kind, Log};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS, MAX_TTL};
 use crate::stats::{Counter, Stats, COUNTERS, GAUGES};
 use crate::status::{Error, Result, Status};
-use crate::sys::process::{self, PerProcess, Registry};
+use crate::sys::fork_safe::{Holding, PerProcess, Registry};
 use crate::sys::{clock, crypto};
 
 pub(crate) use self::lookup::{Found, Kind as RecordKind, Miss};
@@ -148,7 +148,7 @@ impl Store {
             return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
         }
         let opened = self.opened.update(OPENING, |found| match found {
-            process::Found::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
+            Holding::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
             found => self.open_now(found).map(Arc::new),
         });
         match opened {
@@ -164,14 +164,14 @@ impl Store {
 
     /// A forked child takes over what is plain shared memory, the control page and the gates, and the keys: that saves a
     /// third of its first lookup. Environments it opens for itself.
-    fn open_now(&self, found: process::Found<'_, OpenStore>) -> Result<OpenStore> {
+    fn open_now(&self, found: Holding<'_, OpenStore>) -> Result<OpenStore> {
         let dir = &self.dir;
         dir.check_again()?;
         let _stdio = crate::sys::files::occupy_stdio().map_err(|e| Error::system("cannot open /dev/null", &e))?;
         let (known, mine) = match found {
-            process::Found::Nothing => (None, false),
-            process::Found::Mine(opened) => (Some(opened), true),
-            process::Found::Inherited(opened) => (Some(opened), false),
+            Holding::Nothing => (None, false),
+            Holding::Mine(opened) => (Some(opened), true),
+            Holding::Inherited(opened) => (Some(opened), false),
         };
         let is_known = known.is_some();
         let keys = match known {

@@ -19,7 +19,7 @@ use super::control::Shape;
 use super::gate::WriteGuard;
 use super::id::SENTINEL;
 use crate::sys::files::{self, Access};
-use crate::sys::process;
+use crate::sys::{fork_safe, process};
 
 mod descriptors;
 mod fault;
@@ -296,7 +296,7 @@ impl Drop for Env {
             // SAFETY: made in this process, and every transaction on it is gone: readers hold an Arc of it.
             unsafe { ffi::mdb_env_close(self.raw) };
         } else {
-            process::keep_inherited(self.raw);
+            fork_safe::keep_inherited(self.raw);
         }
     }
 }
