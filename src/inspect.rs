@@ -151,8 +151,8 @@ impl Inspect {
     pub fn generations(&self) -> Vec<Generation> {
         let generation = |look: &crate::store::view::Look| {
             let (data, file_len, file_bytes) = look.file();
-            let gate = &look.generation.gate;
-            let (reserved, newest) = (gate.reserved(), gate.newest());
+            let page = look.generation.page();
+            let (reserved, newest) = (page.reserved.get(), page.newest.get());
             Generation { number: look.generation.number, data, file_len, file_bytes, reserved, newest }
         };
         self.view.looks.iter().map(generation).collect()

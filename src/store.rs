@@ -5,20 +5,22 @@
 
 mod check;
 pub(crate) mod control;
+mod counters;
 pub(crate) mod directory;
 mod env;
 mod evict;
-pub(crate) mod gate;
 mod generation;
 pub(crate) mod id;
 mod lookup;
 mod maintenance;
+mod page;
 pub(crate) mod record;
 pub(crate) mod seal;
 pub(crate) mod thread;
 mod usage;
 pub(crate) mod view;
 mod write;
+pub(crate) mod write_lock;
 mod writer;
 
 use std::path::Path;
@@ -162,7 +164,7 @@ impl Store {
         }
     }
 
-    /// A forked child takes over what is plain shared memory, the control page and the gates, and the keys: that saves a
+    /// A forked child takes over what is plain shared memory, the control page and those of generations, and the keys: that saves a
     /// third of its first lookup. Environments it opens for itself.
     fn open_now(&self, found: Holding<'_, OpenStore>) -> Result<OpenStore> {
         let dir = &self.dir;
@@ -201,10 +203,10 @@ impl Store {
             };
             let open = |number: u64| match known(number) {
                 Some(generation) if mine && generation.env.has_its_files() => Ok(Arc::clone(generation)),
-                known => Generation::open(dir, number, known.map(|g| Arc::clone(&g.gate))).map(Arc::new),
+                known => Generation::open(dir, number, known.map(|g| Arc::clone(&g.lock))).map(Arc::new),
             };
             match open(current.number) {
-                Ok(now) if !fits(now.gate.shape(), control.wanted()) => {
+                Ok(now) if !fits(now.page().shape(), control.wanted()) => {
                     self.log.say(Kind::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
                     Generation::begin(dir, &control, current, true)?;
                 }
@@ -238,11 +240,11 @@ impl Store {
         if !known && control.reader_check_is_due(DEATHS) {
             generation.bury_readers();
         }
-        if !generation.gate.is_suspect() {
+        if !generation.page().is_suspect() {
             return true;
         }
-        match generation.gate.enter(self.deadline) {
-            Ok(inside) => self.is_sound(generation, &inside),
+        match generation.lock.acquire(self.deadline) {
+            Ok(locked) => self.is_sound(generation, &locked),
             Err(_) => true,
         }
     }
@@ -291,7 +293,7 @@ impl Store {
 
     /// Counts, from outside an operation.
     pub(crate) fn count(self: &Arc<Self>, counter: Counter) {
-        let _ = thread::with(self, |thread| thread.opened.control.count(thread.shard, counter, 1));
+        let _ = thread::with(self, |thread| thread.opened.control.counters().add(thread.shard, counter, 1));
     }
 
     /// Everything in the table of `stats.rs`.
@@ -299,9 +301,9 @@ impl Store {
         thread::with(self, |thread| {
             let opened = &thread.opened;
             let mut all = [0; GAUGES + COUNTERS];
-            all[2] = opened.now.gate.shape().capacity;
+            all[2] = opened.now.page().shape().capacity;
             all[3] = opened.now.number;
-            all[GAUGES..].copy_from_slice(&opened.control.counters());
+            all[GAUGES..].copy_from_slice(&opened.control.counters().total());
             for snapshot in [Some(&mut thread.now), thread.before.as_mut()].into_iter().flatten() {
                 let page = snapshot.generation.env.page as u64;
                 let (entries, pages) = self
@@ -318,7 +320,7 @@ impl Store {
     /// The counters as they were about a minute ago, the gauges as they are.
     pub(crate) fn recent(self: &Arc<Self>) -> Result<Option<(Duration, Stats)>> {
         let mut all = self.stats()?;
-        let before = thread::with(self, |thread| thread.opened.control.a_minute_ago())?;
+        let before = thread::with(self, |thread| thread.opened.control.counters().a_minute_ago())?;
         Ok(before.map(|(age, counters)| {
             all.0[GAUGES..].copy_from_slice(&counters);
             (Duration::from_millis(age), all)

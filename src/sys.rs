@@ -13,3 +13,4 @@ pub(crate) mod fork_safe;
 mod memory;
 pub(crate) mod mutex;
 pub(crate) mod process;
+pub(crate) mod shared_page;

@@ -1,7 +1,7 @@
 //! One LMDB environment, and the few things done with it: look up, put, delete, walk from the front.
 //!
-//! Reads are lock-free: a read transaction is made once, kept reset, and renewed for each lookup. Writes take the gate
-//! first and prove it. No transaction and no environment is touched in a process that did not make it: dropping an
+//! Reads are lock-free: a read transaction is made once, kept reset, and renewed for each lookup. Writes take the
+//! write lock first and prove it. No transaction and no environment is touched in a process that did not make it: dropping an
 //! inherited one in a forked child would break the parent.
 
 use std::ffi::CString;
@@ -16,10 +16,10 @@ use lmdb::EnvironmentFlags;
 use lmdb_sys as ffi;
 
 use super::control::Shape;
-use super::gate::WriteGuard;
 use super::id::SENTINEL;
+use super::write_lock::WriteGuard;
 use crate::sys::files::{self, Access};
-use crate::sys::{fork_safe, process};
+use crate::sys::{fork_safe, process, shared_page};
 
 mod descriptors;
 mod fault;
@@ -203,7 +203,7 @@ impl Env {
             // SAFETY: a value lies within a page of the map, and a page begins with its number (mdb.c: MDB_page).
             let number = unsafe { *(page as *const usize) };
             if let Some(start) = number.checked_mul(self.page).and_then(|offset| page.checked_sub(offset)) {
-                files::keep_out_of_core(start as *mut u8, self.pages * self.page);
+                shared_page::keep_out_of_core(start as *mut u8, self.pages * self.page);
             }
         }
         txn.abort();

@@ -92,7 +92,7 @@ impl Found<'_> {
     pub(crate) fn take(&mut self) -> Result<(), Miss> {
         let snapshot = if self.in_before { self.thread.before.as_ref() } else { Some(&self.thread.now) };
         self.store.take_away(snapshot.ok_or(Miss::Absent)?, self.key, &self.thread.record)?;
-        self.thread.opened.control.count(self.thread.shard, Counter::Takes, 1);
+        self.thread.opened.control.counters().add(self.thread.shard, Counter::Takes, 1);
         Ok(())
     }
 
@@ -123,7 +123,7 @@ impl Store {
                 });
             }
             let counter = done.as_ref().map_or_else(|miss| miss.counter(), |_| Counter::Hits);
-            thread.opened.control.count(thread.shard, counter, 1);
+            thread.opened.control.counters().add(thread.shard, counter, 1);
             done
         });
         done.unwrap_or(Err(Miss::Unavailable))
@@ -169,7 +169,7 @@ impl Store {
             }
         }
         let snapshot = if in_before { thread.before.as_ref() } else { Some(&thread.now) };
-        let horizon = snapshot.map_or(u64::MAX, |snapshot| snapshot.generation.gate.horizon(now));
+        let horizon = snapshot.map_or(u64::MAX, |snapshot| snapshot.generation.page().horizon(now));
         let header = record::parse(&thread.record).ok_or(Miss::Damaged)?.header;
         if !header.is_alive(now, horizon) {
             return Err(Miss::Expired);
@@ -182,7 +182,7 @@ impl Store {
         self.read(snapshot, |txn| copy_record(txn, key, out)).map_err(|fault| self.unavailable(snapshot, fault))
     }
 
-    /// Reads a snapshot; without a reader slot, behind the gate. `f` may run again from the start.
+    /// Reads a snapshot; without a reader slot, under the write lock. `f` may run again from the start.
     pub(super) fn read<T>(
         &self,
         snapshot: &mut Snapshot,
@@ -196,8 +196,8 @@ impl Store {
         match read.and_then(|done| done) {
             Err(fault @ (Fault::PidClash | Fault::ReadersFull | Fault::SlotsHeld { .. })) => {
                 self.note_fault(&snapshot.generation, fault);
-                let inside = self.enter(&snapshot.generation).map_err(|_| Fault::LockTimeout)?;
-                snapshot.generation.env.read_exclusively(&inside, f).and_then(|done| done)
+                let locked = self.lock(&snapshot.generation).map_err(|_| Fault::LockTimeout)?;
+                snapshot.generation.env.read_exclusively(&locked, f).and_then(|done| done)
             }
             done => done,
         }
@@ -211,10 +211,10 @@ impl Store {
     /// Deletes what was read, if it is still the same. Only one of all takers succeeds.
     fn take_away(&self, snapshot: &Snapshot, key: &Key, seen: &[u8]) -> Result<(), Miss> {
         let generation = &snapshot.generation;
-        let inside = self.enter(generation).map_err(|_| Miss::Unavailable)?;
+        let locked = self.lock(generation).map_err(|_| Miss::Unavailable)?;
         self.with_room(generation).map_err(|_| Miss::Unavailable)?;
         let mut gone = false;
-        let taken = sweep_in(generation, &inside, clock::coarse_micros(), |write, sweep| {
+        let taken = sweep_in(generation, &locked, clock::coarse_micros(), |write, sweep| {
             let same = if Header::read(seen).is_some_and(|header| header.has(flags::CONTINUED)) {
                 let mut current = Vec::with_capacity(seen.len());
                 copy_record(write.txn(), key, &mut current)? && current == seen
@@ -224,7 +224,7 @@ impl Store {
             gone = same && sweep.delete(write, key)?;
             Ok(())
         });
-        drop(inside);
+        drop(locked);
         taken.map_err(|fault| self.unavailable(snapshot, fault))?;
         if gone {
             Ok(())
@@ -331,7 +331,8 @@ pub(super) fn locate(
 
 fn has_foreign(thread: &ThreadContext) -> bool {
     let before = thread.before.as_ref();
-    thread.now.generation.gate.has_foreign() || before.is_some_and(|snapshot| snapshot.generation.gate.has_foreign())
+    thread.now.generation.page().foreign.is_set()
+        || before.is_some_and(|snapshot| snapshot.generation.page().foreign.is_set())
 }
 
 pub(super) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> Result<bool, Fault> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::control::Current;
 use super::env::Fault;
 use super::evict::Sweep;
-use super::gate::Gate;
 use super::generation::{self, Generation};
+use super::page::GenerationPage;
 use super::writer::STUCK;
 use super::{thread, OpenStore, Store};
 use crate::log::{self, Kind};
@@ -21,13 +21,13 @@ const READERS: u64 = 10_000;
 /// Expired records deleted in a round.
 const SWEEP: usize = 256;
 
-/// Whether the last record behind this gate has expired. What a clock that was ahead has left does not count.
-fn is_over(gate: &Gate) -> bool {
-    let horizon = gate.horizon(clock::coarse_micros()) / 1_000_000;
-    if gate.newest() > horizon {
-        gate.set_newest(horizon);
+/// Whether the last record of a generation has expired. What a clock that was ahead has left does not count.
+fn is_over(page: &GenerationPage) -> bool {
+    let horizon = page.horizon(clock::coarse_micros()) / 1_000_000;
+    if page.newest.get() > horizon {
+        page.newest.set(horizon);
     }
-    gate.newest() <= clock::seconds()
+    page.newest.get() <= clock::seconds()
 }
 
 impl Store {
@@ -60,26 +60,26 @@ impl Store {
             if !control.round_is_due(ROUND) {
                 return None;
             }
-            control.keep_reading();
+            control.counters().keep_sample();
             if control.reader_check_is_due(READERS) {
                 let dead = opened.now.bury_readers();
                 if dead > 0 {
                     self.log.say(Kind::Readers, log::NOTICE, || format!("freed the slots of {dead} readers that died"));
                 }
             }
-            if opened.now.gate.is_suspect() {
-                // Who passes the gate checks the file.
-                drop(self.enter(&opened.now));
+            if opened.now.page().is_suspect() {
+                // Who takes the write lock checks the file.
+                drop(self.lock(&opened.now));
             }
-            if opened.before.as_ref().is_some_and(|before| is_over(&before.gate)) {
+            if opened.before.as_ref().is_some_and(|before| is_over(before.page())) {
                 let current = control.current();
                 if control.switch(current, Current { number: current.number, keep: false }) {
                     generation::clear(&self.dir, control.current());
                 }
             }
-            let gate = &opened.now.gate;
-            if gate.oldest() <= clock::coarse_micros() {
-                self.sweep_if_idle(&opened.now).map(|n| control.count(thread.shard, Counter::Expired, n as u64))
+            if opened.now.page().oldest.get() <= clock::coarse_micros() {
+                self.sweep_if_idle(&opened.now)
+                    .map(|n| control.counters().add(thread.shard, Counter::Expired, n as u64))
             } else {
                 None
             }
@@ -88,11 +88,11 @@ impl Store {
 
     /// Sweeps, unless somebody is writing.
     fn sweep_if_idle(&self, generation: &Generation) -> Option<usize> {
-        let inside = generation.gate.enter(std::time::Duration::ZERO).ok()?;
+        let locked = generation.lock.acquire(std::time::Duration::ZERO).ok()?;
         self.with_room(generation).ok()?;
         let now = clock::coarse_micros();
-        let mut sweep = Sweep::begin(&inside, now);
-        generation.env.write(&inside, |write| sweep.expire(write, SWEEP)).ok()?;
+        let mut sweep = Sweep::begin(&locked, now);
+        generation.env.write(&locked, |write| sweep.expire(write, SWEEP)).ok()?;
         Some(sweep.committed().expired)
     }
 
@@ -126,7 +126,7 @@ impl Store {
             }
             Fault::WriterHeld => {
                 self.log.say(Kind::Busy, log::WARNING, || fault.text());
-                self.leave_behind(generation.number, "LMDB's writer lock is held outside of the gate");
+                self.leave_behind(generation.number, "LMDB's writer lock is held outside of our own");
             }
             Fault::Closed => drop(self.obtain().map(|opened| self.open_anew(&opened))),
             fault => self.log.say(Kind::Bug, log::WARNING, || fault.text()),

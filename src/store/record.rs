@@ -102,7 +102,7 @@ impl Header {
         })
     }
 
-    /// Whether the record ends after `now`, and not beyond what any record can (microseconds; see `Gate::horizon`).
+    /// Whether the record ends after `now`, and not beyond what any record can (microseconds; see `GenerationPage::horizon`).
     pub fn is_alive(&self, now: u64, horizon: u64) -> bool {
         now < self.end() && self.end() <= horizon
     }

@@ -69,7 +69,7 @@ pub(crate) enum Seal {
     Whole,
     /// Removed or replaced since it was met.
     Gone,
-    /// It belongs to a namespace that was not named and is not in the gate's table, so its seal cannot be proven.
+    /// It belongs to a namespace that was not named and is not in the generation's table, so its seal cannot be proven.
     OtherNamespace,
     /// Its sealing key is not among the keys.
     KeyGone,
@@ -117,7 +117,7 @@ impl View {
         let mut all = [0; GAUGES + COUNTERS];
         all[2] = self.shape().capacity;
         all[3] = self.current.number;
-        all[GAUGES..].copy_from_slice(&self.control.counters());
+        all[GAUGES..].copy_from_slice(&self.control.counters().total());
         for look in &mut self.looks {
             let page = look.generation.env.page as u64;
             let (entries, pages) = look.read(|txn| Ok((txn.entries()?, txn.used_pages()?)))?;
@@ -130,7 +130,7 @@ impl View {
 
     /// The counters about a minute ago, and how long ago that is in milliseconds.
     pub(crate) fn a_minute_ago(&self) -> Option<(u64, [u64; COUNTERS])> {
-        self.control.a_minute_ago()
+        self.control.counters().a_minute_ago()
     }
 
     /// What the current generation is like, or the first one is going to be.
@@ -138,7 +138,7 @@ impl View {
         self.looks
             .first()
             .filter(|look| look.generation.number == self.current.number)
-            .map_or(self.control.wanted(), |look| look.generation.gate.shape())
+            .map_or(self.control.wanted(), |look| look.generation.page().shape())
     }
 
     /// Number of the current generation.
@@ -230,7 +230,7 @@ impl View {
     }
 
     /// Opens a record into `plain`, which holds a secret afterwards. `names` are namespaces that it may belong to, besides
-    /// those that the gate knows.
+    /// those that the generation knows.
     pub(crate) fn unseal(
         &mut self,
         found: &Found,
@@ -251,7 +251,7 @@ impl View {
             return Ok(Seal::KeyGone);
         }
         let named = names.iter().filter(|name| name.1 == narrow).map(|name| name.0);
-        let noted = look.generation.gate.namespace(narrow).filter(|wide| narrow_hash(*wide) == narrow);
+        let noted = look.generation.page().namespace(narrow).filter(|wide| narrow_hash(*wide) == narrow);
         let mut known = named.chain(noted).peekable();
         if known.peek().is_none() {
             return Ok(Seal::OtherNamespace);
@@ -301,7 +301,7 @@ impl Look {
 
     fn when(&self) -> When {
         let now = clock::coarse_micros();
-        When { generation: self.generation.number, now, horizon: self.generation.gate.horizon(now) }
+        When { generation: self.generation.number, now, horizon: self.generation.page().horizon(now) }
     }
 
     /// The reader slots taken by other processes, each with whether its process lives: the number under which it is

@@ -1,16 +1,16 @@
-//! Writing: everything slow is done before the gate; inside it, make room, put, commit.
+//! Writing: everything slow is done before the write lock; under it, make room, put, commit.
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::env::{Fault, Write};
 use super::evict::{self, Sweep, Swept};
-use super::gate::WriteGuard;
 use super::generation::Generation;
 use super::id::{Key, OUTSIDERS};
 use super::lookup::{key_of, namespace_hash};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
 use super::thread::{self, Snapshot, ThreadContext};
+use super::write_lock::WriteGuard;
 use super::writer::sweep_in;
 use super::{Namespace, RecordKind, Store};
 use crate::log::{self, Kind};
@@ -76,7 +76,7 @@ impl Store {
                 Ok(_) => Counter::Puts,
                 Err((counter, _)) => *counter,
             };
-            thread.opened.control.count(thread.shard, counter, 1);
+            thread.opened.control.counters().add(thread.shard, counter, 1);
             done.map_err(|(_, error)| error)
         })?
     }
@@ -88,9 +88,9 @@ impl Store {
             return Ok(());
         }
         let generation = &before.generation;
-        let inside = self.enter(generation)?;
+        let locked = self.lock(generation)?;
         self.with_room(generation).map_err(failed)?;
-        delete(generation, &inside, key).map_err(failed).map(|_| ())
+        delete(generation, &locked, key).map_err(failed).map(|_| ())
     }
 
     fn write_record(
@@ -101,21 +101,21 @@ impl Store {
         record: &[u8],
     ) -> Result<(), (Counter, Error)> {
         let generation = &thread.now.generation;
-        let inside = self.enter(generation).map_err(|error| {
+        let locked = self.lock(generation).map_err(|error| {
             if error.status == Status::Busy {
                 (Counter::PutsBusy, error)
             } else {
                 (Counter::PutsFailed, error)
             }
         })?;
-        let done = self.put_inside(generation, &inside, key, header, record);
-        drop(inside);
+        let done = self.put_locked(generation, &locked, key, header, record);
+        drop(locked);
         match done {
             Ok(swept) => {
                 self.full_since.store(0, Ordering::Relaxed);
                 for (counter, n) in [(Counter::Evicted, swept.evicted), (Counter::Expired, swept.expired)] {
                     if n > 0 {
-                        thread.opened.control.count(thread.shard, counter, n as u64);
+                        thread.opened.control.counters().add(thread.shard, counter, n as u64);
                     }
                 }
                 Ok(())
@@ -131,19 +131,19 @@ impl Store {
         }
     }
 
-    fn put_inside(
+    fn put_locked(
         &self,
         generation: &Generation,
-        inside: &WriteGuard<'_>,
+        locked: &WriteGuard<'_>,
         key: &Key,
         (header, namespace): (&Header, u64),
         record: &[u8],
     ) -> Result<Swept, Fault> {
         self.with_room(generation)?;
-        let (env, gate) = (&generation.env, &generation.gate);
+        let (env, page) = (&generation.env, generation.page());
         let now = clock::coarse_micros();
         let seconds = u64::from(header.expires);
-        gate.note_life(seconds.max(key.expiry().unwrap_or(0) / 1_000_000).saturating_sub(now / 1_000_000));
+        page.note_life(seconds.max(key.expiry().unwrap_or(0) / 1_000_000).saturating_sub(now / 1_000_000));
         let pieces = record.len().div_ceil(piece(env.page));
         let room = room(generation, pieces + 1);
         let outside = key.expiry().is_none();
@@ -161,33 +161,33 @@ impl Store {
                 sweep.delete(write, key)?;
                 write.put(key.bytes(), first)?;
             }
-            sweep.usage.put(gate, header.namespace, key.bytes(), first);
+            sweep.usage.put(header.namespace, key.bytes(), first);
             for (n, bytes) in rest.chunks(piece(env.page)).enumerate() {
                 let key = key.continuation(n as u8 + 1);
                 write.put(key.bytes(), bytes)?;
-                sweep.usage.put(gate, header.namespace, key.bytes(), bytes);
+                sweep.usage.put(header.namespace, key.bytes(), bytes);
             }
             Ok(())
         };
-        let swept = match sweep_in(generation, inside, now, put) {
+        let swept = match sweep_in(generation, locked, now, put) {
             // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
             Err(Fault::Full) => {
-                let freed = sweep_in(generation, inside, now, |write, sweep| {
+                let freed = sweep_in(generation, locked, now, |write, sweep| {
                     let less = write.txn().used_pages()?.saturating_sub(pieces + 8);
                     sweep.make_room(write, (less, less), key)
                 })?;
-                let mut swept = sweep_in(generation, inside, now, put)?;
+                let mut swept = sweep_in(generation, locked, now, put)?;
                 swept.evicted += freed.evicted;
                 swept
             }
             other => other?,
         };
         if outside {
-            gate.set_foreign(true);
+            page.foreign.set(1);
         }
-        gate.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
+        page.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
         if namespace != 0 {
-            gate.note_namespace((namespace, header.namespace));
+            page.note_namespace((namespace, header.namespace));
         }
         Ok(swept)
     }
@@ -214,17 +214,17 @@ impl Store {
             let generation = &snapshot.generation;
             for key in keys.iter().flatten() {
                 // Outside the time order there may be nothing at all.
-                if key.expiry().is_none() && !generation.gate.has_foreign() {
+                if key.expiry().is_none() && !generation.page().foreign.is_set() {
                     continue;
                 }
-                let inside = self.enter(generation)?;
+                let locked = self.lock(generation)?;
                 self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
                 removed |=
-                    delete(generation, &inside, key).map_err(|fault| Error::new(Status::System, fault.text()))?;
+                    delete(generation, &locked, key).map_err(|fault| Error::new(Status::System, fault.text()))?;
             }
         }
         if removed {
-            thread.opened.control.count(thread.shard, Counter::Removes, 1);
+            thread.opened.control.counters().add(thread.shard, Counter::Removes, 1);
         }
         Ok(removed)
     }
@@ -236,12 +236,12 @@ impl Store {
             let mut gone = 0;
             while gone < most {
                 let generation = &thread.now.generation;
-                let inside = self.enter(generation)?;
+                let locked = self.lock(generation)?;
                 self.with_room(generation).map_err(|fault| Error::new(Status::Full, fault.text()))?;
                 let batch = (most - gone).min(evict::MOST);
-                let swept = sweep_in(generation, &inside, now, |write, sweep| {
+                let swept = sweep_in(generation, &locked, now, |write, sweep| {
                     sweep.expire(write, batch)?;
-                    if generation.gate.has_foreign() {
+                    if generation.page().foreign.is_set() {
                         sweep.expire_outside(write, OUTSIDERS, batch, usize::MAX)?;
                     }
                     Ok(())
@@ -253,7 +253,7 @@ impl Store {
                 gone += n;
             }
             if gone > 0 {
-                thread.opened.control.count(thread.shard, Counter::Expired, gone as u64);
+                thread.opened.control.counters().add(thread.shard, Counter::Expired, gone as u64);
             }
             Ok(gone)
         })?
@@ -266,7 +266,7 @@ impl Store {
             self.full_since.store(now, Ordering::Relaxed);
         }
         self.log.say(Kind::Full, log::WARNING, || "no room could be made in the store".to_owned());
-        let whole = thread.now.generation.gate.reserved() >= thread.now.generation.gate.shape().capacity;
+        let whole = thread.now.generation.page().reserved.get() >= thread.now.generation.page().shape().capacity;
         if since != 0 && now.saturating_sub(since) > STARVED && whole {
             // The pages are there and nobody may reuse them: a reader that is stopped in its snapshot pins them.
             self.full_since.store(0, Ordering::Relaxed);
@@ -276,9 +276,9 @@ impl Store {
 }
 
 /// Deletes a whole record; false when it was not there.
-fn delete(generation: &Generation, inside: &WriteGuard<'_>, key: &Key) -> Result<bool, Fault> {
+fn delete(generation: &Generation, locked: &WriteGuard<'_>, key: &Key) -> Result<bool, Fault> {
     let mut there = false;
-    sweep_in(generation, inside, clock::coarse_micros(), |write, sweep| {
+    sweep_in(generation, locked, clock::coarse_micros(), |write, sweep| {
         there = sweep.delete(write, key)?;
         Ok(())
     })?;
@@ -290,7 +290,7 @@ fn delete(generation: &Generation, inside: &WriteGuard<'_>, key: &Key) -> Result
 fn room(generation: &Generation, pieces: usize) -> (usize, usize) {
     let pages = generation.env.pages;
     let usable = if generation.is_short_of_disk() {
-        (generation.gate.reserved() / generation.env.page as u64) as usize
+        (generation.page().reserved.get() / generation.env.page as u64) as usize
     } else {
         pages
     };

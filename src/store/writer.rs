@@ -1,45 +1,48 @@
-//! The one way to a write: pass the gate, see to room, change everything in one transaction.
+//! The one way to a write: take the write lock, see to room, change everything in one transaction.
 
 use super::env::{Fault, Write};
 use super::evict::{Sweep, Swept};
-use super::gate::WriteGuard;
 use super::generation::{Generation, RESERVE_STEP};
+use super::write_lock::WriteGuard;
 use super::Store;
 use crate::log::{self, Kind};
 use crate::status::{Error, Result};
 use crate::sys::files;
 
-/// A gate whose holder does not move for so many milliseconds is left behind with its generation.
+/// A write lock whose holder does not move for so many milliseconds is left behind with its generation.
 pub(super) const STUCK: u64 = 1_000;
 
 impl Store {
-    /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
-    pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<WriteGuard<'g>> {
-        let inside = generation.gate.enter(self.deadline).map_err(|shut| {
-            if shut.damaged {
+    /// Takes the write lock, or says that it is held. One that is held by a stopped process is left behind.
+    pub(super) fn lock<'g>(&self, generation: &'g Generation) -> Result<WriteGuard<'g>> {
+        let locked = generation.lock.acquire(self.deadline).map_err(|timeout| {
+            if timeout.damaged {
                 self.give_up(generation.number, "the store is damaged");
                 return Error::busy();
             }
             self.log.say(Kind::Busy, log::WARNING, || {
-                format!("another process has been writing for {} ms; sessions are not stored meanwhile", shut.held_for)
+                format!(
+                    "another process has been writing for {} ms; sessions are not stored meanwhile",
+                    timeout.held_for
+                )
             });
-            if shut.held_for > STUCK {
+            if timeout.held_for > STUCK {
                 self.leave_behind(generation.number, "a writer is stopped");
             }
             Error::busy()
         })?;
-        if generation.gate.is_suspect() && !self.is_sound(generation, &inside) {
+        if generation.page().is_suspect() && !self.is_sound(generation, &locked) {
             self.give_up(generation.number, "processes die of it");
             return Err(Error::busy());
         }
-        Ok(inside)
+        Ok(locked)
     }
 
     /// Several processes died inside an operation within a minute. If a damaged page kills them, the next one would die as
     /// well: the file is read without LMDB, and given up when it is damaged. If somebody killed them, nothing is lost.
     #[cold]
-    pub(super) fn is_sound(&self, generation: &Generation, inside: &WriteGuard<'_>) -> bool {
-        let sound = !generation.gate.claim_suspicion() || generation.verify(inside);
+    pub(super) fn is_sound(&self, generation: &Generation, locked: &WriteGuard<'_>) -> bool {
+        let sound = !generation.page().claim_suspicion() || generation.verify(locked);
         if !sound {
             self.log.say(Kind::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
         }
@@ -48,8 +51,8 @@ impl Store {
 
     /// Makes sure that the transaction to come meets no page without a block behind it.
     pub(super) fn with_room(&self, generation: &Generation) -> Result<(), Fault> {
-        let shape = generation.gate.shape();
-        let reserved = generation.gate.reserved();
+        let shape = generation.page().shape();
+        let reserved = generation.page().reserved.get();
         if shape.guard {
             // Written with pwrite(2), which a limit that was lowered since the store was opened answers with SIGXFSZ.
             return if files::exceeds_file_limit(shape.capacity) { Err(Fault::Full) } else { Ok(()) };
@@ -66,7 +69,7 @@ impl Store {
         let to = (reserved + step).min(shape.capacity);
         let reserved = match generation.may_reserve().then(|| files::reserve(&generation.data, reserved, to)) {
             Some(Ok(())) => {
-                generation.gate.set_reserved(to);
+                generation.page().reserved.set(to);
                 generation.resume_reserving();
                 to
             }
@@ -94,13 +97,13 @@ impl Store {
 /// anything is given up for lack of room, dead readers are looked for, and `f` has a second try if there were any.
 pub(super) fn sweep_in<'g>(
     generation: &Generation,
-    inside: &WriteGuard<'g>,
+    locked: &WriteGuard<'g>,
     now: u64,
     mut f: impl FnMut(&mut Write<'_>, &mut Sweep<'g>) -> Result<(), Fault>,
 ) -> Result<Swept, Fault> {
     let mut attempt = || {
-        let mut sweep = Sweep::begin(inside, now);
-        generation.env.write(inside, |write| f(write, &mut sweep))?;
+        let mut sweep = Sweep::begin(locked, now);
+        generation.env.write(locked, |write| f(write, &mut sweep))?;
         Ok(sweep.committed())
     };
     match attempt() {

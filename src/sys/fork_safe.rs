@@ -2,7 +2,6 @@
 //! child's way.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,6 +9,9 @@ use std::time::Duration;
 
 use super::clock;
 use super::process::incarnation;
+
+/// Longest wait for a thread of the same process that is ending something.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A lock that a forked child can always take: one that another thread of the parent held at fork(2) counts as free.
 ///
@@ -34,8 +36,7 @@ impl ForkLock {
         let mut tries = 0_u32;
         loop {
             let seen = self.holder.load(Ordering::Relaxed);
-            let free = seen != me;
-            if free && self.holder.compare_exchange(seen, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            if seen != me && self.holder.compare_exchange(seen, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
                 return Some(Held(self));
             }
             tries += 1;
@@ -68,9 +69,9 @@ struct Version<T> {
     before: *mut Version<T>,
 }
 
-// SAFETY: readers only get shared references, writers only move whole values in.
+// SAFETY: threads share values and end those of others, which T: Send + Sync allows; the pointer is atomic.
 unsafe impl<T: Send + Sync> Sync for RcuCell<T> {}
-// SAFETY: as above; the cell owns its versions.
+// SAFETY: as above.
 unsafe impl<T: Send + Sync> Send for RcuCell<T> {}
 
 impl<T> RcuCell<T> {
@@ -83,7 +84,7 @@ impl<T> RcuCell<T> {
         let version = Box::into_raw(Box::new(Version { value, before: ptr::null_mut() }));
         let mut before = self.latest.load(Ordering::Acquire);
         loop {
-            // SAFETY: from Box::into_raw above, and nobody else has it before the exchange below succeeds.
+            // SAFETY: a write wants a live version that nobody else looks at: it was boxed above, and is given away below.
             unsafe { (*version).before = before };
             match self.latest.compare_exchange(before, version, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return,
@@ -95,7 +96,7 @@ impl<T> RcuCell<T> {
 
     /// The latest value.
     pub(crate) fn get(&self) -> Option<&T> {
-        // SAFETY: the pointer is null or comes from Box::into_raw in `set` and is never freed.
+        // SAFETY: as_ref wants null or a live version: `set` boxed it, and all of them live as long as the cell, which is borrowed.
         unsafe { self.latest.load(Ordering::Acquire).as_ref() }.map(|version| &version.value)
     }
 }
@@ -104,28 +105,50 @@ impl<T> Drop for RcuCell<T> {
     fn drop(&mut self) {
         let mut next = *self.latest.get_mut();
         while !next.is_null() {
-            // SAFETY: from Box::into_raw in `set`, on this list alone; readers borrow the cell, so there are none left.
+            // SAFETY: from_raw wants a box that nobody else owns: `set` made it, for this list alone, and no reader borrows the cell.
             next = unsafe { Box::from_raw(next) }.before;
         }
     }
 }
 
+/// A value that changes under a [`ForkLock`] alone: one word, so that it is whole at any instant of a fork.
+struct Guarded<T>(AtomicPtr<T>);
+
+// SAFETY: threads share the value and end those of others, which T: Send + Sync allows; the pointer is atomic.
+unsafe impl<T: Send + Sync> Sync for Guarded<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Send for Guarded<T> {}
+
+impl<T> Guarded<T> {
+    const fn new() -> Self {
+        Guarded(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// The value, for one who holds the lock beside it.
+    fn get<'a>(&'a self, _held: &'a Held<'_>) -> Option<&'a T> {
+        // SAFETY: as_ref wants null or a value that stays: `replace` boxed it, and ends it only when nobody borrows the lock.
+        unsafe { self.0.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// Puts another one in its place, or none; the old one.
+    fn replace(&self, _held: &mut Held<'_>, value: Option<T>) -> Option<Box<T>> {
+        let next = value.map_or(ptr::null_mut(), |value| Box::into_raw(Box::new(value)));
+        let old = self.0.swap(next, Ordering::AcqRel);
+        // SAFETY: from_raw wants a box that nobody else owns: made above, at another call, and just taken out of its only place.
+        (!old.is_null()).then(|| unsafe { Box::from_raw(old) })
+    }
+}
+
 /// What one process holds of a shared thing: begins empty in a forked child, which keeps the parent's untouched.
-pub(crate) struct PerProcess<T: 'static> {
+pub(crate) struct PerProcess<T: Send + Sync + 'static> {
     lock: ForkLock,
-    /// One word, so that it is whole at any instant of a fork.
-    slot: AtomicPtr<Owned<T>>,
+    slot: Guarded<Owned<T>>,
 }
 
 struct Owned<T> {
     process: u64,
     value: Arc<T>,
 }
-
-// SAFETY: the slot is only followed under the lock; what leaves it are Arcs.
-unsafe impl<T: Send + Sync> Sync for PerProcess<T> {}
-// SAFETY: as above; the cell owns what it points to.
-unsafe impl<T: Send + Sync> Send for PerProcess<T> {}
 
 /// What a [`PerProcess`] holds when it is looked at.
 pub(crate) enum Holding<'a, T> {
@@ -137,67 +160,60 @@ pub(crate) enum Holding<'a, T> {
     Inherited(&'a Arc<T>),
 }
 
-impl<T> PerProcess<T> {
+impl<T: Send + Sync + 'static> PerProcess<T> {
     pub(crate) const fn new() -> Self {
-        PerProcess { lock: ForkLock::new(), slot: AtomicPtr::new(ptr::null_mut()) }
+        PerProcess { lock: ForkLock::new(), slot: Guarded::new() }
     }
 
     /// Lets `f` look at what this process holds and say what it is to hold. `None` when another thread is at it for too
-    /// long, or when `f` has nothing.
+    /// long.
     pub(crate) fn update<E>(
         &self,
         patience: Duration,
         f: impl FnOnce(Holding<'_, T>) -> Result<Arc<T>, E>,
     ) -> Option<Result<Arc<T>, E>> {
-        let _held = self.lock.hold(patience)?;
+        let mut held = self.lock.hold(patience)?;
         let process = incarnation();
-        // SAFETY: null or from Box::into_raw below; freed only under the lock, after the slot was changed.
-        let owned = unsafe { self.slot.load(Ordering::Acquire).as_ref() };
-        let (holding, mine) = match owned {
-            None => (Holding::Nothing, None),
-            Some(owned) if owned.process == process => (Holding::Mine(&owned.value), Some(&owned.value)),
-            Some(owned) => (Holding::Inherited(&owned.value), None),
-        };
-        let value = match f(holding) {
+        let owned = self.slot.get(&held);
+        let value = match f(match owned {
+            None => Holding::Nothing,
+            Some(owned) if owned.process == process => Holding::Mine(&owned.value),
+            Some(owned) => Holding::Inherited(&owned.value),
+        }) {
             Ok(value) => value,
             Err(error) => return Some(Err(error)),
         };
-        if !mine.is_some_and(|mine| Arc::ptr_eq(mine, &value)) {
-            let next = Box::into_raw(Box::new(Owned { process, value: Arc::clone(&value) }));
-            discard(self.slot.swap(next, Ordering::AcqRel));
+        if !owned.is_some_and(|owned| owned.process == process && Arc::ptr_eq(&owned.value, &value)) {
+            let next = Owned { process, value: Arc::clone(&value) };
+            discard(self.slot.replace(&mut held, Some(next)));
         }
         Some(Ok(value))
     }
 
     /// Lets go of it.
     pub(crate) fn clear(&self) {
-        if let Some(_held) = self.lock.hold(Duration::from_secs(1)) {
-            discard(self.slot.swap(ptr::null_mut(), Ordering::AcqRel));
+        if let Some(mut held) = self.lock.hold(PATIENCE) {
+            discard(self.slot.replace(&mut held, None));
         }
     }
 }
 
-fn discard<T: 'static>(old: *mut Owned<T>) {
-    if old.is_null() {
-        return;
-    }
-    // SAFETY: from Box::into_raw, and just taken out of the only slot that had it.
-    let old = unsafe { Box::from_raw(old) };
-    if old.process != incarnation() {
-        keep_inherited(old);
+fn discard<T: 'static>(old: Option<Box<Owned<T>>>) {
+    if let Some(inherited) = old.filter(|old| old.process != incarnation()) {
+        keep_inherited(inherited);
     }
 }
 
-impl<T> Drop for PerProcess<T> {
+impl<T: Send + Sync + 'static> Drop for PerProcess<T> {
     fn drop(&mut self) {
-        discard(*self.slot.get_mut());
+        self.clear();
     }
 }
 
 /// The things of a kind that are alive in this process, found by an identity: no two of them share one.
-pub(crate) struct Registry<T: 'static, const N: usize> {
+pub(crate) struct Registry<T, const N: usize> {
     lock: ForkLock,
-    slots: [AtomicPtr<Registration<T>>; N],
+    slots: [Guarded<Registration<T>>; N],
 }
 
 struct Registration<T> {
@@ -206,25 +222,20 @@ struct Registration<T> {
     thing: Weak<T>,
 }
 
-// SAFETY: entries are only followed under the lock; what leaves are Arcs.
-unsafe impl<T: Send + Sync, const N: usize> Sync for Registry<T, N> {}
-
 impl<T, const N: usize> Registry<T, N> {
     pub(crate) const fn new() -> Self {
-        Registry { lock: ForkLock::new(), slots: [const { AtomicPtr::new(ptr::null_mut()) }; N] }
+        Registry { lock: ForkLock::new(), slots: [const { Guarded::new() }; N] }
     }
 
     /// The thing of that identity, made now if there is none. `None` when the registry is full or one is ending for too long.
     pub(crate) fn find_or_make(&self, identity: (u64, u64), make: impl FnOnce() -> Arc<T>) -> Option<Arc<T>> {
-        const PATIENCE: Duration = Duration::from_secs(1);
         let start = clock::ticks();
         loop {
-            let held = self.lock.hold(PATIENCE)?;
+            let mut held = self.lock.hold(PATIENCE)?;
             let mut free = None;
             let mut ending = false;
             for slot in &self.slots {
-                // SAFETY: null or from Box::into_raw below; replaced and freed only under the lock.
-                match unsafe { slot.load(Ordering::Acquire).as_ref() } {
+                match slot.get(&held) {
                     None => free = free.or(Some(slot)),
                     Some(entry) => match entry.thing.upgrade() {
                         Some(thing) if entry.identity == identity => return Some(thing),
@@ -235,35 +246,26 @@ impl<T, const N: usize> Registry<T, N> {
                     },
                 }
             }
-            if ending {
-                drop(held);
-                if u128::from(clock::ticks() - start) > PATIENCE.as_millis() {
-                    return None;
-                }
-                std::thread::sleep(Duration::from_micros(100));
-                continue;
+            if !ending {
+                let thing = make();
+                let entry = Registration { identity, process: incarnation(), thing: Arc::downgrade(&thing) };
+                free?.replace(&mut held, Some(entry));
+                return Some(thing);
             }
-            let thing = make();
-            let entry = Registration { identity, process: incarnation(), thing: Arc::downgrade(&thing) };
-            let old = free?.swap(Box::into_raw(Box::new(entry)), Ordering::AcqRel);
-            if !old.is_null() {
-                // SAFETY: from Box::into_raw, out of its slot, under the lock.
-                drop(unsafe { Box::from_raw(old) });
+            drop(held);
+            if u128::from(clock::ticks() - start) > PATIENCE.as_millis() {
+                return None;
             }
-            return Some(thing);
+            std::thread::sleep(Duration::from_micros(100));
         }
     }
 
     /// Takes off the registry what is ending: called at the end of its `Drop`.
     pub(crate) fn remove(&self, identity: (u64, u64)) {
-        let Some(_held) = self.lock.hold(Duration::from_secs(1)) else { return };
+        let Some(mut held) = self.lock.hold(PATIENCE) else { return };
         for slot in &self.slots {
-            // SAFETY: as in `find_or_make`.
-            let entry = unsafe { slot.load(Ordering::Acquire).as_ref() };
-            if entry.is_some_and(|entry| entry.identity == identity && entry.thing.strong_count() == 0) {
-                let old = slot.swap(ptr::null_mut(), Ordering::AcqRel);
-                // SAFETY: from Box::into_raw, out of its slot, under the lock.
-                drop(unsafe { Box::from_raw(old) });
+            if slot.get(&held).is_some_and(|entry| entry.identity == identity && entry.thing.strong_count() == 0) {
+                slot.replace(&mut held, None);
             }
         }
     }
@@ -274,27 +276,18 @@ impl<T, const N: usize> Registry<T, N> {
 /// Freeing it would reach into the parent (an LMDB transaction, a file lock), and losing the last pointer to it would
 /// read as a leak in the host's own leak check.
 pub(crate) fn keep_inherited<T: 'static>(value: T) {
-    let node =
-        Box::into_raw(Box::new(InheritedNode { _value: Box::new(value), next: UnsafeCell::new(ptr::null_mut()) }));
-    let mut head = INHERITED.load(Ordering::Acquire);
-    loop {
-        // SAFETY: the node is not on the list before the exchange below succeeds, so nobody else looks at it.
-        let next = unsafe { &*node }.next.get();
-        // SAFETY: same; `next` points into that node.
-        unsafe { *next = head };
-        match INHERITED.compare_exchange_weak(head, node, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => return,
-            Err(other) => head = other,
-        }
-    }
+    static KEPT: RcuCell<Inherited> = RcuCell::new();
+    KEPT.set(Inherited { _value: Box::new(value) });
 }
 
-struct InheritedNode {
+struct Inherited {
     _value: Box<dyn Any>,
-    next: UnsafeCell<*mut InheritedNode>,
 }
 
-static INHERITED: AtomicPtr<InheritedNode> = AtomicPtr::new(ptr::null_mut());
+// SAFETY: from another thread nothing is done with what cannot be reached, and the list has no end.
+unsafe impl Send for Inherited {}
+// SAFETY: as above.
+unsafe impl Sync for Inherited {}
 
 #[cfg(test)]
 mod tests {

@@ -6,55 +6,50 @@
 
 use std::fs::File;
 use std::io;
-use std::mem::{size_of, ManuallyDrop};
+use std::mem::ManuallyDrop;
 use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use libc::c_int;
 use lmdb_sys as ffi;
 
 use super::Fault;
-use crate::sys::files::{self, Mapping};
-use crate::sys::mutex::{Apart, Holder, SharedMutex};
-use crate::sys::{clock, process};
+use crate::sys::clock;
+use crate::sys::mutex::{Apart, Holder, Patience, SharedMutex};
+use crate::sys::shared_page::{Shareable, SharedPage};
 
 /// mdb.c: MDB_MAGIC.
 const MAGIC: u32 = 0xBEEF_C0DE;
-/// Tries before sleeping.
-const SPINS: u32 = 200;
 /// Longest wait. These locks are held for some hundred nanoseconds: who has one for longer does not run.
-const PATIENCE: Duration = Duration::from_millis(1);
-const NAP: Duration = Duration::from_micros(50);
-/// How long a process that waited in vain only looks, in milliseconds.
-const PATIENCE_LOST: u64 = 1_000;
+const WAIT: Duration = Duration::from_millis(1);
 
 /// How lock.mdb begins (mdb.c: MDB_txninfo).
 #[repr(C)]
-struct Head {
-    table: Table,
+struct LockFileHead {
+    slots: SlotsHead,
     writer: Apart,
 }
 
 #[repr(C, align(64))]
-struct Table {
+struct SlotsHead {
     magic: AtomicU32,
     format: AtomicU32,
-    slots: SharedMutex,
+    mutex: SharedMutex,
     last_transaction: AtomicUsize,
     /// Slots that were ever taken.
     used: AtomicU32,
 }
 
-/// The head of an environment's lock file, mapped.
+// SAFETY: atomics, for which any bytes do, and mutexes that pthread alone changes.
+unsafe impl Shareable for LockFileHead {}
+
+/// The locks of an environment.
 pub(super) struct Locks {
-    head: &'static Head,
-    mapping: Mapping,
-    process: u64,
+    head: SharedPage<LockFileHead>,
     kind: c_int,
     readers: u32,
-    /// Until this tick, only look.
-    impatient_until: AtomicU64,
+    patience: Patience,
     /// Since when the lock of the slots was never seen free, in ticks; 0 when it was.
     held_since: AtomicU64,
 }
@@ -64,52 +59,42 @@ impl Locks {
     pub(super) fn of(descriptor: c_int, readers: u32) -> Result<Locks, Fault> {
         let system = |e: io::Error| e.raw_os_error().map_or(Fault::LockedMemory, Fault::System);
         let kind = SharedMutex::usual_kind().map_err(system)?;
-        // SAFETY: the descriptor is open. It stays LMDB's: closing it would drop this process's locks (fcntl(2)).
+        // SAFETY: a File wants an open descriptor that nobody else closes meanwhile: LMDB has it open, and is closed after this. It
+        // stays LMDB's: closing it would drop this process's locks (fcntl(2)).
         let file = ManuallyDrop::new(unsafe { File::from_raw_fd(descriptor) });
-        let mapping = files::map_to_read(&file, size_of::<Head>()).map_err(system)?;
-        // SAFETY: page-aligned, as long as a Head, any bit pattern is valid; unmapped in Drop alone.
-        let head: &'static Head = unsafe { &*mapping.start.cast::<Head>() };
-        let locks = Locks {
-            head,
-            mapping,
-            process: process::incarnation(),
-            kind,
-            readers,
-            impatient_until: AtomicU64::new(0),
-            held_since: AtomicU64::new(0),
-        };
+        let head = SharedPage::map_to_read(&file).map_err(system)?;
+        let locks = Locks { head, kind, readers, patience: Patience::new(), held_since: AtomicU64::new(0) };
         locks.check().map(|()| locks)
     }
 
     /// Whether LMDB may look into the lock file at all: pthread aborts on some kinds of mutexes, and LMDB walks as many
     /// slots as are said to be used.
     fn check(&self) -> Result<(), Fault> {
-        let Head { table, writer } = self.head;
-        let whole = table.magic.load(Ordering::Relaxed) == MAGIC
-            && table.slots.kind() == self.kind
+        let LockFileHead { slots, writer } = &*self.head;
+        let whole = slots.magic.load(Ordering::Relaxed) == MAGIC
+            && slots.mutex.kind() == self.kind
             && writer.0.kind() == self.kind
-            && table.used.load(Ordering::Relaxed) <= self.readers;
+            && slots.used.load(Ordering::Relaxed) <= self.readers;
         whole.then_some(()).ok_or(Fault::Damaged(ffi::MDB_INVALID))
     }
 
     /// Returns when a reader slot can be taken, or given up for another, without waiting.
     pub(super) fn before_slots(&self) -> Result<(), Fault> {
         self.check()?;
-        let slots = &self.head.table.slots;
-        let now = clock::ticks();
-        let patience = if now < self.impatient_until.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
-        if is_free_within(slots, patience) {
+        let wait = if self.patience.is_lost() { Duration::ZERO } else { WAIT };
+        if self.head.slots.mutex.is_free_within(wait) {
             self.held_since.store(0, Ordering::Relaxed);
             return Ok(());
         }
-        if !patience.is_zero() {
-            self.impatient_until.store(now + PATIENCE_LOST, Ordering::Relaxed);
+        if !wait.is_zero() {
+            self.patience.lose();
         }
+        let now = clock::ticks();
         let _ = self.held_since.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
         Err(Fault::SlotsHeld { millis: now.saturating_sub(self.held_since.load(Ordering::Relaxed)) })
     }
 
-    /// Returns when a write can begin without waiting. Behind the gate nobody else writes, so that is at once.
+    /// Returns when a write can begin without waiting. Under our own write lock nobody else writes, so that is at once.
     #[inline]
     pub(super) fn before_write(&self) -> Result<(), Fault> {
         self.check()?;
@@ -117,43 +102,8 @@ impl Locks {
             Holder::Nobody => Ok(()),
             // LMDB then frees the slots of the dead.
             Holder::Dead => self.before_slots(),
-            Holder::Somebody if is_free_within(&self.head.writer.0, PATIENCE) => Ok(()),
+            Holder::Somebody if self.head.writer.0.is_free_within(WAIT) => Ok(()),
             Holder::Somebody => Err(Fault::WriterHeld),
         }
     }
-}
-
-impl Drop for Locks {
-    fn drop(&mut self) {
-        if self.process == process::incarnation() {
-            // SAFETY: the head is a private field, and nothing else refers into the mapping.
-            unsafe { files::unmap(self.mapping) };
-        }
-    }
-}
-
-// SAFETY: shared memory made for concurrent use, which is only read.
-unsafe impl Send for Locks {}
-// SAFETY: as above.
-unsafe impl Sync for Locks {}
-
-fn is_free_within(mutex: &SharedMutex, patience: Duration) -> bool {
-    let is_free = || mutex.holder() != Holder::Somebody;
-    if is_free() {
-        return true;
-    }
-    for _ in 0..SPINS {
-        std::hint::spin_loop();
-        if is_free() {
-            return true;
-        }
-    }
-    let until = Instant::now() + patience;
-    while Instant::now() < until {
-        std::thread::sleep(NAP);
-        if is_free() {
-            return true;
-        }
-    }
-    false
 }
