@@ -33,7 +33,7 @@ use self::directory::Directory;
 use self::generation::{Broken, Generation};
 use self::id::Mask;
 use self::seal::Keys;
-use crate::log::{self, Kind, Log};
+use crate::log::{self, Log, Topic};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS, MAX_TTL};
 use crate::stats::{Counter, Stats, COUNTERS, GAUGES};
 use crate::status::{Error, Result, Status};
@@ -157,7 +157,7 @@ impl Store {
             Some(Ok(opened)) => Ok(opened),
             Some(Err(error)) => {
                 self.retry_at.store(clock::ticks() + RETRY, Ordering::Relaxed);
-                self.log.say(Kind::Open, log::ERR, || format!("running without the session cache: {error}"));
+                self.log.say(Topic::Open, log::ERR, || format!("running without the session cache: {error}"));
                 Err(error)
             }
             None => Err(Error::busy()),
@@ -180,7 +180,7 @@ impl Store {
             Some(opened) if !opened.keys.changed(&dir.key) => Arc::clone(&opened.keys),
             // A key file that is half written or gone leaves the keys that were read before.
             Some(opened) => Keys::load(dir).unwrap_or_else(|error| {
-                self.log.say(Kind::Keys, log::WARNING, || format!("keeping the sealing keys read before: {error}"));
+                self.log.say(Topic::Keys, log::WARNING, || format!("keeping the sealing keys read before: {error}"));
                 Arc::clone(&opened.keys)
             }),
             None => Keys::load(dir)?,
@@ -207,7 +207,8 @@ impl Store {
             };
             match open(current.number) {
                 Ok(now) if !fits(now.page().shape(), control.wanted()) => {
-                    self.log.say(Kind::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
+                    self.log
+                        .say(Topic::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
                     Generation::begin(dir, &control, current, true)?;
                 }
                 Ok(now) if !self.is_fit(&now, &control, is_known) => {
@@ -223,7 +224,7 @@ impl Store {
                 Err(Broken::Gone) if control.current() != current => {}
                 Err(Broken::Gone) => Generation::begin(dir, &control, current, false)?,
                 Err(Broken::Damaged(what)) => {
-                    self.log.say(Kind::Damage, log::WARNING, || {
+                    self.log.say(Topic::Damage, log::WARNING, || {
                         format!("the store is damaged ({what}): a new generation begins")
                     });
                     Generation::begin(dir, &control, current, false)?;
@@ -267,7 +268,7 @@ impl Store {
     fn renew(&self, opened: &OpenStore, keep: bool, why: &str) -> Result<()> {
         let current = opened.control.current();
         if current.number == opened.now.number {
-            self.log.say(Kind::Generation, log::WARNING, || format!("{why}: a new generation begins"));
+            self.log.say(Topic::Generation, log::WARNING, || format!("{why}: a new generation begins"));
             Generation::begin(&self.dir, &opened.control, current, keep)?;
         }
         Ok(())

@@ -118,7 +118,7 @@ impl Store {
         let done = thread::with(self, |thread| {
             let done = self.find(thread, id, namespace, kind, f);
             if matches!(done, Err(Miss::Damaged)) {
-                self.log.say(log::Kind::Damage, log::WARNING, || {
+                self.log.say(log::Topic::Damage, log::WARNING, || {
                     "a session did not open: it is damaged, or its sealing key is gone".to_owned()
                 });
             }

@@ -10,7 +10,7 @@ use super::generation::{self, Generation};
 use super::page::GenerationPage;
 use super::writer::STUCK;
 use super::{thread, OpenStore, Store};
-use crate::log::{self, Kind};
+use crate::log::{self, Topic};
 use crate::stats::Counter;
 use crate::sys::clock;
 
@@ -64,7 +64,8 @@ impl Store {
             if control.reader_check_is_due(READERS) {
                 let dead = opened.now.bury_readers();
                 if dead > 0 {
-                    self.log.say(Kind::Readers, log::NOTICE, || format!("freed the slots of {dead} readers that died"));
+                    self.log
+                        .say(Topic::Readers, log::NOTICE, || format!("freed the slots of {dead} readers that died"));
                 }
             }
             if opened.now.page().is_suspect() {
@@ -99,7 +100,7 @@ impl Store {
     /// The host has closed our descriptors, which daemons do that begin with a session too early.
     #[cold]
     fn open_anew(&self, opened: &OpenStore) {
-        self.log.say(Kind::Open, log::WARNING, || {
+        self.log.say(Topic::Open, log::WARNING, || {
             "the program has closed descriptors of the store: they are opened anew".to_owned()
         });
         opened.retire();
@@ -109,27 +110,27 @@ impl Store {
     pub(super) fn note_fault(&self, generation: &Generation, fault: Fault) {
         match fault {
             Fault::Damaged(_) => {
-                self.log.say(Kind::Damage, log::WARNING, || format!("the store is {}", fault.text()));
+                self.log.say(Topic::Damage, log::WARNING, || format!("the store is {}", fault.text()));
                 self.give_up(generation.number, "the store is damaged");
             }
             Fault::Full | Fault::LockTimeout => {}
-            Fault::PidClash | Fault::ReadersFull => self.log.say(Kind::Readers, log::WARNING, || {
+            Fault::PidClash | Fault::ReadersFull => self.log.say(Topic::Readers, log::WARNING, || {
                 "no reader slot (all taken, or a container's process has the same number): lookups wait for writers; \
                  share the PID namespace, or raise readers="
                     .to_owned()
             }),
             Fault::SlotsHeld { millis } => {
-                self.log.say(Kind::Readers, log::WARNING, || format!("{}: lookups wait for writers", fault.text()));
+                self.log.say(Topic::Readers, log::WARNING, || format!("{}: lookups wait for writers", fault.text()));
                 if millis > STUCK {
                     self.leave_behind(generation.number, "a process is stopped while it takes a reader slot");
                 }
             }
             Fault::WriterHeld => {
-                self.log.say(Kind::Busy, log::WARNING, || fault.text());
-                self.leave_behind(generation.number, "LMDB's writer lock is held outside of our own");
+                self.log.say(Topic::Busy, log::WARNING, || fault.text());
+                self.leave_behind(generation.number, "another program holds LMDB's writer lock");
             }
             Fault::Closed => drop(self.obtain().map(|opened| self.open_anew(&opened))),
-            fault => self.log.say(Kind::Bug, log::WARNING, || fault.text()),
+            fault => self.log.say(Topic::Bug, log::WARNING, || fault.text()),
         }
     }
 

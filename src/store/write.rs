@@ -13,7 +13,7 @@ use super::thread::{self, Snapshot, ThreadContext};
 use super::write_lock::WriteGuard;
 use super::writer::sweep_in;
 use super::{Namespace, RecordKind, Store};
-use crate::log::{self, Kind};
+use crate::log::{self, Topic};
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
@@ -265,7 +265,7 @@ impl Store {
         if since == 0 {
             self.full_since.store(now, Ordering::Relaxed);
         }
-        self.log.say(Kind::Full, log::WARNING, || "no room could be made in the store".to_owned());
+        self.log.say(Topic::Full, log::WARNING, || "no room could be made in the store".to_owned());
         let whole = thread.now.generation.page().reserved.get() >= thread.now.generation.page().shape().capacity;
         if since != 0 && now.saturating_sub(since) > STARVED && whole {
             // The pages are there and nobody may reuse them: a reader that is stopped in its snapshot pins them.

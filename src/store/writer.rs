@@ -5,7 +5,7 @@ use super::evict::{Sweep, Swept};
 use super::generation::{Generation, RESERVE_STEP};
 use super::write_lock::WriteGuard;
 use super::Store;
-use crate::log::{self, Kind};
+use crate::log::{self, Topic};
 use crate::status::{Error, Result};
 use crate::sys::files;
 
@@ -20,7 +20,7 @@ impl Store {
                 self.give_up(generation.number, "the store is damaged");
                 return Error::busy();
             }
-            self.log.say(Kind::Busy, log::WARNING, || {
+            self.log.say(Topic::Busy, log::WARNING, || {
                 format!(
                     "another process has been writing for {} ms; sessions are not stored meanwhile",
                     timeout.held_for
@@ -44,7 +44,7 @@ impl Store {
     pub(super) fn is_sound(&self, generation: &Generation, locked: &WriteGuard<'_>) -> bool {
         let sound = !generation.page().claim_suspicion() || generation.verify(locked);
         if !sound {
-            self.log.say(Kind::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
+            self.log.say(Topic::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
         }
         sound
     }
@@ -75,7 +75,7 @@ impl Store {
             }
             Some(Err(e)) => {
                 generation.pause_reserving();
-                self.log.say(Kind::Full, log::WARNING, || {
+                self.log.say(Topic::Full, log::WARNING, || {
                     format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
                 });
                 reserved
