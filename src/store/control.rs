@@ -233,9 +233,6 @@ impl Control {
             Err(e) => return Err(Unusable::System(e)),
         };
         let meta = file.metadata().map_err(Unusable::System)?;
-        if meta.len() < size_of::<Superblock>() as u64 {
-            return Err(Unusable::Damaged);
-        }
         if meta.len() != SIZE as u64 {
             // Another version may have another size: its first words tell, read without a mapping.
             return Err(other_version(&file).map_or(Unusable::Damaged, Unusable::Format));

@@ -194,11 +194,7 @@ pub(crate) fn exceeds_file_limit(len: u64) -> bool {
 
 /// An error where a write up to `len` would be a signal.
 pub(crate) fn within_file_limit(len: u64) -> io::Result<()> {
-    if exceeds_file_limit(len) {
-        Err(io::Error::from_raw_os_error(libc::EFBIG))
-    } else {
-        Ok(())
-    }
+    (!exceeds_file_limit(len)).then_some(()).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))
 }
 
 /// What kind of file system `path` is on: one where shared memory and locks work, one where they are no promise, or none.

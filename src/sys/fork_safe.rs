@@ -175,19 +175,17 @@ impl<T: Send + Sync + 'static> PerProcess<T> {
         let mut held = self.lock.hold(patience)?;
         let process = incarnation();
         let owned = self.slot.get(&held);
-        let value = match f(match owned {
+        let done = f(match owned {
             None => Holding::Nothing,
             Some(owned) if owned.process == process => Holding::Mine(&owned.value),
             Some(owned) => Holding::Inherited(&owned.value),
-        }) {
-            Ok(value) => value,
-            Err(error) => return Some(Err(error)),
-        };
-        if !owned.is_some_and(|owned| owned.process == process && Arc::ptr_eq(&owned.value, &value)) {
-            let next = Owned { process, value: Arc::clone(&value) };
-            discard(self.slot.replace(&mut held, Some(next)));
+        });
+        if let Ok(value) = &done {
+            if !owned.is_some_and(|owned| owned.process == process && Arc::ptr_eq(&owned.value, value)) {
+                discard(self.slot.replace(&mut held, Some(Owned { process, value: Arc::clone(value) })));
+            }
         }
-        Some(Ok(value))
+        Some(done)
     }
 
     /// Lets go of it.

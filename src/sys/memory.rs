@@ -58,10 +58,8 @@ impl Memory {
 
     #[cold]
     fn give_back(&self) {
-        let last_goes = |seen: u64| {
-            let left = (seen & 0xFFFF_FFFF) - 1;
-            Some(if left == 0 { 0 } else { seen >> 32 << 32 | left })
-        };
+        // The last piece gives back all the bytes.
+        let last_goes = |seen: u64| Some(if seen & 0xFFFF_FFFF == 1 { 0 } else { seen - 1 });
         let _ = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, last_goes);
     }
 }

@@ -119,11 +119,12 @@ impl SharedMutex {
     pub(crate) fn is_free_within(&self, patience: Duration) -> bool {
         const NAP: Duration = Duration::from_micros(50);
         let is_free = || self.holder() != Holder::Somebody;
-        for _ in 0..SPINS {
-            if is_free() {
-                return true;
-            }
+        let spin = |_| {
             std::hint::spin_loop();
+            is_free()
+        };
+        if is_free() || (0..SPINS).any(spin) {
+            return true;
         }
         let until = Instant::now() + patience;
         while Instant::now() < until {
