@@ -130,14 +130,14 @@ impl Inspect {
     /// What has been counted over the last minute, and how long that is exactly; the gauges are those of `stats`. `None`
     /// when it is not known.
     pub fn recent(&self, stats: &Stats) -> Option<(Duration, Stats)> {
-        let (age, before) = self.control.a_minute_ago()?;
+        let (age, before) = self.control.counters().a_minute_ago()?;
         Some((Duration::from_millis(age), stats.since(&before)))
     }
 
     /// What the current generation is like, or the first one is going to be.
     fn shape(&self) -> Shape {
         let current = self.views.first().filter(|view| view.generation.number == self.current.number);
-        current.map_or(self.control.wanted(), |view| view.generation.gate.shape())
+        current.map_or(self.control.wanted(), |view| view.generation.page().shape())
     }
 
     /// The hard limit in bytes.
@@ -163,7 +163,7 @@ impl Inspect {
 
     /// Bytes of the current data file that have blocks reserved.
     fn reserved(&self) -> u64 {
-        self.views.first().map_or(0, |view| view.generation.gate.reserved())
+        self.views.first().map_or(0, |view| view.generation.page().reserved.get())
     }
 
     /// Removes a record from the store, in every process; false when it was gone already.

@@ -8,10 +8,10 @@
 
 mod check;
 pub(crate) mod control;
+mod counters;
 pub(crate) mod directory;
 pub(crate) mod env;
 mod evict;
-pub(crate) mod gate;
 pub(crate) mod generation;
 pub(crate) mod id;
 pub(crate) mod keys;
@@ -20,6 +20,7 @@ mod maintenance;
 mod mdb;
 mod names;
 pub(crate) mod open;
+mod page;
 pub(crate) mod record;
 mod renewal;
 mod revocation;
@@ -29,6 +30,7 @@ pub(crate) mod thread;
 mod tombstones;
 mod usage;
 mod write;
+pub(crate) mod write_lock;
 mod writer;
 
 use std::path::Path;
@@ -44,7 +46,7 @@ use self::keys::Keys;
 use crate::log::Log;
 use crate::options::{Options, MAX_TTL};
 use crate::status::Result;
-use crate::sys::process::{PerProcess, Registry};
+use crate::sys::fork_safe::{PerProcess, Registry};
 use crate::sys::{clock, crypto};
 
 pub(crate) use self::lookup::{Found, Miss};

@@ -8,7 +8,9 @@ pub(crate) mod copy_on_write;
 pub(crate) mod crypto;
 pub(crate) mod errno;
 pub(crate) mod files;
+pub(crate) mod fork_safe;
 #[cfg(feature = "capi")]
 mod memory;
 pub(crate) mod mutex;
 pub(crate) mod process;
+pub(crate) mod shared_page;

@@ -1,4 +1,4 @@
-//! A store whose control page, gate page or key file somebody overwrites, before it is opened and while it is in use.
+//! A store whose control page, generation page or key file somebody overwrites, before it is opened and while it is in use.
 //! What is lost is lost; nothing crashes, nothing comes back that was not stored, and the next open is well again.
 
 use std::fs::OpenOptions;

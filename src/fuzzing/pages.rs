@@ -1,4 +1,4 @@
-//! The files that a store reads before it trusts them: the control page, the gate page, the key file.
+//! The files that a store reads before it trusts them: the control page, the page of a generation, the key file.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,11 @@ use crate::options::Options;
 use crate::stats::Counter;
 use crate::store::control::{Control, Current, Shape, Unusable};
 use crate::store::directory::Directory;
-use crate::store::gate::Gate;
 use crate::store::id::siphash;
 use crate::store::keys::Keys;
 use crate::store::record::{self, Header};
 use crate::store::seal::{AssociatedData, Sealer};
+use crate::store::write_lock::WriteLock;
 use crate::sys::crypto::KEY;
 use crate::sys::files::Access;
 
@@ -75,9 +75,9 @@ pub(super) fn control(data: &[u8]) {
         assert!(control.switch(from, to) && control.current() == to && !control.switch(from, to));
         assert_ne!(control.epoch(), epoch, "nobody looks for the new generation");
         let shard = control.shard();
-        let before = control.counters();
-        control.count(shard, Counter::Hits, 3);
-        let after = control.counters();
+        let before = control.counters().total();
+        control.counters().add(shard, Counter::Hits, 3);
+        let after = control.counters().total();
         assert_eq!(after[Counter::Hits as usize], before[Counter::Hits as usize].wrapping_add(3));
         control.reader_check_is_due(u64::from(input.u16()));
         control.want(SHAPE);
@@ -85,17 +85,17 @@ pub(super) fn control(data: &[u8]) {
     });
 }
 
-/// Any file is a gate that opens and shuts, or is refused.
+/// Any file is the page of a generation with a lock that opens again, or is refused.
 pub(super) fn gate(data: &[u8]) {
     thread_local!(static PAGE: Page = Page::new("gate", |directory| {
-        Gate::create(directory, SHAPE, SHAPE.capacity, ACCESS).expect("a gate");
-        assert!(matches!(Gate::open(directory), Ok(Some(_))), "a gate that nobody touched is refused");
+        WriteLock::create(directory, SHAPE, SHAPE.capacity, ACCESS).expect("a page");
+        assert!(matches!(WriteLock::open(directory), Ok(Some(_))), "a page that nobody touched is refused");
     }));
     PAGE.with(|page| {
         let mut input = Input(data);
         page.write(&mut input, |contents| {
             if contents.len() >= 40 {
-                // As the gate has it: magic, capacity, readers, guard.
+                // As the page has it: magic, capacity, readers, guard.
                 let guard = u64::from_ne_bytes(contents[24..32].try_into().expect("8 bytes")) != 0;
                 let mut of = [0; 24];
                 of[..8].copy_from_slice(&contents[..8]);
@@ -105,20 +105,21 @@ pub(super) fn gate(data: &[u8]) {
                 contents[32..40].copy_from_slice(&siphash(0, 0, &of).to_ne_bytes());
             }
         });
-        let Ok(found) = Gate::open(&page.scratch.0) else { panic!("a file that is there cannot be opened") };
-        let Some(gate) = found else { return };
-        assert!(gate.shape().is_sane(), "a generation of an impossible shape would be opened");
+        let Ok(found) = WriteLock::open(&page.scratch.0) else { panic!("a file that is there cannot be opened") };
+        let Some(lock) = found else { return };
+        let noted = lock.page();
+        assert!(noted.shape().is_sane(), "a generation of an impossible shape would be opened");
         let deadline = Duration::from_millis(u64::from(input.byte() & 1));
-        if let Ok(inside) = gate.enter(deadline) {
-            gate.note_put(input.u64(), u64::from(input.u32()));
-            drop(inside);
-            assert!(gate.enter(deadline).is_ok(), "the gate does not open again");
+        if let Ok(locked) = lock.acquire(deadline) {
+            noted.note_put(input.u64(), u64::from(input.u32()));
+            drop(locked);
+            assert!(lock.acquire(deadline).is_ok(), "the lock does not open again");
         }
-        let (reserved, foreign) = (input.u64(), input.byte() & 1 == 1);
-        gate.set_reserved(reserved);
-        gate.set_foreign(foreign);
-        assert_eq!((gate.reserved(), gate.has_foreign()), (reserved, foreign));
-        let _ = (gate.newest(), gate.oldest());
+        let (reserved, foreign) = (input.u64(), u64::from(input.byte() & 1));
+        noted.reserved.set(reserved);
+        noted.foreign.set(foreign);
+        assert_eq!((noted.reserved.get(), noted.foreign.get()), (reserved, foreign));
+        let _ = (noted.newest.get(), noted.oldest.get());
     });
 }
 
@@ -138,9 +139,13 @@ pub(super) fn keys(data: &[u8]) {
         let Ok(loaded) = loaded else { return };
         let mut sealer = Sealer::new(loaded);
         let (mut sealed, mut out) = (Vec::new(), Vec::new());
-        let associated = AssociatedData { key: b"key", namespace: 7 };
-        sealer.seal(&mut Header::default(), associated, data, &mut sealed).expect("sealing");
+        sealer
+            .seal(&mut Header::default(), AssociatedData { key: b"key", namespace: 7 }, data, &mut sealed)
+            .expect("sealing");
         let record = record::parse(&sealed).expect("a record");
-        assert!(sealer.open(&record, associated, &mut out) && out == data, "what the first key sealed does not open");
+        assert!(
+            sealer.open(&record, AssociatedData { key: b"key", namespace: 7 }, &mut out) && out == data,
+            "what the first key sealed does not open"
+        );
     });
 }

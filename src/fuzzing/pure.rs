@@ -20,7 +20,7 @@ pub(super) fn record(data: &[u8]) {
         let mut out = Vec::new();
         let bytes = input.0;
         let header = Header::read(bytes);
-        assert_eq!(header.is_some(), bytes.len() >= HEADER && bytes[0] == 1, "a header is read, or not, for no reason");
+        assert_eq!(header.is_some(), bytes.len() >= HEADER && bytes[0] == 2, "a header is read, or not, for no reason");
         let Some(found) = record::parse(bytes) else {
             assert!(header.is_none() || bytes.len() < OVERHEAD || bytes.len() > OVERHEAD + PLAIN_MAX);
             return;

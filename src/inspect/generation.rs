@@ -50,7 +50,7 @@ impl OpenView {
 
     pub(super) fn moment(&self) -> Moment {
         let now = clock::coarse_micros();
-        Moment { generation: self.generation.number, now, horizon: self.generation.gate.horizon(now) }
+        Moment { generation: self.generation.number, now, horizon: self.generation.page().horizon(now) }
     }
 
     /// Bytes that the data file occupies.

@@ -79,7 +79,7 @@ impl Inspect {
             return Ok(Contents::Damaged("it is sealed under a key that is not in the key file"));
         }
         let half = sealed.header.namespace;
-        let noted = view.generation.gate.namespace(half).map(NamespaceHash::noted);
+        let noted = view.generation.page().namespace(half).map(NamespaceHash::noted);
         let namespaces = opener.namespaces.iter().copied().chain(noted);
         let mut namespaces = namespaces.filter(|namespace| namespace.half() == half).peekable();
         if namespaces.peek().is_none() {

@@ -64,7 +64,7 @@ impl Directory {
             FileSystem::Deadly(kind) => return deadly(kind),
             // Where a store is already, somebody has tried it out.
             FileSystem::Overlay if fs::symlink_metadata(path.join("control")).is_err() => {
-                if copy_on_write::moves_what_is_written_again(&new_path(&path)?).map_err(|e| failed("write to", &e))? {
+                if copy_on_write::probe(&new_path(&path)?).map_err(|e| failed("write to", &e))? {
                     return deadly("an overlay over a file system with copy on write");
                 }
             }

@@ -1,6 +1,6 @@
 //! One LMDB environment, and the few things done with it: look up, put, delete, walk from the front.
 //!
-//! Reads are lock-free: a read transaction is made once, kept reset, and renewed for each lookup. Writes take the gate
+//! Reads are lock-free: a read transaction is made once, kept reset, and renewed for each lookup. Writes take the write lock
 //! first and prove it. No transaction and no environment is touched in a process that did not make it: dropping an
 //! inherited one in a forked child would break the parent.
 
@@ -17,11 +17,11 @@ use lmdb::EnvironmentFlags;
 use lmdb_sys as ffi;
 
 use super::control::Shape;
-use super::gate::WriteGuard;
 use super::id::SENTINEL;
 use super::mdb;
+use super::write_lock::WriteGuard;
 use crate::sys::files::{self, Access};
-use crate::sys::process;
+use crate::sys::{fork_safe, process, shared_page};
 
 mod descriptors;
 mod fault;
@@ -208,7 +208,7 @@ impl Env {
         if let Some(value) = txn.get(SENTINEL).ok().flatten() {
             // SAFETY: the value comes from `get` in a transaction that only reads, and so short a value lies behind its key.
             if let Some(start) = unsafe { mdb::map_start(value, self.page) } {
-                files::keep_out_of_core(start, self.pages * self.page);
+                shared_page::keep_out_of_core(start, self.pages * self.page);
             }
         }
         txn.abort();
@@ -297,7 +297,7 @@ impl Drop for Env {
             // a writing transaction borrows it.
             unsafe { ffi::mdb_env_close(self.raw) };
         } else {
-            process::keep_inherited(self.raw);
+            fork_safe::keep_inherited(self.raw);
         }
     }
 }

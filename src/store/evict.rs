@@ -5,10 +5,11 @@
 //! that has most of it makes room: a flood of one costs the others nothing.
 
 use super::env::{Fault, Next, Write};
-use super::gate::{Gate, WriteGuard};
 use super::id::{expiry_of, time_key, Key, OUTSIDERS, TIMES};
+use super::page::GenerationPage;
 use super::record::{flags, Header};
-use super::usage::Usage;
+use super::usage::UsageChange;
+use super::write_lock::WriteGuard;
 
 /// Most entries deleted in one transaction: bounds the pages it needs and the time others wait.
 pub(crate) const MOST: usize = 128;
@@ -26,56 +27,56 @@ pub(crate) struct Swept {
     pub(crate) evicted: usize,
 }
 
-/// The deletions of one transaction. The gate's hints follow when it has committed.
+/// The deletions of one transaction. The page's hints follow when it has committed.
 pub(crate) struct Sweep<'g> {
-    gate: &'g Gate,
+    page: &'g GenerationPage,
     now: u64,
     horizon: u64,
     swept: Swept,
     oldest: Option<u64>,
     newest: Option<u64>,
     any_outside: Option<bool>,
-    pub(crate) usage: Usage,
+    pub(crate) usage: UsageChange<'g>,
 }
 
 impl<'g> Sweep<'g> {
-    /// Begins one, at the moment `now` (microseconds), behind the gate.
-    pub(crate) fn begin(inside: &WriteGuard<'g>, now: u64) -> Sweep<'g> {
-        let gate = inside.gate();
+    /// Begins one, at the moment `now` (microseconds), under the write lock.
+    pub(crate) fn begin(locked: &WriteGuard<'g>, now: u64) -> Sweep<'g> {
+        let page = locked.page();
         Sweep {
-            gate,
+            page,
             now,
-            horizon: gate.horizon(now),
+            horizon: page.horizon(now),
             swept: Swept::default(),
             oldest: None,
             newest: None,
             any_outside: None,
-            usage: Usage::new(),
+            usage: UsageChange::new(&page.usage),
         }
     }
 
     /// The transaction has committed.
     pub(crate) fn committed(self) -> Swept {
         if let Some(micros) = self.oldest {
-            self.gate.set_oldest(micros);
+            self.page.oldest.set(micros);
         }
         if let Some(micros) = self.newest {
-            self.gate.set_newest(micros / 1_000_000);
+            self.page.newest.set(micros / 1_000_000);
         }
         if let Some(any) = self.any_outside {
-            self.gate.set_foreign(any);
+            self.page.foreign.set(u64::from(any));
         }
-        self.usage.settle(self.gate);
+        self.usage.apply();
         self.swept
     }
 
     /// Deletes what has expired in the time order, and what a clock that was ahead has left, up to `most` records in this
     /// transaction. A look at two hints when there is nothing to do.
     pub(crate) fn expire(&mut self, write: &mut Write<'_>, most: usize) -> Result<(), Fault> {
-        if self.gate.oldest() <= self.now {
+        if self.page.oldest.get() <= self.now {
             self.expire_front(write, most)?;
         }
-        if self.gate.newest() > self.horizon / 1_000_000 {
+        if self.page.newest.get() > self.horizon / 1_000_000 {
             self.forget_future(write, most)?;
         }
         Ok(())
@@ -96,7 +97,7 @@ impl<'g> Sweep<'g> {
                 expired += 1;
             }
             entries += 1;
-            usage.gone(self.gate, key, value);
+            usage.delete(key, value);
             Next::Delete
         })?;
         self.swept.expired = expired;
@@ -114,7 +115,7 @@ impl<'g> Sweep<'g> {
             let delete = last > self.horizon && gone < most;
             if delete {
                 gone += usize::from(is_head(key));
-                usage.gone(self.gate, key, value);
+                usage.delete(key, value);
             }
             delete
         })?;
@@ -139,7 +140,7 @@ impl<'g> Sweep<'g> {
             // A record goes whole, and stays whole.
             if !is_head(key) && key < TIMES {
                 if head_gone {
-                    usage.gone(self.gate, key, value);
+                    usage.delete(key, value);
                     return Next::Delete;
                 }
                 return Next::Skip;
@@ -152,7 +153,7 @@ impl<'g> Sweep<'g> {
             head_gone = Header::read(value).is_some_and(|header| !header.is_alive(self.now, self.horizon));
             if head_gone {
                 gone += 1;
-                usage.gone(self.gate, key, value);
+                usage.delete(key, value);
                 Next::Delete
             } else {
                 any = true;
@@ -179,11 +180,11 @@ impl<'g> Sweep<'g> {
             if used <= limit {
                 break;
             }
-            let of = self.usage.largest(self.gate).filter(|_| looks > 0);
+            let of = self.usage.largest().filter(|_| looks > 0);
             if of.is_none() && looks == 0 && used <= most {
                 break;
             }
-            let outside = if self.gate.has_foreign() { self.first_outside(write, near, of)? } else { None };
+            let outside = if self.page.foreign.is_set() { self.first_outside(write, near, of)? } else { None };
             let bound = outside.as_ref().map_or(u64::MAX, |(_, expiry)| *expiry);
             let mut batch = self.evict_from(write, bound, of, &mut looks)?;
             if batch == 0 {
@@ -203,7 +204,7 @@ impl<'g> Sweep<'g> {
         Ok(())
     }
 
-    /// Deletes a batch of what ends first, and not later than `bound`: of all, or of one share.
+    /// Deletes a batch of what ends first, and not later than `bound`: of all, or of one row of the usage table.
     fn evict_from(
         &mut self,
         write: &mut Write<'_>,
@@ -211,7 +212,7 @@ impl<'g> Sweep<'g> {
         of: Option<usize>,
         looks: &mut usize,
     ) -> Result<usize, Fault> {
-        let start = of.map(|share| time_key(self.usage.first(self.gate, share)));
+        let start = of.map(|row| time_key(self.usage.first(row)));
         let (mut batch, mut evicted) = (0, 0);
         let (mut delete, mut stopped) = (false, u64::MAX);
         let usage = &mut self.usage;
@@ -222,7 +223,7 @@ impl<'g> Sweep<'g> {
                     stopped = expiry;
                     return Next::Stop;
                 }
-                delete = of.is_none_or(|share| Usage::is_of(self.gate, share, value));
+                delete = of.is_none_or(|row| self.page.usage.counts(row, value));
                 evicted += usize::from(delete);
                 *looks -= usize::from(!delete);
             }
@@ -230,11 +231,11 @@ impl<'g> Sweep<'g> {
                 return Next::Skip;
             }
             batch += 1;
-            usage.gone(self.gate, key, value);
+            usage.delete(key, value);
             Next::Delete
         })?;
-        if let Some(share) = of {
-            usage.set_first(share, stopped);
+        if let Some(row) = of {
+            usage.set_first(row, stopped);
         }
         self.swept.evicted += evicted;
         Ok(batch)
@@ -257,7 +258,7 @@ impl<'g> Sweep<'g> {
                 }
                 if let (true, Some(key), Some(header)) = (is_head(key), Key::read(key), Header::read(value)) {
                     let expiry = if header.is_alive(self.now, self.horizon) { header.end() } else { 0 };
-                    let victim = of.is_none_or(|share| Usage::is_of(self.gate, share, value));
+                    let victim = of.is_none_or(|row| self.page.usage.counts(row, value));
                     let sooner = first.as_ref().is_none_or(|(_, least)| expiry < *least);
                     if victim && sooner && key.bytes() != near.bytes() {
                         first = Some((key, expiry));
@@ -276,14 +277,14 @@ impl<'g> Sweep<'g> {
     /// Deletes a record with its continuations; false when it was not there.
     pub(crate) fn delete(&mut self, write: &mut Write<'_>, key: &Key) -> Result<bool, Fault> {
         let Some(value) = write.txn().get(key.bytes())? else { return Ok(false) };
-        self.usage.gone(self.gate, key.bytes(), value);
+        self.usage.delete(key.bytes(), value);
         let continued = Header::read(value).is_some_and(|header| header.has(flags::CONTINUED));
         write.delete(key.bytes())?;
         if continued {
             for n in 1..=u8::MAX {
                 let next = key.continuation(n);
                 let Some(value) = write.txn().get(next.bytes())? else { break };
-                self.usage.gone(self.gate, next.bytes(), value);
+                self.usage.delete(next.bytes(), value);
                 write.delete(next.bytes())?;
             }
         }

@@ -16,8 +16,9 @@ use super::check::{self, Damage, Expected};
 use super::control::{Control, Current, Shape};
 use super::directory::{generation_number, new_path, Directory};
 use super::env::{Env, Fault, ReaderSlot};
-use super::gate::{Gate, WriteGuard};
+use super::page::GenerationPage;
 use super::pages;
+use super::write_lock::{WriteGuard, WriteLock};
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
 use crate::sys::files::{self, FileSystem, FirstByte};
@@ -45,7 +46,7 @@ const WRITERS_LEAVE: u32 = 50;
 pub(crate) struct Generation {
     pub(crate) number: u64,
     pub(crate) env: Arc<Env>,
-    pub(crate) gate: Arc<Gate>,
+    pub(crate) lock: Arc<WriteLock>,
     pub(crate) data: PathBuf,
     /// No look for dead readers before this tick.
     readers_at: AtomicU64,
@@ -64,22 +65,23 @@ pub(crate) enum Broken {
 }
 
 impl Generation {
-    /// Opens generation `number`. A gate that is mapped already, by a parent, is taken over.
-    pub(crate) fn open(dir: &Directory, number: u64, gate: Option<Arc<Gate>>) -> Result<Generation, Broken> {
-        let map = |directory: &Path| match gate {
-            Some(gate) => Ok(Some(gate)),
-            None => Gate::open(directory).map(|gate| gate.map(Arc::new)),
+    /// Opens generation `number`. A page that is mapped already, by a parent, is taken over.
+    pub(crate) fn open(dir: &Directory, number: u64, lock: Option<Arc<WriteLock>>) -> Result<Generation, Broken> {
+        let map = |directory: &Path| match lock {
+            Some(lock) => Ok(Some(lock)),
+            None => WriteLock::open(directory).map(|lock| lock.map(Arc::new)),
         };
         Generation::open_as(dir, number, map, inspect_unused, Env::open)
     }
 
     /// Opens generation `number` for reading alone.
     pub(crate) fn view(dir: &Directory, number: u64) -> Result<Generation, Broken> {
-        let map = |directory: &Path| Gate::view(directory).map(|gate| gate.map(Arc::new));
-        let check = |directory: &Path, gate: &Gate| {
-            // Nothing may be noted in the gate, and nobody may be held off.
+        let map = |directory: &Path| WriteLock::view(directory).map(|lock| lock.map(Arc::new));
+        let check = |directory: &Path, lock: &WriteLock| {
+            let page = lock.page();
+            // Nothing may be noted in the page, and nobody may be held off.
             let data = directory.join("data.mdb");
-            let whole = is_large(&data, gate) || is_in_use(directory) || inspect(&data, gate.shape()).is_ok();
+            let whole = is_large(&data, page) || is_in_use(directory) || inspect(&data, page.shape()).is_ok();
             whole.then_some(()).ok_or_else(|| "its data file is damaged".to_owned())
         };
         Generation::open_as(dir, number, map, check, Env::view)
@@ -88,19 +90,19 @@ impl Generation {
     fn open_as(
         dir: &Directory,
         number: u64,
-        map: impl FnOnce(&Path) -> io::Result<Option<Arc<Gate>>>,
-        check: impl FnOnce(&Path, &Gate) -> Result<(), String>,
+        map: impl FnOnce(&Path) -> io::Result<Option<Arc<WriteLock>>>,
+        check: impl FnOnce(&Path, &WriteLock) -> Result<(), String>,
         env: fn(&Path, Shape) -> Result<Env, Fault>,
     ) -> Result<Generation, Broken> {
         let directory = dir.generation(number);
         let refused =
             |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
-        let gate = match map(&directory) {
-            Ok(Some(gate)) => gate,
-            Ok(None) => return Err(Broken::Damaged("its gate is damaged".to_owned())),
+        let lock = match map(&directory) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Err(Broken::Damaged("its page is damaged".to_owned())),
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => {
-                return Err(Broken::Damaged("its gate is no file".to_owned()))
+                return Err(Broken::Damaged("its page is no file".to_owned()))
             }
             Err(e) => return Err(refused(&e)),
         };
@@ -115,19 +117,19 @@ impl Generation {
                 Err(e) => return Err(refused(&e)),
             }
         }
-        if files::exceeds_file_limit(gate.shape().capacity) {
+        if files::exceeds_file_limit(lock.page().shape().capacity) {
             return Err(Broken::Refused(limit_too_low()));
         }
-        check(&directory, &gate).map_err(Broken::Damaged)?;
+        check(&directory, &lock).map_err(Broken::Damaged)?;
         if !can_be_opened(&directory) {
             let what = "a process is stopped while it opens";
             return Err(Broken::Refused(Error::new(Status::Busy, format!("{what} {}", directory.display()))));
         }
-        match env(&directory, gate.shape()) {
+        match env(&directory, lock.page().shape()) {
             Ok(env) => Ok(Generation {
                 number,
                 env: Arc::new(env),
-                gate,
+                lock,
                 data: directory.join("data.mdb"),
                 readers_at: AtomicU64::new(0),
                 reserve_at: AtomicU64::new(0),
@@ -140,9 +142,15 @@ impl Generation {
         }
     }
 
+    /// What its processes tell each other.
+    #[inline]
+    pub(crate) fn page(&self) -> &GenerationPage {
+        self.lock.page()
+    }
+
     /// Whether every page of the data file is as LMDB takes on trust. No writer moves meanwhile, and readers do not matter.
     pub(crate) fn verify(&self, _inside: &WriteGuard<'_>) -> bool {
-        inspect(&self.data, self.gate.shape()).is_ok()
+        inspect(&self.data, self.page().shape()).is_ok()
     }
 
     /// Frees the slots of readers that died, unless it was done a moment ago: it costs a system call per process attached.
@@ -157,21 +165,22 @@ impl Generation {
         dead > 0
     }
 
-    /// Frees the slots of readers that died; how many. Those who died in the middle of a lookup are noted in the gate.
+    /// Frees the slots of readers that died; how many. Those who died in the middle of a lookup are noted in the page.
     pub(crate) fn bury_readers(&self) -> usize {
         let before = self.env.slots().unwrap_or_default();
         let dead = self.env.check_readers();
         if dead > 0 {
             let after = self.env.slots().unwrap_or_default();
-            let inside = |slot: &&ReaderSlot| slot.snapshot.is_some() && !after.iter().any(|left| left.pid == slot.pid);
-            before.iter().filter(inside).for_each(|_| self.gate.note_death());
+            let in_lookup =
+                |slot: &&ReaderSlot| slot.snapshot.is_some() && !after.iter().any(|left| left.pid == slot.pid);
+            before.iter().filter(in_lookup).for_each(|_| self.page().note_death());
         }
         dead
     }
 
     /// Whether the store has to live with less than its capacity.
     pub(crate) fn is_short_of_disk(&self) -> bool {
-        self.reserve_at.load(Ordering::Relaxed) != 0 && self.gate.reserved() < self.gate.shape().capacity
+        self.reserve_at.load(Ordering::Relaxed) != 0 && self.page().reserved.get() < self.page().shape().capacity
     }
 
     /// Begins the generation after `from`. Whoever is fastest makes it; the result is the same for all.
@@ -228,29 +237,29 @@ fn can_be_opened(directory: &Path) -> bool {
     false
 }
 
-fn is_large(data: &Path, gate: &Gate) -> bool {
-    let used = if gate.shape().guard { fs::metadata(data).map_or(0, |meta| meta.len()) } else { gate.reserved() };
+fn is_large(data: &Path, page: &GenerationPage) -> bool {
+    let used = if page.shape().guard { fs::metadata(data).map_or(0, |meta| meta.len()) } else { page.reserved.get() };
     used > CHECKED
 }
 
 /// Checks a data file that nobody has open. Who has it open has checked it, or relies on who did. A large one is not
 /// checked: at 0.4 s for a GiB the first session of a server would wait for too long.
-fn inspect_unused(directory: &Path, gate: &Gate) -> Result<(), String> {
-    let data = directory.join("data.mdb");
+fn inspect_unused(directory: &Path, lock: &WriteLock) -> Result<(), String> {
+    let (data, page) = (directory.join("data.mdb"), lock.page());
     let inode = fs::metadata(&data).map_or(0, |meta| meta.ino());
-    if gate.is_trusted(inode) || is_large(&data, gate) || is_in_use(directory) {
+    if page.is_trusted(inode) || is_large(&data, page) || is_in_use(directory) {
         return Ok(());
     }
     let begin = Instant::now();
-    if inspect(&data, gate.shape()).is_ok() {
-        gate.trust(inode, begin.elapsed().as_millis() as u64 * RARELY);
+    if inspect(&data, page.shape()).is_ok() {
+        page.trust(inode, begin.elapsed().as_millis() as u64 * RARELY);
         return Ok(());
     }
     // Somebody may have opened it since then and moved pages under the eyes of the check: look again with writers held off.
     // Only trying, since a wait in vain would make the puts to come impatient.
     for _ in 0..WRITERS_LEAVE {
-        if let Ok(_inside) = gate.enter(Duration::ZERO) {
-            return inspect(&data, gate.shape()).map_err(|damage| damage.to_string());
+        if let Ok(_locked) = lock.acquire(Duration::ZERO) {
+            return inspect(&data, page.shape()).map_err(|damage| damage.to_string());
         }
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -309,7 +318,7 @@ fn build(dir: &Directory, mut shape: Shape) -> Result<PathBuf> {
             }
             fault => Error::new(Status::System, fault.text()),
         })?;
-        Gate::create(&directory, shape, reserve, dir.access).map_err(|e| failed(&e))
+        WriteLock::create(&directory, shape, reserve, dir.access).map_err(|e| failed(&e))
     })();
     match made {
         Ok(()) => Ok(directory),
@@ -368,13 +377,13 @@ mod tests {
         let store = super::super::Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
         let opened = store.obtain().unwrap();
         let generation = &opened.now;
-        let inside = generation.gate.enter(Duration::from_secs(1)).unwrap();
-        assert!(generation.verify(&inside), "a new generation is called damaged");
+        let locked = generation.lock.acquire(Duration::from_secs(1)).unwrap();
+        assert!(generation.verify(&locked), "a new generation is called damaged");
         // The flags of the first page behind the meta pages, which is the root.
         let file = files::open(&generation.data).unwrap();
         file.write_all_at(&[0xff], 2 * generation.env.page as u64 + 10).unwrap();
-        assert!(!generation.verify(&inside), "a root of no kind is called whole");
-        drop(inside);
+        assert!(!generation.verify(&locked), "a root of no kind is called whole");
+        drop(locked);
         fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -13,7 +13,7 @@ use crate::sys::crypto::{self, KEY};
 use crate::sys::files::{self, Access};
 
 /// Most keys that a file may hold.
-const KEYS_MAX: usize = 16;
+pub(super) const KEYS_MAX: usize = 16;
 
 /// The keys of one reading of the file.
 pub(crate) struct Keys {

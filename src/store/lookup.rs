@@ -110,7 +110,7 @@ impl Found<'_> {
         let snapshot = snapshot.ok_or(Miss::Absent)?;
         let same = |txn: &mut Txn| Ok(copy_record(txn, self.key, plain)? && plain == record);
         match self.store.delete_if(&snapshot.generation, self.key, same) {
-            Ok(true) => self.thread.opened.control.count(self.thread.shard, Counter::Takes, 1),
+            Ok(true) => self.thread.opened.control.counters().add(self.thread.shard, Counter::Takes, 1),
             Ok(false) => return Err(Miss::Absent),
             Err(fault) => return Err(self.store.unavailable(snapshot, fault)),
         }
@@ -140,12 +140,12 @@ impl Store {
         let done = thread::with(self, |thread| {
             let done = self.find(thread, id, namespace, kind, f);
             if matches!(done, Err(Miss::Damaged)) {
-                self.log.say(log::Kind::Damage, log::WARNING, || {
+                self.log.say(log::Topic::Damage, log::WARNING, || {
                     "a session did not open: it is damaged, or its sealing key is gone".to_owned()
                 });
             }
             let counter = done.as_ref().map_or_else(|miss| miss.counter(), |_| Counter::Hits);
-            thread.opened.control.count(thread.shard, counter, 1);
+            thread.opened.control.counters().add(thread.shard, counter, 1);
             done
         });
         done.unwrap_or(Err(Miss::Unavailable))
@@ -191,7 +191,7 @@ impl Store {
             }
         }
         let snapshot = if in_before { thread.before.as_ref() } else { Some(&thread.now) };
-        let horizon = snapshot.map_or(u64::MAX, |snapshot| snapshot.generation.gate.horizon(now));
+        let horizon = snapshot.map_or(u64::MAX, |snapshot| snapshot.generation.page().horizon(now));
         let header = record::parse(&thread.record).ok_or(Miss::Damaged)?.header;
         if !header.is_alive(now, horizon) {
             return Err(Miss::Expired);
@@ -207,7 +207,7 @@ impl Store {
         self.read(snapshot, |txn| copy_record(txn, key, out)).map_err(|fault| self.unavailable(snapshot, fault))
     }
 
-    /// Reads a snapshot; without a reader slot, behind the gate. `f` may run again from the start.
+    /// Reads a snapshot; without a reader slot, under the write lock. `f` may run again from the start.
     pub(super) fn read<T>(
         &self,
         snapshot: &mut Snapshot,
@@ -216,8 +216,8 @@ impl Store {
         match snapshot.read(&mut f) {
             Err(fault @ (Fault::PidClash | Fault::ReadersFull | Fault::SlotsHeld { .. })) => {
                 self.note_fault(&snapshot.generation, fault);
-                let inside = self.enter(&snapshot.generation)?;
-                snapshot.generation.env.read_exclusively(&inside, f)
+                let locked = self.lock(&snapshot.generation)?;
+                snapshot.generation.env.read_exclusively(&locked, f)
             }
             done => done,
         }
@@ -297,7 +297,8 @@ fn locate(
 
 fn has_foreign(thread: &ThreadContext) -> bool {
     let before = thread.before.as_ref();
-    thread.now.generation.gate.has_foreign() || before.is_some_and(|snapshot| snapshot.generation.gate.has_foreign())
+    thread.now.generation.page().foreign.is_set()
+        || before.is_some_and(|snapshot| snapshot.generation.page().foreign.is_set())
 }
 
 pub(crate) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> Result<bool, Fault> {
@@ -336,7 +337,7 @@ mod tests {
         };
         assert_eq!(is_hashed(&[7; 32]), (false, false));
         let mut header = Header { expires: u32::MAX, ..Header::default() };
-        store.put(b"made elsewhere", Namespace("shop"), RecordKind::Session, &mut header, b"plain").unwrap();
+        store.put_opaque(b"made elsewhere", Namespace("shop"), &mut header, b"plain").unwrap();
         assert_eq!(is_hashed(&[7; 32]), (true, true), "an id made elsewhere is looked for without its namespace");
         std::fs::remove_dir_all(&path).unwrap();
     }

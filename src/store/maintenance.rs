@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use super::control::Current;
 use super::evict::Sweep;
-use super::gate::Gate;
 use super::generation::{self, Generation};
+use super::page::GenerationPage;
 use super::{thread, Store};
-use crate::log::{self, Kind};
+use crate::log::{self, Topic};
 use crate::stats::Counter;
 use crate::sys::clock;
 
@@ -19,13 +19,13 @@ const READERS: u64 = 10_000;
 /// Expired records deleted in a round.
 const SWEEP: usize = 256;
 
-/// Whether the last record behind this gate has expired. What a clock that was ahead has left does not count.
-fn is_over(gate: &Gate) -> bool {
-    let horizon = gate.horizon(clock::coarse_micros()) / 1_000_000;
-    if gate.newest() > horizon {
-        gate.set_newest(horizon);
+/// Whether the last record of a generation has expired. What a clock that was ahead has left does not count.
+fn is_over(page: &GenerationPage) -> bool {
+    let horizon = page.horizon(clock::coarse_micros()) / 1_000_000;
+    if page.newest.get() > horizon {
+        page.newest.set(horizon);
     }
-    gate.newest() <= clock::seconds()
+    page.newest.get() <= clock::seconds()
 }
 
 impl Store {
@@ -58,26 +58,28 @@ impl Store {
             if !control.round_is_due(ROUND) {
                 return None;
             }
-            control.keep_reading();
+            control.counters().keep_sample();
             if control.reader_check_is_due(READERS) {
                 let dead = opened.now.bury_readers();
                 if dead > 0 {
-                    self.log.say(Kind::Readers, log::NOTICE, || format!("freed the slots of {dead} readers that died"));
+                    self.log
+                        .say(Topic::Readers, log::NOTICE, || format!("freed the slots of {dead} readers that died"));
                 }
             }
-            if opened.now.gate.is_suspect() {
-                // Who passes the gate checks the file.
-                drop(self.enter(&opened.now));
+            if opened.now.page().is_suspect() {
+                // Who takes the write lock checks the file.
+                drop(self.lock(&opened.now));
             }
-            if opened.before.as_ref().is_some_and(|before| is_over(&before.gate)) {
+            if opened.before.as_ref().is_some_and(|before| is_over(before.page())) {
                 let current = control.current();
                 if control.switch(current, Current { number: current.number, keep: false }) {
                     generation::clear(&self.dir, control.current());
                 }
             }
-            let gate = &opened.now.gate;
-            if gate.oldest() <= clock::coarse_micros() {
-                self.sweep_if_idle(&opened.now).map(|n| control.count(thread.shard, Counter::Expired, n as u64))
+            let page = opened.now.page();
+            if page.oldest.get() <= clock::coarse_micros() {
+                self.sweep_if_idle(&opened.now)
+                    .map(|n| control.counters().add(thread.shard, Counter::Expired, n as u64))
             } else {
                 None
             }
@@ -86,11 +88,11 @@ impl Store {
 
     /// Sweeps, unless somebody is writing.
     fn sweep_if_idle(&self, generation: &Generation) -> Option<usize> {
-        let inside = generation.gate.enter(std::time::Duration::ZERO).ok()?;
+        let locked = generation.lock.acquire(std::time::Duration::ZERO).ok()?;
         self.with_room(generation).ok()?;
         let now = clock::coarse_micros();
-        let mut sweep = Sweep::begin(&inside, now);
-        generation.env.write(&inside, |write| sweep.expire(write, SWEEP)).ok()?;
+        let mut sweep = Sweep::begin(&locked, now);
+        generation.env.write(&locked, |write| sweep.expire(write, SWEEP)).ok()?;
         Some(sweep.committed().expired)
     }
 }

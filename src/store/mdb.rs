@@ -8,6 +8,7 @@ use libc::c_int;
 use lmdb_sys as ffi;
 
 use crate::sys::mutex::{Apart, SharedMutex};
+use crate::sys::shared_page::Shareable;
 
 pub(super) mod pages;
 
@@ -20,6 +21,9 @@ pub(super) struct LockHead {
     pub(super) table: ReaderTable,
     pub(super) writer: Apart,
 }
+
+// SAFETY: atomics, for which any bytes do, and mutexes that pthread alone changes.
+unsafe impl Shareable for LockHead {}
 
 /// MDB_txbody.
 #[repr(C, align(64))]

@@ -12,10 +12,10 @@ use super::generation::{Broken, Generation};
 use super::id::Mask;
 use super::keys::Keys;
 use super::{OpenStore, Store, REGISTRY, STORES_MAX};
-use crate::log::{self, Kind, Log};
+use crate::log::{self, Log, Topic};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS};
 use crate::status::{Error, Result, Status};
-use crate::sys::process::{self, PerProcess};
+use crate::sys::fork_safe::{self, PerProcess};
 use crate::sys::{clock, files};
 
 /// How long one thread waits for another of its process that is opening the store, which takes less than a millisecond.
@@ -75,16 +75,16 @@ impl Store {
             return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
         }
         let opened = self.opened.update(OPENING, |found| match found {
-            process::Found::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
-            process::Found::Mine(opened) => self.attach(Known { opened: Some(opened), mine: true }),
-            process::Found::Inherited(opened) => self.attach(Known { opened: Some(opened), mine: false }),
-            process::Found::Nothing => self.attach(Known { opened: None, mine: false }),
+            fork_safe::Holding::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
+            fork_safe::Holding::Mine(opened) => self.attach(Known { opened: Some(opened), mine: true }),
+            fork_safe::Holding::Inherited(opened) => self.attach(Known { opened: Some(opened), mine: false }),
+            fork_safe::Holding::Nothing => self.attach(Known { opened: None, mine: false }),
         });
         match opened {
             Some(Ok(opened)) => Ok(opened),
             Some(Err(error)) => {
                 self.retry_at.store(clock::ticks() + RETRY, Ordering::Relaxed);
-                self.log.say(Kind::Open, log::ERR, || format!("running without the session cache: {error}"));
+                self.log.say(Topic::Open, log::ERR, || format!("running without the session cache: {error}"));
                 Err(error)
             }
             None => Err(Error::busy()),
@@ -92,7 +92,7 @@ impl Store {
     }
 
     /// Opens what is the current generation by now. A forked child takes over what is plain shared memory, the control page and
-    /// the gates, and the keys: that saves a third of its first lookup. Environments it opens for itself.
+    /// those of generations, and the keys: that saves a third of its first lookup. Environments it opens for itself.
     fn attach(&self, known: Known<'_>) -> Result<Arc<OpenStore>> {
         self.dir.check_again()?;
         let _stdio = files::occupy_stdio().map_err(|e| Error::system("cannot open /dev/null", &e))?;
@@ -120,7 +120,7 @@ impl Store {
             return Ok(Arc::clone(&opened.keys));
         }
         Ok(Keys::load(&self.dir).unwrap_or_else(|error| {
-            self.log.say(Kind::Keys, log::WARNING, || format!("keeping the sealing keys read before: {error}"));
+            self.log.say(Topic::Keys, log::WARNING, || format!("keeping the sealing keys read before: {error}"));
             Arc::clone(&opened.keys)
         }))
     }
@@ -151,8 +151,8 @@ impl Store {
     ) -> Result<Option<Arc<Generation>>> {
         let mut keep = false;
         match known.open(&self.dir, control, current.number) {
-            Ok(now) if !fits(now.gate.shape(), control.wanted()) => {
-                self.log.say(Kind::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
+            Ok(now) if !fits(now.page().shape(), control.wanted()) => {
+                self.log.say(Topic::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
                 keep = true;
             }
             Ok(now) => {
@@ -165,7 +165,7 @@ impl Store {
             Err(Broken::Gone) => {}
             Err(Broken::Damaged(what)) => self
                 .log
-                .say(Kind::Damage, log::WARNING, || format!("the store is damaged ({what}): a new generation begins")),
+                .say(Topic::Damage, log::WARNING, || format!("the store is damaged ({what}): a new generation begins")),
             Err(Broken::Refused(error)) => return Err(error),
         }
         Generation::begin(&self.dir, control, current, keep).map(|()| None)
@@ -177,24 +177,24 @@ impl Store {
         if starts && control.reader_check_is_due(DEATHS) {
             generation.bury_readers();
         }
-        if !generation.gate.is_suspect() {
+        if !generation.page().is_suspect() {
             return true;
         }
-        match generation.gate.enter(self.deadline) {
-            Ok(inside) => self.is_sound(generation, &inside),
+        match generation.lock.acquire(self.deadline) {
+            Ok(locked) => self.is_sound(generation, &locked),
             Err(_) => true,
         }
     }
 }
 
 impl Known<'_> {
-    /// A generation: the one that is open, or opened anew, with a gate that is mapped already.
+    /// A generation: the one that is open, or opened anew, with a page that is mapped already.
     fn open(self, dir: &Directory, control: &Arc<Control>, number: u64) -> Result<Arc<Generation>, Broken> {
         let of_the_control = self.opened.filter(|opened| Arc::ptr_eq(&opened.control, control));
         let known = of_the_control.and_then(|opened| opened.generations().find(|known| known.number == number));
         match known {
             Some(known) if self.mine && known.env.has_its_files() => Ok(Arc::clone(known)),
-            known => Generation::open(dir, number, known.map(|known| Arc::clone(&known.gate))).map(Arc::new),
+            known => Generation::open(dir, number, known.map(|known| Arc::clone(&known.lock))).map(Arc::new),
         }
     }
 }

@@ -8,7 +8,7 @@ use super::generation::{self, Generation};
 use super::keys::Keys;
 use super::writer::STUCK;
 use super::{OpenStore, Store};
-use crate::log::{self, Kind};
+use crate::log::{self, Topic};
 use crate::status::Result;
 
 impl Store {
@@ -36,7 +36,7 @@ impl Store {
     /// The host has closed our descriptors, which daemons do that begin with a session too early.
     #[cold]
     pub(super) fn open_anew(&self, opened: &OpenStore) {
-        self.log.say(Kind::Open, log::WARNING, || {
+        self.log.say(Topic::Open, log::WARNING, || {
             "the program has closed descriptors of the store: they are opened anew".to_owned()
         });
         opened.retire();
@@ -46,27 +46,27 @@ impl Store {
     pub(super) fn note_fault(&self, generation: &Generation, fault: Fault) {
         match fault {
             Fault::Damaged(_) => {
-                self.log.say(Kind::Damage, log::WARNING, || format!("the store is {}", fault.text()));
+                self.log.say(Topic::Damage, log::WARNING, || format!("the store is {}", fault.text()));
                 self.give_up(generation.number, "the store is damaged");
             }
             Fault::Full | Fault::LockTimeout => {}
-            Fault::PidClash | Fault::ReadersFull => self.log.say(Kind::Readers, log::WARNING, || {
+            Fault::PidClash | Fault::ReadersFull => self.log.say(Topic::Readers, log::WARNING, || {
                 "no reader slot (all taken, or a container's process has the same number): lookups wait for writers; \
                  share the PID namespace, or raise readers="
                     .to_owned()
             }),
             Fault::SlotsHeld { millis } => {
-                self.log.say(Kind::Readers, log::WARNING, || format!("{}: lookups wait for writers", fault.text()));
+                self.log.say(Topic::Readers, log::WARNING, || format!("{}: lookups wait for writers", fault.text()));
                 if millis > STUCK {
                     self.leave_behind(generation.number, "a process is stopped while it takes a reader slot");
                 }
             }
             Fault::WriterHeld => {
-                self.log.say(Kind::Busy, log::WARNING, || fault.text());
-                self.leave_behind(generation.number, "LMDB's writer lock is held outside of the gate");
+                self.log.say(Topic::Busy, log::WARNING, || fault.text());
+                self.leave_behind(generation.number, "another program holds LMDB's writer lock");
             }
             Fault::Closed => drop(self.obtain().map(|opened| self.open_anew(&opened))),
-            fault => self.log.say(Kind::Bug, log::WARNING, || fault.text()),
+            fault => self.log.say(Topic::Bug, log::WARNING, || fault.text()),
         }
     }
 
@@ -86,7 +86,7 @@ impl Store {
         let (control, current) = (&opened.control, opened.control.current());
         if opened.now.number == number {
             if current.number == number {
-                self.log.say(Kind::Generation, log::WARNING, || format!("{why}: a new generation begins"));
+                self.log.say(Topic::Generation, log::WARNING, || format!("{why}: a new generation begins"));
                 let _ = Generation::begin(&self.dir, control, current, keep);
             }
         } else if !keep && opened.before.as_ref().is_some_and(|before| before.number == number) {

@@ -34,7 +34,8 @@ impl Store {
         thread::with(self, |thread| {
             let now = clock::seconds();
             let generations = [Some(&thread.now), thread.before.as_ref()];
-            let longest = generations.into_iter().flatten().map(|snapshot| snapshot.generation.gate.longest()).max();
+            let longest =
+                generations.into_iter().flatten().map(|snapshot| snapshot.generation.page().longest.get()).max();
             let life = longest.unwrap_or(0).max(life).min(MAX_TTL.as_secs());
             for login in logins {
                 thread.opened.control.tombstones().bury(*login, u64::from(login.full_handshake) + life, now);

@@ -14,7 +14,7 @@ pub(crate) fn of(control: &Control, capacity: u64, generation: u64) -> Stats {
     let mut all = [0; GAUGES + COUNTERS];
     all[2] = capacity;
     all[3] = generation;
-    all[GAUGES..].copy_from_slice(&control.counters());
+    all[GAUGES..].copy_from_slice(&control.counters().total());
     Stats(all)
 }
 
@@ -33,14 +33,14 @@ pub(crate) fn add(stats: &mut Stats, (entries, pages): (usize, usize), page: usi
 impl Store {
     /// Counts, from outside an operation.
     pub(crate) fn count(self: &Arc<Self>, counter: Counter) {
-        let _ = thread::with(self, |thread| thread.opened.control.count(thread.shard, counter, 1));
+        let _ = thread::with(self, |thread| thread.opened.control.counters().add(thread.shard, counter, 1));
     }
 
     /// Everything in the table of `stats.rs`.
     pub(crate) fn stats(self: &Arc<Self>) -> Result<Stats> {
         thread::with(self, |thread| {
             let now = &thread.opened.now;
-            let mut stats = of(&thread.opened.control, now.gate.shape().capacity, now.number);
+            let mut stats = of(&thread.opened.control, now.page().shape().capacity, now.number);
             for snapshot in [Some(&mut thread.now), thread.before.as_mut()].into_iter().flatten() {
                 let held = self.read(snapshot, contents)?;
                 add(&mut stats, held, snapshot.generation.env.page);
@@ -52,7 +52,7 @@ impl Store {
     /// The counters as they were about a minute ago, the gauges as they are.
     pub(crate) fn recent(self: &Arc<Self>) -> Result<Option<(Duration, Stats)>> {
         let mut all = self.stats()?;
-        let before = thread::with(self, |thread| thread.opened.control.a_minute_ago())?;
+        let before = thread::with(self, |thread| thread.opened.control.counters().a_minute_ago())?;
         Ok(before.map(|(age, counters)| {
             all.0[GAUGES..].copy_from_slice(&counters);
             (Duration::from_millis(age), all)

@@ -12,7 +12,7 @@ use super::id::RANDOM;
 use super::seal::Sealer;
 use super::{OpenStore, Store};
 use crate::status::{Error, Result, Status};
-use crate::sys::{crypto, process};
+use crate::sys::{crypto, fork_safe, process};
 
 /// Ids whose random bytes are drawn at once: one call into OpenSSL's generator costs as much as a lookup.
 const POOL: usize = 64;
@@ -153,7 +153,7 @@ fn leave_inherited(contexts: &mut Vec<ThreadContext>) {
     let process = process::incarnation();
     if contexts.iter().any(|thread| thread.process != process) {
         let (mine, inherited) = contexts.drain(..).partition(|thread| thread.process == process);
-        process::keep_inherited::<Vec<ThreadContext>>(inherited);
+        fork_safe::keep_inherited::<Vec<ThreadContext>>(inherited);
         *contexts = mine;
     }
 }

@@ -1,25 +1,65 @@
 //! How much of a store each namespace has, so that one that floods it cannot push out the others.
 //!
-//! The sums lie in the gate's page and change behind the gate only. A process that dies between its commit and the sum
-//! leaves a record uncounted or counted for nothing: the sums steer who makes room, and nothing is lost by an error.
+//! The sums lie in the generation's page and change under the write lock only. A process that dies between its commit and
+//! the sum leaves a record uncounted or counted for nothing: the sums steer who makes room, and nothing is lost by an error.
 
-use super::gate::{Gate, NAMESPACES};
 use super::id::{expiry_of, Key};
 use super::record::Header;
+use crate::sys::shared_page::Word;
 
-/// The changes of one transaction.
-pub(crate) struct Usage {
-    changes: [i64; NAMESPACES],
-    /// Where the records of a share begin now, in microseconds of expiry; 0: where they did.
+/// Namespaces that are told apart when room is made; all further ones share the last row.
+pub(crate) const NAMESPACES: usize = 32;
+
+/// What the namespaces have, as all processes see it.
+#[repr(C)]
+pub(crate) struct UsageTable([NamespaceUsage; NAMESPACES]);
+
+#[repr(C)]
+struct NamespaceUsage {
+    /// Hash of the namespace in headers, plus 1; 0: nobody's.
+    namespace: Word,
+    bytes: Word,
+    /// No record of it in time order expires before this moment, in microseconds.
+    first: Word,
+}
+
+impl UsageTable {
+    /// The row of a namespace that is in the table.
+    pub(super) fn find(&self, namespace: u32) -> Option<usize> {
+        let name = u64::from(namespace) + 1;
+        self.0.iter().position(|row| row.namespace.get() == name)
+    }
+
+    /// The row of a namespace, taken now if it has none. Under the write lock only.
+    pub(super) fn row(&self, namespace: u32) -> usize {
+        self.find(namespace).unwrap_or_else(|| {
+            let free = self.0.iter().position(|row| row.bytes.get() == 0).unwrap_or(NAMESPACES - 1);
+            self.0[free].namespace.set(u64::from(namespace) + 1);
+            self.0[free].first.set(u64::MAX);
+            free
+        })
+    }
+
+    /// Whether the record with this head counts in that row.
+    pub(super) fn counts(&self, row: usize, head: &[u8]) -> bool {
+        Header::read(head).is_none_or(|header| row == self.row(header.namespace))
+    }
+}
+
+/// What one transaction changes of it.
+pub(crate) struct UsageChange<'t> {
+    table: &'t UsageTable,
+    bytes: [i64; NAMESPACES],
+    /// Where the records of a row begin now, in microseconds of expiry; 0: where they did.
     first: [u64; NAMESPACES],
     changed: bool,
-    /// The share of the head met last: what follows it belongs to the same record.
+    /// The row of the head met last: what follows it belongs to the same record.
     last: usize,
 }
 
-impl Usage {
-    pub(crate) fn new() -> Usage {
-        Usage { changes: [0; NAMESPACES], first: [0; NAMESPACES], changed: false, last: 0 }
+impl<'t> UsageChange<'t> {
+    pub(crate) fn new(table: &'t UsageTable) -> UsageChange<'t> {
+        UsageChange { table, bytes: [0; NAMESPACES], first: [0; NAMESPACES], changed: false, last: 0 }
     }
 
     /// Bytes that an entry takes: key, value, and LMDB's node header.
@@ -28,62 +68,58 @@ impl Usage {
     }
 
     /// Notes an entry of `namespace` (its hash in headers) that is put.
-    pub(crate) fn put(&mut self, gate: &Gate, namespace: u32, key: &[u8], value: &[u8]) {
-        self.last = gate.slot_of_namespace(namespace);
-        self.changes[self.last] += Usage::size(key, value);
-        if let Some(expiry) = expiry_of(key).filter(|expiry| *expiry < self.first(gate, self.last)) {
+    pub(crate) fn put(&mut self, namespace: u32, key: &[u8], value: &[u8]) {
+        self.last = self.table.row(namespace);
+        self.bytes[self.last] += UsageChange::size(key, value);
+        if let Some(expiry) = expiry_of(key).filter(|expiry| *expiry < self.first(self.last)) {
             self.first[self.last] = expiry;
         }
         self.changed = true;
     }
 
     /// Notes an entry that is deleted; continuations follow their heads.
-    pub(crate) fn gone(&mut self, gate: &Gate, key: &[u8], value: &[u8]) {
+    pub(crate) fn delete(&mut self, key: &[u8], value: &[u8]) {
         if Key::read(key).is_some_and(|key| key.is_head()) {
-            self.last = Header::read(value).map_or(0, |header| gate.slot_of_namespace(header.namespace));
+            self.last = Header::read(value).map_or(0, |header| self.table.row(header.namespace));
         }
-        self.changes[self.last] -= Usage::size(key, value);
+        self.bytes[self.last] -= UsageChange::size(key, value);
         self.changed = true;
     }
 
-    fn bytes(&self, gate: &Gate, share: usize) -> u64 {
-        gate.namespace_bytes(share).saturating_add_signed(self.changes[share])
-    }
-
-    /// The share that makes room: the namespace that has most. `None` when there is one namespace only.
-    pub(crate) fn largest(&self, gate: &Gate) -> Option<usize> {
-        let bytes: [u64; NAMESPACES] = std::array::from_fn(|share| self.bytes(gate, share));
+    /// The row that makes room: of the namespace that has most. `None` when there is one namespace only.
+    pub(crate) fn largest(&self) -> Option<usize> {
+        let bytes: [u64; NAMESPACES] =
+            std::array::from_fn(|row| self.table.0[row].bytes.get().saturating_add_signed(self.bytes[row]));
         let several = bytes.iter().filter(|bytes| **bytes > 0).count() > 1;
-        (0..NAMESPACES).max_by_key(|share| bytes[*share]).filter(|_| several)
+        (0..NAMESPACES).max_by_key(|row| bytes[*row]).filter(|_| several)
     }
 
-    /// No record of this share expires before this moment.
-    pub(crate) fn first(&self, gate: &Gate, share: usize) -> u64 {
-        match self.first[share] {
-            0 => gate.namespace_first(share),
+    /// No record of this row expires before this moment.
+    pub(crate) fn first(&self, row: usize) -> u64 {
+        match self.first[row] {
+            0 => self.table.0[row].first.get(),
             first => first,
         }
     }
 
     /// Notes that none does before this one.
-    pub(crate) fn set_first(&mut self, share: usize, micros: u64) {
-        self.first[share] = micros;
+    pub(crate) fn set_first(&mut self, row: usize, micros: u64) {
+        self.first[row] = micros;
         self.changed = true;
     }
 
-    /// Whether the record with this head is of that share.
-    pub(crate) fn is_of(gate: &Gate, share: usize, head: &[u8]) -> bool {
-        Header::read(head).is_none_or(|header| share == gate.slot_of_namespace(header.namespace))
-    }
-
     /// The transaction has committed.
-    pub(crate) fn settle(&self, gate: &Gate) {
-        if self.changed {
-            for (share, change) in self.changes.iter().enumerate().filter(|(_, change)| **change != 0) {
-                gate.set_namespace_bytes(share, gate.namespace_bytes(share).saturating_add_signed(*change));
+    pub(crate) fn apply(&self) {
+        if !self.changed {
+            return;
+        }
+        for ((row, change), first) in self.table.0.iter().zip(self.bytes).zip(self.first) {
+            if change != 0 {
+                let bytes = row.bytes.get().saturating_add_signed(change);
+                row.bytes.set(bytes);
             }
-            for (share, first) in self.first.iter().enumerate().filter(|(_, first)| **first != 0) {
-                gate.set_namespace_first(share, *first);
+            if first != 0 {
+                row.first.set(first);
             }
         }
     }

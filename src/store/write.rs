@@ -1,20 +1,20 @@
-//! Writing: everything slow is done before the gate; inside it, make room, put, commit.
+//! Writing: everything slow is done before the write lock; under it, make room, put, commit.
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::env::{Fault, Write};
 use super::evict::{self, Sweep, Swept};
-use super::gate::WriteGuard;
 use super::generation::Generation;
 use super::id::{Key, OUTSIDERS};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
 use super::revocation::{may_be_stored, Flushes};
 use super::seal::AssociatedData;
 use super::thread::{self, ThreadContext};
+use super::write_lock::WriteGuard;
 use super::writer::sweep_in;
 use super::{Namespace, NamespaceHash, RecordKind, Store};
-use crate::log::{self, Kind};
+use crate::log::{self, Topic};
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
@@ -77,7 +77,7 @@ impl Store {
         self.maintenance();
         thread::with(self, |thread| {
             if session.is_some_and(|seen| !may_be_stored(thread, header, seen)) {
-                thread.opened.control.count(thread.shard, Counter::PutsSkipped, 1);
+                thread.opened.control.counters().add(thread.shard, Counter::PutsSkipped, 1);
                 return Err(Error::new(Status::NotFound, "the session was ended before it was stored"));
             }
             let namespace = thread.opened.namespace_hash(namespace);
@@ -114,7 +114,7 @@ impl Store {
                 Err(Status::Full) => Counter::PutsFull,
                 Err(_) => Counter::PutsFailed,
             };
-            thread.opened.control.count(thread.shard, counter, 1);
+            thread.opened.control.counters().add(thread.shard, counter, 1);
             done
         })?
     }
@@ -127,7 +127,7 @@ impl Store {
         record: &[u8],
     ) -> Result<(), Fault> {
         let generation = &thread.now.generation;
-        let done = self.enter(generation).and_then(|inside| self.put_inside(generation, &inside, key, header, record));
+        let done = self.lock(generation).and_then(|locked| self.put_locked(generation, &locked, key, header, record));
         let swept = done.inspect_err(|fault| match fault {
             Fault::Full => self.on_full(thread),
             fault => self.note_fault(generation, *fault),
@@ -135,25 +135,25 @@ impl Store {
         self.full_since.store(0, Ordering::Relaxed);
         for (counter, n) in [(Counter::Evicted, swept.evicted), (Counter::Expired, swept.expired)] {
             if n > 0 {
-                thread.opened.control.count(thread.shard, counter, n as u64);
+                thread.opened.control.counters().add(thread.shard, counter, n as u64);
             }
         }
         Ok(())
     }
 
-    fn put_inside(
+    fn put_locked(
         &self,
         generation: &Generation,
-        inside: &WriteGuard<'_>,
+        locked: &WriteGuard<'_>,
         key: &Key,
         (header, namespace): (&Header, NamespaceHash),
         record: &[u8],
     ) -> Result<Swept, Fault> {
         self.with_room(generation)?;
-        let (env, gate) = (&generation.env, &generation.gate);
+        let (env, page) = (&generation.env, generation.page());
         let now = clock::coarse_micros();
         let seconds = u64::from(header.expires);
-        gate.note_life(seconds.max(key.expiry().unwrap_or(0) / 1_000_000).saturating_sub(now / 1_000_000));
+        page.note_life(seconds.max(key.expiry().unwrap_or(0) / 1_000_000).saturating_sub(now / 1_000_000));
         let pieces = record.len().div_ceil(piece(env.page));
         let room = room(generation, pieces + 1);
         let outside = key.expiry().is_none();
@@ -171,33 +171,33 @@ impl Store {
                 sweep.delete(write, key)?;
                 write.put(key.bytes(), first)?;
             }
-            sweep.usage.put(gate, header.namespace, key.bytes(), first);
+            sweep.usage.put(header.namespace, key.bytes(), first);
             for (n, bytes) in rest.chunks(piece(env.page)).enumerate() {
                 let key = key.continuation(n as u8 + 1);
                 write.put(key.bytes(), bytes)?;
-                sweep.usage.put(gate, header.namespace, key.bytes(), bytes);
+                sweep.usage.put(header.namespace, key.bytes(), bytes);
             }
             Ok(())
         };
-        let swept = match sweep_in(generation, inside, now, put) {
+        let swept = match sweep_in(generation, locked, now, put) {
             // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
             Err(Fault::Full) => {
-                let freed = sweep_in(generation, inside, now, |write, sweep| {
+                let freed = sweep_in(generation, locked, now, |write, sweep| {
                     let less = write.txn().used_pages()?.saturating_sub(pieces + 8);
                     sweep.make_room(write, (less, less), key)
                 })?;
-                let mut swept = sweep_in(generation, inside, now, put)?;
+                let mut swept = sweep_in(generation, locked, now, put)?;
                 swept.evicted += freed.evicted;
                 swept
             }
             other => other?,
         };
         if outside {
-            gate.set_foreign(true);
+            page.foreign.set(1);
         }
-        gate.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
+        page.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
         if namespace.whole() != 0 {
-            gate.note_namespace((namespace.whole(), namespace.half()));
+            page.note_namespace((namespace.whole(), namespace.half()));
         }
         Ok(swept)
     }
@@ -226,14 +226,14 @@ impl Store {
             let generation = &snapshot.generation;
             for key in keys.iter().flatten() {
                 // Outside the time order there may be nothing at all.
-                if key.expiry().is_none() && !generation.gate.has_foreign() {
+                if key.expiry().is_none() && !generation.page().foreign.is_set() {
                     continue;
                 }
                 removed |= self.delete_if(generation, key, |_| Ok(true))?;
             }
         }
         if removed {
-            thread.opened.control.count(thread.shard, Counter::Removes, 1);
+            thread.opened.control.counters().add(thread.shard, Counter::Removes, 1);
         }
         Ok(removed)
     }
@@ -247,7 +247,7 @@ impl Store {
                 let batch = (most - gone).min(evict::MOST);
                 let swept = self.change(generation, |write, sweep| {
                     sweep.expire(write, batch)?;
-                    if generation.gate.has_foreign() {
+                    if generation.page().foreign.is_set() {
                         sweep.expire_outside(write, OUTSIDERS, batch, usize::MAX)?;
                     }
                     Ok(())
@@ -258,7 +258,7 @@ impl Store {
                 gone += swept.expired;
             }
             if gone > 0 {
-                thread.opened.control.count(thread.shard, Counter::Expired, gone as u64);
+                thread.opened.control.counters().add(thread.shard, Counter::Expired, gone as u64);
             }
             Ok(gone)
         })?
@@ -270,8 +270,8 @@ impl Store {
         if since == 0 {
             self.full_since.store(now, Ordering::Relaxed);
         }
-        self.log.say(Kind::Full, log::WARNING, || "no room could be made in the store".to_owned());
-        let whole = thread.now.generation.gate.reserved() >= thread.now.generation.gate.shape().capacity;
+        self.log.say(Topic::Full, log::WARNING, || "no room could be made in the store".to_owned());
+        let whole = thread.now.generation.page().reserved.get() >= thread.now.generation.page().shape().capacity;
         if since != 0 && now.saturating_sub(since) > FULL_FOR && whole {
             // The pages are there and nobody may reuse them: a reader that is stopped in its snapshot pins them.
             self.full_since.store(0, Ordering::Relaxed);
@@ -285,7 +285,7 @@ impl Store {
 fn room(generation: &Generation, pieces: usize) -> (usize, usize) {
     let pages = generation.env.pages;
     let usable = if generation.is_short_of_disk() {
-        (generation.gate.reserved() / generation.env.page as u64) as usize
+        (generation.page().reserved.get() / generation.env.page as u64) as usize
     } else {
         pages
     };

@@ -1,32 +1,32 @@
-//! The one way to a write: pass the gate, see to room, change everything in one transaction.
+//! The one way to a write: take the write lock, see to room, change everything in one transaction.
 
 use std::sync::atomic::Ordering;
 
 use super::env::{Fault, Txn, Write};
 use super::evict::{Sweep, Swept};
-use super::gate::WriteGuard;
 use super::generation::{Generation, RESERVE_STEP};
 use super::id::Key;
+use super::write_lock::WriteGuard;
 use super::Store;
-use crate::log::{self, Kind};
+use crate::log::{self, Topic};
 use crate::sys::{clock, files};
 
-/// A gate whose holder does not move for so many milliseconds is left behind with its generation.
+/// A write lock whose holder does not move for so many milliseconds is left behind with its generation.
 pub(super) const STUCK: u64 = 1_000;
 
 /// Milliseconds between two attempts to reserve on a full file system.
 const PAUSE: u64 = 1_000;
 
 impl Store {
-    /// Passes the gate, or says that it is held. One that is held by a stopped process is left behind.
-    pub(super) fn enter<'g>(&self, generation: &'g Generation) -> Result<WriteGuard<'g>, Fault> {
-        let inside = generation.gate.enter(self.deadline).map_err(|timeout| {
+    /// Takes the write lock, or says that it is held. One that is held by a stopped process is left behind.
+    pub(super) fn lock<'g>(&self, generation: &'g Generation) -> Result<WriteGuard<'g>, Fault> {
+        let locked = generation.lock.acquire(self.deadline).map_err(|timeout| {
             let held_for = timeout.held_for;
             if timeout.damaged {
                 self.give_up(generation.number, "the store is damaged");
                 return Fault::LockTimeout;
             }
-            self.log.say(Kind::Busy, log::WARNING, || {
+            self.log.say(Topic::Busy, log::WARNING, || {
                 format!("another process has been writing for {held_for} ms; sessions are not stored meanwhile")
             });
             if held_for > STUCK {
@@ -34,22 +34,22 @@ impl Store {
             }
             Fault::LockTimeout
         })?;
-        if generation.gate.is_suspect() && !self.is_sound(generation, &inside) {
+        if generation.page().is_suspect() && !self.is_sound(generation, &locked) {
             self.give_up(generation.number, "processes die of it");
             return Err(Fault::LockTimeout);
         }
-        Ok(inside)
+        Ok(locked)
     }
 
-    /// Makes the changes of `f` in one transaction, behind the gate.
+    /// Makes the changes of `f` in one transaction, under the write lock.
     pub(super) fn change<'g>(
         &self,
         generation: &'g Generation,
         f: impl FnMut(&mut Write<'_>, &mut Sweep<'g>) -> Result<(), Fault>,
     ) -> Result<Swept, Fault> {
-        let inside = self.enter(generation)?;
+        let locked = self.lock(generation)?;
         self.with_room(generation)?;
-        sweep_in(generation, &inside, clock::coarse_micros(), f)
+        sweep_in(generation, &locked, clock::coarse_micros(), f)
     }
 
     /// Deletes a whole record, if it is there and `f` says so; whether it did.
@@ -70,18 +70,18 @@ impl Store {
     /// Several processes died inside an operation within a minute. If a damaged page kills them, the next one would die as
     /// well: the file is read without LMDB, and given up when it is damaged. If somebody killed them, nothing is lost.
     #[cold]
-    pub(super) fn is_sound(&self, generation: &Generation, inside: &WriteGuard<'_>) -> bool {
-        let sound = !generation.gate.claim_suspicion() || generation.verify(inside);
+    pub(super) fn is_sound(&self, generation: &Generation, locked: &WriteGuard<'_>) -> bool {
+        let sound = !generation.page().claim_suspicion() || generation.verify(locked);
         if !sound {
-            self.log.say(Kind::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
+            self.log.say(Topic::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
         }
         sound
     }
 
     /// Makes sure that the transaction to come meets no page without a block behind it.
     pub(super) fn with_room(&self, generation: &Generation) -> Result<(), Fault> {
-        let shape = generation.gate.shape();
-        let reserved = generation.gate.reserved();
+        let shape = generation.page().shape();
+        let reserved = generation.page().reserved.get();
         if shape.guard {
             // Written with pwrite(2), which a limit that was lowered since the store was opened answers with SIGXFSZ.
             return if files::exceeds_file_limit(shape.capacity) { Err(Fault::Full) } else { Ok(()) };
@@ -101,12 +101,12 @@ impl Store {
             reserved
         } else if let Err(e) = files::reserve(&generation.data, reserved, to) {
             reserve_at.store(now + PAUSE, Ordering::Relaxed);
-            self.log.say(Kind::Full, log::WARNING, || {
+            self.log.say(Topic::Full, log::WARNING, || {
                 format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
             });
             reserved
         } else {
-            generation.gate.set_reserved(to);
+            generation.page().reserved.set(to);
             reserve_at.store(0, Ordering::Relaxed);
             to
         };
@@ -125,13 +125,13 @@ impl Store {
 /// anything is given up for lack of room, dead readers are looked for, and `f` has a second try if there were any.
 pub(super) fn sweep_in<'g>(
     generation: &Generation,
-    inside: &WriteGuard<'g>,
+    locked: &WriteGuard<'g>,
     now: u64,
     mut f: impl FnMut(&mut Write<'_>, &mut Sweep<'g>) -> Result<(), Fault>,
 ) -> Result<Swept, Fault> {
     let mut attempt = || {
-        let mut sweep = Sweep::begin(inside, now);
-        generation.env.write(inside, |write| f(write, &mut sweep))?;
+        let mut sweep = Sweep::begin(locked, now);
+        generation.env.write(locked, |write| f(write, &mut sweep))?;
         Ok(sweep.committed())
     };
     match attempt() {

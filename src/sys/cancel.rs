@@ -16,7 +16,7 @@ pub(crate) struct Uncancelled {
 impl Uncancelled {
     pub(crate) fn begin() -> Uncancelled {
         let mut before = 0;
-        // SAFETY: a valid state, and a valid place for the old one.
+        // SAFETY: pthread_setcancelstate wants one of two states, and a place to write the old one to.
         unsafe { pthread_setcancelstate(DISABLE, &mut before) };
         Uncancelled { before }
     }
@@ -25,7 +25,7 @@ impl Uncancelled {
 impl Drop for Uncancelled {
     fn drop(&mut self) {
         let mut ignored = 0;
-        // SAFETY: the state that was in force before.
+        // SAFETY: as in `begin`; the state is what pthread gave there.
         unsafe { pthread_setcancelstate(self.before, &mut ignored) };
     }
 }

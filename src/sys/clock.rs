@@ -2,9 +2,13 @@
 
 fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: clock_gettime writes one timespec through a valid pointer; the ids used here exist on every Linux.
+    // SAFETY: clock_gettime wants a timespec to write to; the clocks asked for here exist on every Linux.
     unsafe { libc::clock_gettime(clock, &mut now) };
     now
+}
+
+fn whole_micros(time: libc::timespec) -> u64 {
+    time.tv_sec.max(0) as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
 }
 
 /// Seconds since 1970 UTC, at the resolution of the timer tick (6 ns to read).
@@ -14,15 +18,17 @@ pub(crate) fn seconds() -> u64 {
 
 /// Microseconds since 1970 UTC, at the resolution of the timer tick.
 pub(crate) fn coarse_micros() -> u64 {
-    let now = read(libc::CLOCK_REALTIME_COARSE);
-    now.tv_sec.max(0) as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+    whole_micros(read(libc::CLOCK_REALTIME_COARSE))
 }
 
 /// Microseconds since 1970 UTC, exact: the order of ids depends on it.
 pub(crate) fn micros() -> u64 {
-    let now = read(libc::CLOCK_REALTIME);
-    now.tv_sec.max(0) as u64 * 1_000_000 + now.tv_nsec as u64 / 1_000
+    whole_micros(read(libc::CLOCK_REALTIME))
 }
+
+/// In ticks.
+pub(crate) const SECOND: u64 = 1_000;
+pub(crate) const MINUTE: u64 = 60 * SECOND;
 
 /// Milliseconds of a clock that no administrator can set, the same in every process since boot; never 0.
 pub(crate) fn ticks() -> u64 {

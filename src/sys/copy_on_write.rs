@@ -1,4 +1,4 @@
-//! Whether a file system gives a block that is written again another place on the disk: found by doing it.
+//! The copy-on-write probe: whether a file system moves a block that is written again, found by writing one twice.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -28,21 +28,23 @@ struct Extents {
 const FS_IOC_FIEMAP: libc::c_ulong = 0xC020_660B;
 const BLOCK: usize = 4096;
 
-/// Writes a block of a new file twice. False also where the file system does not tell places: then it has no disk below.
-pub(crate) fn moves_what_is_written_again(scratch: &Path) -> io::Result<bool> {
+/// Whether it moves a block of a new file. False also where the file system does not say where blocks are: it has no disk
+/// below.
+pub(crate) fn probe(scratch: &Path) -> io::Result<bool> {
     let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(scratch)?;
-    let places = written_at(&file, 1).and_then(|one| Ok((one, written_at(&file, 2)?)));
+    let blocks = write(&file, 1).and_then(|first| Ok((first, write(&file, 2)?)));
     let removed = fs::remove_file(scratch);
-    let (one, two) = places?;
+    let (first, second) = blocks?;
     removed?;
-    Ok(one.is_some() && one != two)
+    Ok(first.is_some() && first != second)
 }
 
-fn written_at(file: &File, byte: u8) -> io::Result<Option<u64>> {
+/// Writes the block, and says where on the disk it is then.
+fn write(file: &File, byte: u8) -> io::Result<Option<u64>> {
     file.write_all_at(&[byte; BLOCK], 0)?;
     file.sync_data()?;
     let mut extents = Extents { length: BLOCK as u64, count: 1, ..Extents::default() };
-    // SAFETY: FS_IOC_FIEMAP reads the head and writes at most `count` extents behind it: there is room for the one asked for.
+    // SAFETY: FS_IOC_FIEMAP wants room for `count` extents behind its head: there is room for the one asked for.
     let code = unsafe { libc::ioctl(file.as_raw_fd(), FS_IOC_FIEMAP as _, &mut extents) };
     Ok((code == 0 && extents.mapped == 1).then_some(extents.physical))
 }

@@ -3,10 +3,12 @@
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
+use libc::c_int;
 use openssl_sys as ffi;
 
 extern "C" {
     fn OPENSSL_cleanse(ptr: *mut libc::c_void, len: libc::size_t);
+    fn EVP_CipherFinal_ex(ctx: *mut ffi::EVP_CIPHER_CTX, out: *mut u8, len: *mut c_int) -> c_int;
 }
 
 /// Bytes of a sealing key.
@@ -22,7 +24,7 @@ pub(crate) const TAG: usize = 16;
 pub(crate) fn random(out: &mut [u8]) -> bool {
     let mut rest = out;
     while !rest.is_empty() {
-        // SAFETY: getrandom writes at most `len` bytes at the slice.
+        // SAFETY: getrandom wants room for as many bytes as said: the slice.
         let n = unsafe { libc::getrandom(rest.as_mut_ptr().cast(), rest.len(), 0) };
         match usize::try_from(n) {
             Ok(n) => rest = &mut rest[n..],
@@ -35,13 +37,13 @@ pub(crate) fn random(out: &mut [u8]) -> bool {
 
 /// Overwrites a secret in a way that the compiler may not drop.
 pub(crate) fn cleanse(secret: &mut [u8]) {
-    // SAFETY: OPENSSL_cleanse writes exactly `len` bytes at the slice.
+    // SAFETY: OPENSSL_cleanse wants as many writable bytes as said: the slice.
     unsafe { OPENSSL_cleanse(secret.as_mut_ptr().cast(), secret.len()) }
 }
 
-/// The version of the libcrypto in use, as 3.0.19.
+/// The version of the libcrypto in use, such as 3.0.19.
 pub(crate) fn openssl_version() -> String {
-    // SAFETY: has no preconditions.
+    // SAFETY: OpenSSL_version_num has no requirements.
     let number = unsafe { ffi::OpenSSL_version_num() };
     // OPENSSL_VERSION_NUMBER(3): 0xMNN00PP0.
     format!("{}.{}.{}", number >> 28, number >> 20 & 0xFF, number >> 4 & 0xFF)
@@ -50,7 +52,7 @@ pub(crate) fn openssl_version() -> String {
 /// SHA-256, to name an id without showing it.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
     let mut out = [0_u8; 32];
-    // SAFETY: SHA256 reads `len` bytes and writes 32.
+    // SAFETY: SHA256 wants as many bytes as said, and room for 32.
     unsafe { ffi::SHA256(data.as_ptr(), data.len(), out.as_mut_ptr()) };
     out
 }
@@ -63,16 +65,16 @@ fn aes_256_gcm() -> *const ffi::EVP_CIPHER {
     if !known.is_null() {
         return known;
     }
-    // SAFETY: NULL is the default library context and no properties; the name is NUL-terminated.
+    // SAFETY: EVP_CIPHER_fetch wants a NUL-terminated name; NULL is the default library context, and no properties.
     let fetched = unsafe { ffi::EVP_CIPHER_fetch(ptr::null_mut(), c"AES-256-GCM".as_ptr(), ptr::null()) };
     if fetched.is_null() {
-        // SAFETY: no preconditions; the result is a static table.
+        // SAFETY: EVP_aes_256_gcm has no requirements; the result is a static table.
         return unsafe { ffi::EVP_aes_256_gcm() };
     }
     match FETCHED.compare_exchange(ptr::null_mut(), fetched, Ordering::AcqRel, Ordering::Acquire) {
         Ok(_) => fetched,
         Err(faster) => {
-            // SAFETY: ours, and nobody else has seen it.
+            // SAFETY: EVP_CIPHER_free wants a fetched cipher that nobody uses: this function fetched it, and gave it to nobody.
             unsafe { ffi::EVP_CIPHER_free(fetched) };
             faster
         }
@@ -87,58 +89,34 @@ pub(crate) struct Cipher {
 impl Cipher {
     /// A cipher that seals.
     pub(crate) fn sealing(key: &[u8; KEY]) -> Option<Cipher> {
-        Cipher::new(key, ffi::EVP_EncryptInit_ex)
+        Cipher::new(key, 1)
     }
 
     /// A cipher that opens.
     pub(crate) fn opening(key: &[u8; KEY]) -> Option<Cipher> {
-        Cipher::new(key, ffi::EVP_DecryptInit_ex)
+        Cipher::new(key, 0)
     }
 
-    fn new(
-        key: &[u8; KEY],
-        init: unsafe extern "C" fn(
-            *mut ffi::EVP_CIPHER_CTX,
-            *const ffi::EVP_CIPHER,
-            *mut ffi::ENGINE,
-            *const u8,
-            *const u8,
-        ) -> libc::c_int,
-    ) -> Option<Cipher> {
-        // SAFETY: no preconditions; NULL on failure is checked.
+    fn new(key: &[u8; KEY], encrypt: c_int) -> Option<Cipher> {
+        // SAFETY: EVP_CIPHER_CTX_new has no requirements.
         let ctx = unsafe { ffi::EVP_CIPHER_CTX_new() };
         if ctx.is_null() {
             return None;
         }
         let cipher = Cipher { ctx };
-        // SAFETY: the context is live, the key has the 32 bytes that AES-256 reads, a NULL nonce means "later".
-        let ok = unsafe { init(ctx, aes_256_gcm(), ptr::null_mut(), key.as_ptr(), ptr::null()) };
+        // SAFETY: EVP_CipherInit_ex wants a live context and a key of the cipher's 32 bytes; NULL for the nonce means "later".
+        let ok =
+            unsafe { ffi::EVP_CipherInit_ex(ctx, aes_256_gcm(), ptr::null_mut(), key.as_ptr(), ptr::null(), encrypt) };
         (ok == 1).then_some(cipher)
     }
 
     /// Encrypts `plain` into `out` (same length) and returns the tag over `aad` and the ciphertext.
     pub(crate) fn seal(&mut self, nonce: &[u8; NONCE], aad: &[u8], plain: &[u8], out: &mut [u8]) -> Option<[u8; TAG]> {
-        assert_eq!(plain.len(), out.len());
-        let mut len = 0;
         let mut tag = [0_u8; TAG];
-        // SAFETY: the context has its key; the nonce has GCM's default 12 bytes; NULLs mean "keep".
-        let mut ok =
-            unsafe { ffi::EVP_EncryptInit_ex(self.ctx, ptr::null(), ptr::null_mut(), ptr::null(), nonce.as_ptr()) }
-                == 1;
-        // SAFETY: a NULL output marks associated data; `len` bytes are read.
-        ok &= unsafe {
-            ffi::EVP_EncryptUpdate(self.ctx, ptr::null_mut(), &mut len, aad.as_ptr(), aad.len() as libc::c_int)
-        } == 1;
-        // SAFETY: GCM is a stream mode: exactly as many bytes come out as go in, and `out` has them.
-        ok &= unsafe {
-            ffi::EVP_EncryptUpdate(self.ctx, out.as_mut_ptr(), &mut len, plain.as_ptr(), plain.len() as libc::c_int)
-        } == 1;
-        // SAFETY: a stream mode writes nothing at the end; the pointer is valid all the same.
-        ok &= unsafe { ffi::EVP_EncryptFinal_ex(self.ctx, tag.as_mut_ptr(), &mut len) } == 1;
-        // SAFETY: GET_TAG writes the 16 bytes asked for.
-        ok &= unsafe {
-            ffi::EVP_CIPHER_CTX_ctrl(self.ctx, ffi::EVP_CTRL_GCM_GET_TAG, TAG as libc::c_int, tag.as_mut_ptr().cast())
-        } == 1;
+        let ok = self.begin(nonce, aad)
+            && self.update(plain, out)
+            && self.end()
+            && self.tag(ffi::EVP_CTRL_GCM_GET_TAG, &mut tag);
         ok.then_some(tag)
     }
 
@@ -151,38 +129,49 @@ impl Cipher {
         tag: &[u8; TAG],
         out: &mut [u8],
     ) -> bool {
-        assert_eq!(sealed.len(), out.len());
-        let mut len = 0;
         let mut tag = *tag;
-        // SAFETY: as in `seal`.
-        let mut ok =
-            unsafe { ffi::EVP_DecryptInit_ex(self.ctx, ptr::null(), ptr::null_mut(), ptr::null(), nonce.as_ptr()) }
-                == 1;
-        // SAFETY: as in `seal`.
-        ok &= unsafe {
-            ffi::EVP_DecryptUpdate(self.ctx, ptr::null_mut(), &mut len, aad.as_ptr(), aad.len() as libc::c_int)
-        } == 1;
-        // SAFETY: as in `seal`.
-        ok &= unsafe {
-            ffi::EVP_DecryptUpdate(self.ctx, out.as_mut_ptr(), &mut len, sealed.as_ptr(), sealed.len() as libc::c_int)
-        } == 1;
-        // SAFETY: SET_TAG reads the 16 bytes given.
-        ok &= unsafe {
-            ffi::EVP_CIPHER_CTX_ctrl(self.ctx, ffi::EVP_CTRL_GCM_SET_TAG, TAG as libc::c_int, tag.as_mut_ptr().cast())
-        } == 1;
-        let mut end = [0_u8; TAG];
-        // SAFETY: a stream mode writes nothing at the end; the pointer is valid all the same.
-        ok &= unsafe { ffi::EVP_DecryptFinal_ex(self.ctx, end.as_mut_ptr(), &mut len) } == 1;
+        let ok = self.begin(nonce, aad)
+            && self.update(sealed, out)
+            && self.tag(ffi::EVP_CTRL_GCM_SET_TAG, &mut tag)
+            && self.end();
         if !ok {
             cleanse(out);
         }
         ok
     }
+
+    fn begin(&mut self, nonce: &[u8; NONCE], aad: &[u8]) -> bool {
+        // SAFETY: EVP_CipherInit_ex wants a nonce of GCM's 12 bytes; NULL and -1 keep the cipher, its key and its direction.
+        let begun =
+            unsafe { ffi::EVP_CipherInit_ex(self.ctx, ptr::null(), ptr::null_mut(), ptr::null(), nonce.as_ptr(), -1) };
+        let (mut len, given) = (0, aad.len() as c_int);
+        // SAFETY: EVP_CipherUpdate reads as many bytes as said, which `aad` has; NULL marks them as associated data.
+        begun == 1 && unsafe { ffi::EVP_CipherUpdate(self.ctx, ptr::null_mut(), &mut len, aad.as_ptr(), given) } == 1
+    }
+
+    fn update(&mut self, from: &[u8], to: &mut [u8]) -> bool {
+        assert_eq!(from.len(), to.len());
+        let (mut len, given) = (0, from.len() as c_int);
+        // SAFETY: EVP_CipherUpdate wants room for what comes out: in GCM, a stream mode, as many bytes as go in.
+        unsafe { ffi::EVP_CipherUpdate(self.ctx, to.as_mut_ptr(), &mut len, from.as_ptr(), given) == 1 }
+    }
+
+    /// Asks for the tag, or says which it must be.
+    fn tag(&mut self, what: c_int, tag: &mut [u8; TAG]) -> bool {
+        // SAFETY: GET_TAG writes and SET_TAG reads as many bytes as said, which the tag has.
+        unsafe { ffi::EVP_CIPHER_CTX_ctrl(self.ctx, what, TAG as c_int, tag.as_mut_ptr().cast()) == 1 }
+    }
+
+    fn end(&mut self) -> bool {
+        let (mut rest, mut len) = ([0_u8; TAG], 0);
+        // SAFETY: EVP_CipherFinal_ex wants room for a block, though a stream mode writes nothing.
+        unsafe { EVP_CipherFinal_ex(self.ctx, rest.as_mut_ptr(), &mut len) == 1 }
+    }
 }
 
 impl Drop for Cipher {
     fn drop(&mut self) {
-        // SAFETY: the context came from EVP_CIPHER_CTX_new and is freed once; OpenSSL wipes the key schedule.
+        // SAFETY: EVP_CIPHER_CTX_free wants a context of EVP_CIPHER_CTX_new, once; OpenSSL wipes the key schedule.
         unsafe { ffi::EVP_CIPHER_CTX_free(self.ctx) }
     }
 }

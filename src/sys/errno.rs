@@ -2,16 +2,16 @@
 
 /// Its value.
 pub(crate) fn get() -> libc::c_int {
-    // SAFETY: no preconditions; the address is this thread's own and always valid.
+    // SAFETY: __errno_location has no requirements.
     let at = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
+    // SAFETY: a read wants a live integer: this thread's own, for as long as the thread lives.
     unsafe { *at }
 }
 
 /// Puts it back.
 pub(crate) fn set(value: libc::c_int) {
-    // SAFETY: no preconditions; the address is this thread's own and always valid.
+    // SAFETY: __errno_location has no requirements.
     let at = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
+    // SAFETY: as in `get`.
     unsafe { *at = value };
 }

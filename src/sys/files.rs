@@ -1,9 +1,10 @@
 //! Files as a cache inside somebody else's server must treat them: right modes whatever the umask, no descriptor left
 //! to inherit, no page of a mapping without a block behind it.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{fchown, OpenOptionsExt, PermissionsExt};
@@ -13,7 +14,7 @@ use std::ptr;
 /// Who owns what the store creates, and what others may do with it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Access {
-    /// Mode of files, as `0600`.
+    /// Mode of files, such as `0600`.
     pub(crate) mode: u32,
     /// User to hand files to, when root opens for a worker.
     pub(crate) uid: Option<u32>,
@@ -46,11 +47,8 @@ pub(crate) fn create_zeroed(path: &Path, len: usize, access: Access) -> io::Resu
     within_file_limit(len as u64)?;
     let mut file = create(path, access)?;
     let zeros = [0_u8; 4096];
-    let mut left = len;
-    while left > 0 {
-        let n = left.min(zeros.len());
-        file.write_all(&zeros[..n])?;
-        left -= n;
+    for at in (0..len).step_by(zeros.len()) {
+        file.write_all(&zeros[..zeros.len().min(len - at)])?;
     }
     Ok(file)
 }
@@ -64,8 +62,17 @@ pub(crate) fn create(path: &Path, access: Access) -> io::Result<File> {
 
 /// Opens an existing regular file for reading and writing, following no symbolic link.
 pub(crate) fn open(path: &Path) -> io::Result<File> {
+    open_as(path, true)
+}
+
+/// The same for reading alone.
+pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
+    open_as(path, false)
+}
+
+fn open_as(path: &Path, write: bool) -> io::Result<File> {
     let file =
-        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+        OpenOptions::new().read(true).write(write).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
     if !file.metadata()?.is_file() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
@@ -84,39 +91,45 @@ pub(crate) enum FirstByte {
 ///
 /// Closing any descriptor of a file drops all locks that this process has on it (fcntl(2)), that of `file` as well.
 pub(crate) fn first_byte(file: &File) -> FirstByte {
-    // SAFETY: all-zero is a valid flock.
+    match lock_on(file, 0).map(|lock| libc::c_int::from(lock.l_type)) {
+        Ok(libc::F_UNLCK) => FirstByte::Free,
+        Ok(libc::F_WRLCK) => FirstByte::Alone,
+        _ => FirstByte::Shared,
+    }
+}
+
+/// The process that holds a POSIX lock on byte `at` of a file: its number, or 0 when it is in another PID namespace.
+/// `None` when nobody but this process does.
+pub(crate) fn lock_holder(file: &File, at: i64) -> io::Result<Option<i32>> {
+    let lock = lock_on(file, at)?;
+    Ok((libc::c_int::from(lock.l_type) != libc::F_UNLCK).then_some(lock.l_pid))
+}
+
+/// The lock that stands in the way of one on byte `at` of a file.
+fn lock_on(file: &File, at: i64) -> io::Result<libc::flock> {
+    // SAFETY: zeroed wants a type that may be all-zero: a flock is integers.
     let mut lock: libc::flock = unsafe { std::mem::zeroed() };
     lock.l_type = libc::F_WRLCK as libc::c_short;
     lock.l_whence = libc::SEEK_SET as libc::c_short;
+    lock.l_start = at as libc::off_t;
     lock.l_len = 1;
-    // SAFETY: F_GETLK reads and writes the struct it is given.
-    let code = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut lock) };
-    match libc::c_int::from(lock.l_type) {
-        libc::F_UNLCK if code == 0 => FirstByte::Free,
-        libc::F_WRLCK if code == 0 => FirstByte::Alone,
-        _ => FirstByte::Shared,
+    // SAFETY: F_GETLK wants a flock to read and write, which this function has.
+    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut lock) } {
+        0 => Ok(lock),
+        _ => Err(io::Error::last_os_error()),
     }
 }
 
 /// Device and inode of what a descriptor leads to; `None` when it is closed.
 pub(crate) fn identity(descriptor: libc::c_int) -> Option<(u64, u64)> {
-    let mut found = std::mem::MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: fstat takes any number, and writes the struct whole on success.
+    let mut found = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: fstat takes any number as a descriptor, and wants a struct to write to.
     if unsafe { libc::fstat(descriptor, found.as_mut_ptr()) } != 0 {
         return None;
     }
-    // SAFETY: fstat succeeded; all-zero was valid before as well.
+    // SAFETY: assume_init wants a written struct: fstat succeeded.
     let found = unsafe { found.assume_init() };
     Some((found.st_dev, found.st_ino))
-}
-
-/// Opens an existing regular file for reading alone, following no symbolic link.
-pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    Ok(file)
 }
 
 /// Makes file blocks exist for `[from, to)`, so that no write through a mapping can meet a full disk (SIGBUS).
@@ -124,7 +137,7 @@ pub(crate) fn reserve(path: &Path, from: u64, to: u64) -> io::Result<()> {
     within_file_limit(to)?;
     let file = open(path)?;
     loop {
-        // SAFETY: posix_fallocate works on the descriptor alone.
+        // SAFETY: posix_fallocate takes any numbers, and touches no memory.
         match unsafe { libc::posix_fallocate(file.as_raw_fd(), from as libc::off_t, (to - from) as libc::off_t) } {
             0 => return Ok(()),
             libc::EINTR => {}
@@ -133,63 +146,10 @@ pub(crate) fn reserve(path: &Path, from: u64, to: u64) -> io::Result<()> {
     }
 }
 
-/// What EAGAIN of mmap(2) means.
-pub(crate) const LOCKED_MEMORY: &str =
-    "the process locks all its memory (mlockall) and may lock no more (RLIMIT_MEMLOCK, \
-     ulimit -l); raise the limit, or give a smaller capacity=";
-
-/// A shared, writable mapping of a whole file. Never unmapped: a thread of the host may be inside it.
-#[derive(Clone, Copy)]
-pub(crate) struct Mapping {
-    /// Page-aligned start.
-    pub(crate) start: *mut u8,
-    /// Bytes.
-    pub(crate) len: usize,
-}
-
-/// Maps `len` bytes of `file` shared, outside of core dumps. The file must have them: a shorter one is refused.
-pub(crate) fn map_shared(file: &File, len: usize) -> io::Result<Mapping> {
-    map(file, len, libc::PROT_READ | libc::PROT_WRITE)
-}
-
-/// The same for looking only: a write through it is a fault.
-pub(crate) fn map_to_read(file: &File, len: usize) -> io::Result<Mapping> {
-    map(file, len, libc::PROT_READ)
-}
-
-fn map(file: &File, len: usize, protection: libc::c_int) -> io::Result<Mapping> {
-    if file.metadata()?.len() < len as u64 {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
-    // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
-    let start = unsafe { libc::mmap(ptr::null_mut(), len, protection, libc::MAP_SHARED, file.as_raw_fd(), 0) };
-    if start == libc::MAP_FAILED {
-        let error = io::Error::last_os_error();
-        return Err(if error.raw_os_error() == Some(libc::EAGAIN) { io::Error::other(LOCKED_MEMORY) } else { error });
-    }
-    keep_out_of_core(start.cast(), len);
-    Ok(Mapping { start: start.cast(), len })
-}
-
-/// Unmaps; the caller is the only one who still knows the mapping.
-///
-/// # Safety
-/// No reference into the mapping may exist.
-pub(crate) unsafe fn unmap(mapping: Mapping) {
-    // SAFETY: by contract.
-    unsafe { libc::munmap(mapping.start.cast(), mapping.len) };
-}
-
-/// Leaves a mapping out of core dumps. Failure is harmless: the kernel is older than 3.4.
-pub(crate) fn keep_out_of_core(start: *mut u8, len: usize) {
-    // SAFETY: MADV_DONTDUMP changes no content and ignores nothing that the process could observe.
-    unsafe { libc::madvise(start.cast(), len, libc::MADV_DONTDUMP) };
-}
-
 /// Occupies descriptors 0 to 2 for as long as the result lives, so that none of our files becomes the host's stdout.
 pub(crate) fn occupy_stdio() -> io::Result<Vec<File>> {
     let mut low = Vec::new();
-    // SAFETY: fcntl looks a number up and changes nothing.
+    // SAFETY: F_GETFD takes any number as a descriptor, and changes nothing.
     if (0..=2).all(|fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } != -1) {
         return Ok(low);
     }
@@ -199,23 +159,6 @@ pub(crate) fn occupy_stdio() -> io::Result<Vec<File>> {
             return Ok(low);
         }
         low.push(file);
-    }
-}
-
-/// The process that holds a POSIX lock on byte `at` of a file: its number, or 0 when it is in another PID namespace.
-/// `None` when nobody but this process does.
-pub(crate) fn lock_holder(file: &File, at: i64) -> io::Result<Option<i32>> {
-    // SAFETY: all-zero is a valid flock: integers.
-    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
-    lock.l_type = libc::F_WRLCK as libc::c_short;
-    lock.l_whence = libc::SEEK_SET as libc::c_short;
-    lock.l_start = at as libc::off_t;
-    lock.l_len = 1;
-    // SAFETY: F_GETLK reads and writes the one flock it is given.
-    match unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GETLK, &mut lock) } {
-        0 if lock.l_type == libc::F_UNLCK as libc::c_short => Ok(None),
-        0 => Ok(Some(lock.l_pid)),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 
@@ -244,18 +187,14 @@ pub(crate) fn room(path: &Path) -> io::Result<Room> {
 /// True when the process may not write a file of `len` bytes: crossing RLIMIT_FSIZE is a signal, not an error.
 pub(crate) fn exceeds_file_limit(len: u64) -> bool {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: getrlimit fills the struct it is given.
+    // SAFETY: getrlimit wants a struct to write to.
     let got = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &mut limit) };
     got == 0 && limit.rlim_cur != libc::RLIM_INFINITY && limit.rlim_cur < len
 }
 
 /// An error where a write up to `len` would be a signal.
 pub(crate) fn within_file_limit(len: u64) -> io::Result<()> {
-    if exceeds_file_limit(len) {
-        Err(io::Error::from_raw_os_error(libc::EFBIG))
-    } else {
-        Ok(())
-    }
+    (!exceeds_file_limit(len)).then_some(()).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))
 }
 
 /// What kind of file system `path` is on: one where shared memory and locks work, one where they are no promise, or none.
@@ -278,12 +217,12 @@ pub(crate) enum FileSystem {
 
 fn statfs(path: &Path) -> io::Result<libc::statfs> {
     let c = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
-    let mut found = std::mem::MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: the path is NUL-terminated and the struct is written whole on success.
+    let mut found = MaybeUninit::<libc::statfs>::zeroed();
+    // SAFETY: statfs wants a NUL-terminated path, which a CString is, and a struct to write to.
     if unsafe { libc::statfs(c.as_ptr(), found.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: statfs succeeded; all-zero was valid before as well.
+    // SAFETY: assume_init wants a written struct: statfs succeeded.
     Ok(unsafe { found.assume_init() })
 }
 
@@ -310,63 +249,58 @@ pub(crate) fn file_system(path: &Path) -> io::Result<FileSystem> {
 
 /// The number of a user given by name or number.
 pub(crate) fn user_id(name: &str) -> Option<u32> {
-    if let Ok(id) = name.parse() {
-        return Some(id);
-    }
-    let c = CString::new(name).ok()?;
-    let entry = user_entry(|entry, buffer, found| {
-        // SAFETY: every pointer is valid for the length given; the strings live in `buffer`.
-        unsafe { libc::getpwnam_r(c.as_ptr(), entry, buffer.as_mut_ptr().cast(), buffer.len(), found) }
-    })?;
-    Some(entry.pw_uid)
+    number_or(name, |name| {
+        let entry: libc::passwd = entry(|entry, buffer, found| {
+            // SAFETY: getpwnam_r wants a NUL-terminated name, and places to write to, the buffer as long as said.
+            unsafe { libc::getpwnam_r(name.as_ptr(), entry, buffer.as_mut_ptr().cast(), buffer.len(), found) }
+        })?;
+        Some(entry.pw_uid)
+    })
 }
 
 /// The group that a user belongs to first; `None` for a number that is no user's.
 pub(crate) fn primary_group(user: u32) -> Option<u32> {
-    let entry = user_entry(|entry, buffer, found| {
-        // SAFETY: every pointer is valid for the length given; the strings live in `buffer`.
+    let entry: libc::passwd = entry(|entry, buffer, found| {
+        // SAFETY: getpwuid_r wants places to write to, the buffer as long as said.
         unsafe { libc::getpwuid_r(user, entry, buffer.as_mut_ptr().cast(), buffer.len(), found) }
     })?;
     Some(entry.pw_gid)
 }
 
-/// What `find` writes about a user. Its strings are gone: only the numbers are of use.
-fn user_entry(
-    find: impl FnOnce(&mut libc::passwd, &mut [u8], &mut *mut libc::passwd) -> libc::c_int,
-) -> Option<libc::passwd> {
-    let mut buffer = vec![0_u8; 16 * 1024];
-    // SAFETY: all-zero is a valid passwd: null pointers and zero ids.
-    let mut entry: libc::passwd = unsafe { std::mem::zeroed() };
-    let mut found = ptr::null_mut();
-    let code = find(&mut entry, &mut buffer, &mut found);
-    (code == 0 && !found.is_null()).then_some(entry)
-}
-
 /// The number of a group given by name or number.
 pub(crate) fn group_id(name: &str) -> Option<u32> {
-    if let Ok(id) = name.parse() {
-        return Some(id);
-    }
-    let c = CString::new(name).ok()?;
+    number_or(name, |name| {
+        let entry: libc::group = entry(|entry, buffer, found| {
+            // SAFETY: getgrnam_r wants a NUL-terminated name, and places to write to, the buffer as long as said.
+            unsafe { libc::getgrnam_r(name.as_ptr(), entry, buffer.as_mut_ptr().cast(), buffer.len(), found) }
+        })?;
+        Some(entry.gr_gid)
+    })
+}
+
+fn number_or(name: &str, find: impl FnOnce(&CStr) -> Option<u32>) -> Option<u32> {
+    name.parse().ok().or_else(|| find(&CString::new(name).ok()?))
+}
+
+/// What `find` writes about a user or a group. Its strings are gone: only the numbers are of use.
+fn entry<T: Copy>(find: impl FnOnce(*mut T, &mut [u8], &mut *mut T) -> libc::c_int) -> Option<T> {
     let mut buffer = vec![0_u8; 64 * 1024];
-    // SAFETY: all-zero is a valid group: null pointers and zero ids.
-    let mut entry: libc::group = unsafe { std::mem::zeroed() };
+    let mut entry = MaybeUninit::<T>::zeroed();
     let mut found = ptr::null_mut();
-    // SAFETY: every pointer is valid for the length given; the strings live in `buffer`.
-    let code =
-        unsafe { libc::getgrnam_r(c.as_ptr(), &mut entry, buffer.as_mut_ptr().cast(), buffer.len(), &mut found) };
-    (code == 0 && !found.is_null()).then_some(entry.gr_gid)
+    let code = find(entry.as_mut_ptr(), &mut buffer, &mut found);
+    // SAFETY: assume_init wants a valid value: a passwd and a group are integers and pointers, which may be zero.
+    (code == 0 && !found.is_null()).then(|| unsafe { entry.assume_init() })
 }
 
 /// The effective user.
 pub(crate) fn effective_user() -> u32 {
-    // SAFETY: geteuid cannot fail and has no arguments.
+    // SAFETY: geteuid has no requirements.
     unsafe { libc::geteuid() }
 }
 
 /// The page size of this machine.
 pub(crate) fn page_size() -> usize {
-    // SAFETY: sysconf has no preconditions.
+    // SAFETY: sysconf takes any number.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).unwrap_or(4096)
 }

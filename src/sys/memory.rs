@@ -49,7 +49,7 @@ impl Memory {
             };
             let next = (end as u64) << 32 | ((seen & 0xFFFF_FFFF) + 1);
             match self.taken.compare_exchange_weak(seen, next, Ordering::AcqRel, Ordering::Acquire) {
-                // SAFETY: `at` lies within the reserve.
+                // SAFETY: `add` wants to stay within the reserve: `at` is at most `end`, which was compared with its size.
                 Ok(_) => return unsafe { self.start().add(at) },
                 Err(other) => seen = other,
             }
@@ -58,26 +58,9 @@ impl Memory {
 
     #[cold]
     fn give_back(&self) {
-        let last_goes = |seen: u64| {
-            let left = (seen & 0xFFFF_FFFF) - 1;
-            Some(if left == 0 { 0 } else { seen >> 32 << 32 | left })
-        };
+        // The last piece gives back all the bytes.
+        let last_goes = |seen: u64| Some(if seen & 0xFFFF_FFFF == 1 { 0 } else { seen - 1 });
         let _ = self.taken.fetch_update(Ordering::AcqRel, Ordering::Acquire, last_goes);
-    }
-
-    /// Another place for what is in `pointer`.
-    ///
-    /// # Safety
-    /// `pointer` was allocated here with `layout`.
-    #[cold]
-    unsafe fn move_to(&self, new: *mut u8, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if !new.is_null() {
-            // SAFETY: both are as large as the smaller of the two sizes, and different allocations.
-            unsafe { ptr::copy_nonoverlapping(pointer, new, layout.size().min(size)) };
-            // SAFETY: by contract.
-            unsafe { self.dealloc(pointer, layout) };
-        }
-        new
     }
 }
 
@@ -86,7 +69,7 @@ impl Memory {
 unsafe impl GlobalAlloc for Memory {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: by contract.
+        // SAFETY: System.alloc wants a layout whose size is not 0, as we do of our caller.
         let block = unsafe { System.alloc(layout) };
         if block.is_null() {
             return self.take(layout);
@@ -99,20 +82,20 @@ unsafe impl GlobalAlloc for Memory {
         if self.is_reserve(pointer) {
             return self.give_back();
         }
-        // SAFETY: by contract, and not a piece of the reserve.
+        // SAFETY: System.dealloc wants a block of System's with its layout: the caller has no others outside of the reserve.
         unsafe { System.dealloc(pointer, layout) }
     }
 
     #[inline]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: by contract.
+        // SAFETY: System.alloc_zeroed wants a layout whose size is not 0, as we do of our caller.
         let block = unsafe { System.alloc_zeroed(layout) };
         if !block.is_null() {
             return block;
         }
         let block = self.take(layout);
         if !block.is_null() {
-            // SAFETY: the piece has that size.
+            // SAFETY: write_bytes wants as many writable bytes: `take` gave a piece of that size.
             unsafe { ptr::write_bytes(block, 0, layout.size()) };
         }
         block
@@ -120,21 +103,24 @@ unsafe impl GlobalAlloc for Memory {
 
     #[inline]
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: by contract the size is not 0 and does not overflow when rounded up to the alignment.
-        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         if !self.is_reserve(pointer) {
-            // SAFETY: by contract, and not a piece of the reserve.
+            // SAFETY: System.realloc wants the same, and a size that is neither 0 nor too large for a layout, as we do of our caller.
             let moved = unsafe { System.realloc(pointer, layout, size) };
             if !moved.is_null() {
                 return moved;
             }
-            // SAFETY: by contract; a realloc that fails leaves the block as it was.
-            return unsafe { self.move_to(self.take(wanted), pointer, layout, size) };
         }
-        // SAFETY: by contract.
+        // SAFETY: a layout wants an alignment that is a power of two, which that of `layout` is, and such a size.
+        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        // SAFETY: alloc wants a layout whose size is not 0, as we do of our caller.
         let new = unsafe { self.alloc(wanted) };
-        // SAFETY: by contract.
-        unsafe { self.move_to(new, pointer, layout, size) }
+        if !new.is_null() {
+            // SAFETY: a copy wants two pieces of that length that do not overlap: these are two allocations, of `layout` and of `size`.
+            unsafe { ptr::copy_nonoverlapping(pointer, new, layout.size().min(size)) };
+            // SAFETY: dealloc wants a block of this allocator and its layout, as we do of our caller.
+            unsafe { self.dealloc(pointer, layout) };
+        }
+        new
     }
 }
 
@@ -143,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_of_the_reserve_overlap_or_are_lost() {
+    fn pieces_of_the_reserve_stay_apart_and_all_come_back() {
         // Not the one that this very test allocates from.
         static OTHER: Memory = Memory { bytes: Bytes(UnsafeCell::new([0; RESERVE])), taken: AtomicU64::new(0) };
         let memory = &OTHER;

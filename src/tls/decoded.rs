@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::openssl::SessionRef;
 use super::session::{duplicate, NewSession, Session};
 use crate::store::Header;
-use crate::sys::process::{Found, PerProcess};
+use crate::sys::fork_safe::{Holding, PerProcess};
 
 /// A busy table is passed by: decoding again is slower, not wrong.
 const PATIENCE: Duration = Duration::from_millis(1);
@@ -52,9 +52,9 @@ impl Decoded {
     fn table(&self) -> Option<Arc<Mutex<Sessions>>> {
         let table = self.table.update(PATIENCE, |found| {
             Ok::<_, Infallible>(match found {
-                Found::Mine(table) => Arc::clone(table),
+                Holding::Mine(table) => Arc::clone(table),
                 // Another thread of the parent may have been changing it at the fork.
-                Found::Nothing | Found::Inherited(_) => Arc::default(),
+                Holding::Nothing | Holding::Inherited(_) => Arc::default(),
             })
         });
         table?.ok()

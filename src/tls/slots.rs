@@ -11,7 +11,7 @@ use libc::{c_int, c_uchar, c_uint};
 
 use super::openssl::{Conn, SessionMut, SessionRef, Trampolines};
 use super::{ffi, hooks, Binding};
-use crate::log::{self, Kind};
+use crate::log::{self, Topic};
 use crate::sys::cancel::Uncancelled;
 use crate::sys::errno;
 
@@ -62,7 +62,7 @@ fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
     // SAFETY: no preconditions. On an empty queue no mark is set, and popping "to the mark" empties the queue again.
     unsafe { ffi::ERR_set_mark() };
     let result = catch_unwind(AssertUnwindSafe(|| f(binding))).unwrap_or_else(|_| {
-        binding.store.log.say(Kind::Bug, log::ERR, || "a fault was contained in a callback".to_owned());
+        binding.store.log.say(Topic::Bug, log::ERR, || "a fault was contained in a callback".to_owned());
         otherwise
     });
     // SAFETY: no preconditions.

@@ -5,7 +5,7 @@ use std::io;
 use lmdb_sys as ffi;
 
 use crate::status::{Error, Status};
-use crate::sys::files;
+use crate::sys::shared_page;
 
 /// Why LMDB did not do it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,7 @@ pub(crate) enum Fault {
     SlotsHeld { millis: u64 },
     /// Another writer held the store past the deadline.
     LockTimeout,
-    /// Somebody outside of the gate holds the lock of the writer.
+    /// Somebody who does not hold our write lock holds that of LMDB.
     WriterHeld,
     /// A thread's reader slot was given to another: this process had lost its locks, and others took it for dead.
     SlotLost,
@@ -68,7 +68,7 @@ impl Fault {
             Fault::LockTimeout => Error::busy().detail,
             Fault::WriterHeld => "LMDB's writer lock is held by a process that does not run, or damaged".to_owned(),
             Fault::SlotLost => "the reader slot is somebody else's".to_owned(),
-            Fault::LockedMemory => files::LOCKED_MEMORY.to_owned(),
+            Fault::LockedMemory => shared_page::LOCKED_MEMORY.to_owned(),
             Fault::Closed => "the host has closed the descriptors of the store".to_owned(),
             Fault::Damaged(code) => format!("damaged ({:?})", lmdb::Error::from_err_code(code)),
             Fault::System(code) => io::Error::from_raw_os_error(code).to_string(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lmdb_sys as ffi;
 
 use super::{check, Env, Fault, Txn};
-use crate::sys::process;
+use crate::sys::{fork_safe, process};
 
 /// A reader slot of this thread, taken at the first reading: a read transaction that is kept reset between lookups.
 pub(crate) struct Reader {
@@ -51,7 +51,7 @@ impl Reader {
     #[cold]
     fn give_up(&mut self) {
         if let Some(txn) = self.txn.take() {
-            process::keep_inherited(txn);
+            fork_safe::keep_inherited(txn);
         }
     }
 }
