@@ -41,6 +41,7 @@ c_programs! {
     host_leaves_in_the_middle
     host_state_untouched
     ids_of_the_host
+    internal_cache
     isolation
     lifecycle
     narrow_stacks
@@ -50,7 +51,9 @@ c_programs! {
     one_ticket_at_once
     opaque_records
     other_local_user
+    policy_changes
     renegotiation
+    revocation
     same_as_openssl
     server_names
     stateless_listener

@@ -5,6 +5,8 @@
 #include "check.h"
 #include "tls.h"
 
+#include <sys/resource.h>
+
 #define TICKETS 100
 
 static SSL_CTX *serve(const char *store)
@@ -199,6 +201,29 @@ static void a_handshake_suspended_over_a_flush_carries_nothing_across(const char
     }
 }
 
+static void a_flush_that_fails_ends_nothing(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = serve(store);
+    struct outcome login = tls_here(server, (struct visit){.version = TLS1_3_VERSION});
+    struct rlimit before, low = {1 << 20, 1 << 20};
+    sesscache *cache;
+
+    CHECK_OK(sesscache_open(store, NULL, &cache));
+    CHECK(getrlimit(RLIMIT_FSIZE, &before) == 0, "getrlimit");
+    low.rlim_max = before.rlim_max;
+    CHECK(setrlimit(RLIMIT_FSIZE, &low) == 0, "setrlimit");
+    CHECK(sesscache_flush(cache) != SESSCACHE_OK, "a flush succeeds where no new store can be made");
+    CHECK(setrlimit(RLIMIT_FSIZE, &before) == 0, "setrlimit");
+    login = tls_here(server, (struct visit){.version = TLS1_3_VERSION, .offer = &login.newest});
+    CHECK(login.resumed, "a flush that failed has ended a session");
+    CHECK(tls_resumes_elsewhere(store, NULL, TLS1_3_VERSION, &login.newest), "nothing is stored after a flush that failed");
+    CHECK_OK(sesscache_flush(cache));
+    CHECK(!tls_here(server, (struct visit){.version = TLS1_3_VERSION, .offer = &login.newest}).resumed, "a flush ends nothing");
+    sesscache_close(cache);
+    SSL_CTX_free(server);
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
@@ -208,6 +233,7 @@ int main(int argc, char **argv)
         TEST(a_ticket_made_after_forget_does_not_resume),
         TEST(an_ssl_that_is_cleared_belongs_to_the_next_client),
         TEST(a_handshake_suspended_over_a_flush_carries_nothing_across),
+        TEST(a_flush_that_fails_ends_nothing),
     };
 
     return check_main(argc, argv, tests, TESTS(tests));
