@@ -51,10 +51,10 @@ use crate::sys::{clock, crypto};
 
 pub(crate) use self::lookup::{Found, Miss};
 // `check` looks for them beside itself: tests compile the two without the rest.
+pub(crate) use self::control::Flushes;
 use self::mdb::pages;
 pub(crate) use self::names::{Namespace, NamespaceHash};
 pub(crate) use self::record::{flags, Header, RecordKind};
-pub(crate) use self::revocation::Flushes;
 pub(crate) use self::tombstones::Login;
 
 /// Directories that one process can have mapped: more than caches, because a thread that went idle keeps its map.

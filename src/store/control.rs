@@ -12,8 +12,6 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
 
 use super::counters::{Counters, SHARDS};
 use super::id::siphash;
-use super::keys::KEYS_MAX;
-use super::revocation::Flushes;
 use super::tombstones::Tombstones;
 use crate::options::{CAPACITY_LIMITS, READERS_LIMITS};
 use crate::sys::files::{self, Access};
@@ -23,6 +21,8 @@ use crate::sys::{clock, crypto};
 const MAGIC: [u8; 8] = *b"sesscach";
 /// Version of the layout below.
 pub(crate) const FORMAT: u32 = 2;
+/// Keys that a key file may have.
+pub(super) const KEYS_MAX: usize = 16;
 /// Bytes of the file.
 const SIZE: usize = size_of::<ControlPage>();
 
@@ -94,6 +94,14 @@ pub(crate) struct Current {
     pub(crate) number: u64,
     /// The generation before is readable.
     pub(crate) keep: bool,
+}
+
+/// How often a store was flushed, in as many bits as a note on a session has room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Flushes(pub(crate) u16);
+
+impl Flushes {
+    pub(crate) const MASK: u16 = 0x7FFF;
 }
 
 /// Why a control file cannot be used.

@@ -6,14 +6,12 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::control::KEYS_MAX;
 use super::directory::{check_private, Directory};
 use super::id::name_hash;
 use crate::status::{Error, Result, Status};
 use crate::sys::crypto::{self, KEY};
 use crate::sys::files::{self, Access};
-
-/// Most keys that a file may hold.
-pub(super) const KEYS_MAX: usize = 16;
 
 /// The keys of one reading of the file.
 pub(crate) struct Keys {

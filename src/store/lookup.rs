@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::control::Flushes;
 use super::env::{Fault, Txn};
 use super::id::{DecodedId, Key};
 use super::names::{LazyNamespace, NamespaceHash};
 use super::record::{self, flags, Header, RecordKind};
-use super::revocation::Flushes;
 use super::seal::AssociatedData;
 use super::thread::{self, Snapshot, ThreadContext};
 use super::{Namespace, Store};

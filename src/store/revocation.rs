@@ -2,20 +2,13 @@
 
 use std::sync::Arc;
 
+use super::control::Flushes;
 use super::thread::{self, ThreadContext};
 use super::tombstones::Login;
 use super::{Header, Store};
 use crate::options::MAX_TTL;
 use crate::status::Result;
 use crate::sys::clock;
-
-/// How often a store was flushed, in as many bits as a note on a session has room for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Flushes(pub(crate) u16);
-
-impl Flushes {
-    pub(crate) const MASK: u16 = 0x7FFF;
-}
 
 impl Store {
     /// The lineage of a new login, and the number of flushes that it has seen; `None` when the store cannot be asked.

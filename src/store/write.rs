@@ -3,12 +3,13 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+use super::control::Flushes;
 use super::env::{Fault, Write};
 use super::evict::{self, Sweep, Swept};
 use super::generation::Generation;
 use super::id::{Key, OUTSIDERS};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
-use super::revocation::{may_be_stored, Flushes};
+use super::revocation::may_be_stored;
 use super::seal::AssociatedData;
 use super::thread::{self, ThreadContext};
 use super::write_lock::WriteGuard;

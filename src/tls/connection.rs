@@ -22,10 +22,10 @@ const NONE_YET: [u8; 32] = [0; 32];
 
 /// See the module's first line. An SSL belongs to one thread at a time, and so does this.
 #[derive(Default)]
-pub(super) struct Connection(RefCell<Memory>);
+pub(super) struct Connection(RefCell<Remembered>);
 
 #[derive(Default)]
-struct Memory {
+struct Remembered {
     /// The server's random number of the latest handshake; zeros while it is not drawn.
     random: [u8; 32],
     logins: Vec<Login>,
@@ -35,13 +35,13 @@ struct Memory {
     early_data: Option<u32>,
 }
 
-impl Memory {
+impl Remembered {
     /// Another connection begins on the same SSL.
     fn reset(&mut self, conn: Conn<'_>) {
         if let Some(allowed) = self.early_data {
             conn.set_max_early_data(allowed);
         }
-        *self = Memory::default();
+        *self = Remembered::default();
     }
 }
 
