@@ -131,7 +131,7 @@ impl Inspect {
     /// when it is not known.
     pub fn recent(&self, stats: &Stats) -> Option<(Duration, Stats)> {
         let (age, before) = self.control.counters().a_minute_ago()?;
-        Some((Duration::from_millis(age), stats.since(&before)))
+        Some((Duration::from_millis(age), stats.since(&stats.with_counters(before))))
     }
 
     /// What the current generation is like, or the first one is going to be.
