@@ -124,8 +124,7 @@ impl Error {
     }
 
     pub(crate) fn busy() -> Error {
-        Error::new(Status::Busy, "another process held the store past the deadline")
-            .remedy("this operation was skipped")
+        Error::new(Status::Busy, "another process held the store past the deadline, so this operation was skipped")
     }
 
     /// The same, with an advice in words.

@@ -15,19 +15,27 @@ use crate::sys::errno;
 pub(super) fn border(f: impl FnOnce() -> Result<()>) -> sesscache_status {
     let before = errno::get();
     let _uncancelled = Uncancelled::begin();
-    let result = catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|_| {
-        Err(Error::new(Status::Bug, "a fault inside sesscache was contained").remedy("please report it"))
-    });
-    let status = match result {
-        Ok(()) => sesscache_status::SESSCACHE_OK,
-        Err(error) => {
-            let status = error.status.into();
-            report::set_message(&error);
-            status
-        }
+    let status = match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(Ok(())) => sesscache_status::SESSCACHE_OK,
+        Ok(Err(error)) => failed(error),
+        Err(_) => failed(contained()),
     };
     errno::set(before);
     status
+}
+
+#[cold]
+#[inline(never)]
+fn contained() -> Error {
+    Error::new(Status::Bug, "a fault inside sesscache was contained").remedy("please report it")
+}
+
+// Once for all functions, not inlined into each of them.
+#[cold]
+#[inline(never)]
+fn failed(error: Error) -> sesscache_status {
+    report::set_message(&error);
+    error.status.into()
 }
 
 /// The cache of a handle.
