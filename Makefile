@@ -48,7 +48,10 @@ RELEASE  := $(TARGET)/release
 STAGE    := $(TARGET)/stage
 EXAMPLES := $(patsubst c-examples/%.c,%,$(wildcard c-examples/*.c))
 PROGRAM  := sesscache
-FEATURES := --features cli
+FEATURES := --features capi,cli
+# Tests, examples and lints: all there is.
+ALL_FEATURES := --features capi,cli,openssl
+BENCHES := --package sesscache-benches
 # `sesscache demo`: the script, and the server and the client that it runs.
 DEMO        := libexec/sesscache/demo libexec/sesscache/prefork_server libexec/sesscache/resume_client
 COMPLETIONS := share/bash-completion/completions/sesscache share/zsh/site-functions/_sesscache \
@@ -180,10 +183,10 @@ demo: need-demo
 
 demo-chart: need-demo stage
 	$(STAGE)/bin/sesscache demo --json >$(TARGET)/demo.json
-	$(CARGO) bench --quiet --bench demo $(FEATURES) $(SAME) $(CRATES_FROM) <$(TARGET)/demo.json
+	$(CARGO) bench --quiet $(BENCHES) --bench demo $(SAME) $(CRATES_FROM) <$(TARGET)/demo.json
 
 test: need-test stage
-	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(FEATURES) $(CRATES_FROM)
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(ALL_FEATURES) $(CRATES_FROM)
 
 test-servers: $(addprefix test-server-,$(or $(SERVERS),httpd lighttpd hitch))
 
@@ -192,7 +195,7 @@ test-server-%: need-test-servers stage
 	@SESSCACHE_STAGE='$(abspath $(STAGE))' integrations/$*/test
 
 test-server-nginx: need-test stage
-	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test $(FEATURES) $(CRATES_FROM) --test nginx_module
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test $(ALL_FEATURES) $(CRATES_FROM) --test nginx_module
 
 # These are built from their source packages first, and again when the patch has changed.
 test-server-lighttpd test-server-hitch: test-server-%: $(TARGET)/integrations/%.built
@@ -202,19 +205,19 @@ $(TARGET)/integrations/%.built: integrations/%/build integrations/%/sesscache.pa
 	@touch $@
 
 faults: need-test stage
-	SESSCACHE_LONG=1 SESSCACHE_MUTATIONS=10000 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --features cli \
+	SESSCACHE_LONG=1 SESSCACHE_MUTATIONS=10000 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test $(ALL_FEATURES) \
 	    --no-fail-fast $(addprefix --test ,$(FAULTS)) -- --nocapture
 
 clients: need-clients stage
-	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --test clients -- --include-ignored
+	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test $(ALL_FEATURES) --test clients -- --include-ignored
 
 bench: need-bench
-	$(CARGO) bench --bench store $(SAME) $(CRATES_FROM)
-	$(CARGO) bench --bench handshake $(SAME) $(CRATES_FROM)
-	$(CARGO) bench --bench report $(SAME) $(CRATES_FROM)
+	$(CARGO) bench $(BENCHES) --bench store $(SAME) $(CRATES_FROM)
+	$(CARGO) bench $(BENCHES) --bench handshake $(SAME) $(CRATES_FROM)
+	$(CARGO) bench $(BENCHES) --bench report $(SAME) $(CRATES_FROM)
 
 servers: need-servers stage
-	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) bench --quiet --bench servers -- \
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) bench --quiet $(BENCHES) --bench servers -- \
 	    $(if $(QUICK),--quick) $(if $(JSON),--json '$(abspath $(JSON))') $(SERVERS)
 
 # ---- that it never hurts its host --------------------------------------------------------------------------------
@@ -238,7 +241,7 @@ sanitize: need-sanitize stage
 	@scripts/nightly rust-src
 	@scripts/sanitize thread $(SANITIZED)
 	@scripts/sanitize address $(SANITIZED)
-	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --test valgrind -- --nocapture
+	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test $(ALL_FEATURES) --no-fail-fast --test valgrind -- --nocapture
 	@$(MAKE) --no-print-directory miri
 
 sanitize-short: need-sanitize
@@ -247,17 +250,20 @@ sanitize-short: need-sanitize
 
 miri: need-sanitize
 	@scripts/nightly rust-src miri
-	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --target-dir $(TARGET)/miri --lib -- \
+	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --features capi --target-dir $(TARGET)/miri --lib -- \
 	    store::id store::record options:: the_host_name stats:: status:: log:: sys::memory a_generation_is_known
 
 soak: need-build
-	$(CARGO) test --release --test soak -- --seconds $$(( $(MINUTES) * 60 ))
+	$(CARGO) test --release $(ALL_FEATURES) --test soak -- --seconds $$(( $(MINUTES) * 60 ))
 
 check: need-build
-	$(CARGO) fmt --check
+	$(CARGO) fmt --check --all
 	$(CARGO) fmt --check --manifest-path tests/clients/rustls/Cargo.toml
-	$(CARGO) clippy --all-targets --features cli --quiet -- -D warnings
-	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
+	$(CARGO) fmt --check --manifest-path tests/allocator/Cargo.toml
+	$(CARGO) clippy --workspace --all-targets $(ALL_FEATURES) --quiet -- -D warnings
+	$(CARGO) clippy --lib --quiet -- -D warnings
+	$(CARGO) clippy --lib --features openssl --quiet -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --features openssl --quiet
 
 # ---- without a network, and the same anywhere -----------------------------------------------------------------------
 
@@ -272,7 +278,7 @@ LEAST         = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 LEAST_PROGRAM := 1.88
 test-least-rust: need-build
 	rustup toolchain install --profile minimal $(LEAST) $(LEAST_PROGRAM)
-	$(CARGO) +$(LEAST) check --quiet --locked --lib --target-dir $(TARGET)/least
+	$(CARGO) +$(LEAST) check --quiet --locked --lib --features capi,openssl --target-dir $(TARGET)/least
 	$(CARGO) +$(LEAST_PROGRAM) check --quiet --locked $(FEATURES) --target-dir $(TARGET)/least
 
 # The advisories need their database, which only comes from the network: `cargo deny check advisories` by hand.
@@ -294,10 +300,10 @@ test-deb: need-deb deb
 	scripts/test-deb $(TARGET)/deb
 
 header:
-	UPDATE=1 $(CARGO) test --quiet --test header --test manual_pages
+	UPDATE=1 $(CARGO) test --quiet $(ALL_FEATURES) --test header --test manual_pages
 
 manual:
-	UPDATE=1 $(CARGO) test --quiet --features cli --test manual
+	UPDATE=1 $(CARGO) test --quiet $(ALL_FEATURES) --test manual
 
 # ---- installing --------------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let title = format!("A server of {workers} processes, a client that comes back {connections} times");
     let series = CACHES.map(|(_, name)| name);
     let chart = |title, y, groups| Bars { title, y, x: "protocol", series: &series, groups };
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/bench");
+    let docs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/bench")).to_owned();
     side_by_side(
         &docs.join("demo.svg"),
         &title,

@@ -27,7 +27,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("a quick run: docs/bench is left as it is");
         return Ok(());
     }
-    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/bench");
+    let docs = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/bench")).to_owned();
     fs::create_dir_all(&docs)?;
     let json: Vec<Value> = rows.iter().map(Row::to_json).collect();
     fs::write(docs.join("results.json"), format!("{:#}\n", Value::Array(json)))?;

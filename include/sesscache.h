@@ -16,14 +16,14 @@
  *
  * That is all. Sessions of TLS 1.2 and TLS 1.3 made in one process resume in every other process that
  * opened the same directory: workers, children, other programs, the same program after a restart.
- * A server whose cache cannot be opened goes on without it.
+ * A server whose cache cannot be opened goes on without it: each client then makes a full handshake.
  *
  * Rules that hold for every function:
  * - Any thread may call any function at any time, except where a comment says otherwise.
  * - After fork(2) a child uses what it inherited as if nothing had happened. Nothing must be reopened.
- * - NULL where a comment does not say what it means is SESSCACHE_INVALID, never a crash.
- * - Output parameters are written on success only, except where a comment says otherwise.
- * - errno and OpenSSL's error queue are left as they were.
+ * - Where a comment gives NULL no meaning, NULL is SESSCACHE_INVALID, never a crash.
+ * - A function writes its output parameters on success only, except where a comment says otherwise.
+ * - No function changes errno or OpenSSL's error queue.
  * - Times are seconds since 1970 UTC; sizes are bytes.
  *
  * Link with: pkg-config --cflags --libs sesscache
@@ -32,7 +32,7 @@
 #ifndef SESSCACHE_H
 #define SESSCACHE_H
 
-/* Made from src/capi.rs by `make header`. Do not edit. */
+/* Made from src/ by `make header`. Do not edit. */
 
 #include <stddef.h>
 #include <stdint.h>
@@ -41,15 +41,15 @@ struct ssl_ctx_st; /* SSL_CTX */
 struct ssl_st;     /* SSL */
 
 /**
- * What a call came to. 0 is success; sesscache_errmsg() has the sentence that goes with anything else.
+ * What a call came to. 0 is success; sesscache_errmsg() explains anything else.
  */
 typedef enum {
     /**
-     * Done.
+     * The call did what it was asked.
      */
     SESSCACHE_OK = 0,
     /**
-     * An argument, option or directory is not acceptable; the message says what would be.
+     * An argument, an option or the directory is not acceptable; the message says what is.
      */
     SESSCACHE_INVALID = 1,
     /**
@@ -61,7 +61,7 @@ typedef enum {
      */
     SESSCACHE_FORMAT = 3,
     /**
-     * No room: 64 caches are open, a record is over 64 KiB, or the device is full.
+     * No room: 64 caches are open in this process, a record has more than 64 KiB, or the device is full.
      */
     SESSCACHE_FULL = 4,
     /**
@@ -69,7 +69,7 @@ typedef enum {
      */
     SESSCACHE_OPENSSL = 5,
     /**
-     * Not the OpenSSL this library was built for, or the directory is open with other options.
+     * The program uses another OpenSSL than this library, or has the directory open with other options.
      */
     SESSCACHE_MISMATCH = 6,
     /**
@@ -81,27 +81,27 @@ typedef enum {
      */
     SESSCACHE_BUG = 8,
     /**
-     * No such session or record.
+     * There is no such session or record.
      */
     SESSCACHE_NOT_FOUND = 9,
 } sesscache_status;
 
 /**
- * An open cache. Any thread may use it, and so may any child that inherits it through fork(2).
+ * An open cache. Any thread may use it, and so may any child process that inherits it through fork(2).
  */
 typedef struct sesscache sesscache;
 
 /**
- * Counters since the store was made, summed over all processes, and a few numbers of this moment. New fields are only
- * ever added at the end.
+ * Counters since the store was made, summed over all processes, and a few numbers of this moment. New fields
+ * are only ever added at the end.
  */
 typedef struct {
     /**
-     * records in the store
+     * records in the store: sessions, and the application's own
      */
     uint64_t sessions;
     /**
-     * bytes of pages in use
+     * bytes of the pages in use
      */
     uint64_t used_bytes;
     /**
@@ -117,19 +117,19 @@ typedef struct {
      */
     uint64_t hits;
     /**
-     * lookups of an id the store does not have
+     * lookups of an id that the store does not have
      */
     uint64_t misses_absent;
     /**
-     * lookups of an id this store did not make, refused without a search
+     * lookups of an id that this store did not issue, rejected without a search
      */
     uint64_t misses_foreign;
     /**
-     * lookups of a session at the end of its life
+     * lookups of a session that has expired
      */
     uint64_t misses_expired;
     /**
-     * lookups under another protocol version or major version of OpenSSL
+     * lookups under another protocol version, or another major version of OpenSSL
      */
     uint64_t misses_protocol;
     /**
@@ -141,15 +141,15 @@ typedef struct {
      */
     uint64_t misses_server_name;
     /**
-     * lookups where client authentication is demanded that the session lacks
+     * lookups that demand client authentication, of a session without it
      */
     uint64_t misses_client_auth;
     /**
-     * records that did not open: damaged, or the key is gone
+     * lookups of a record that does not decrypt: it is damaged, or its key is gone
      */
     uint64_t misses_damaged;
     /**
-     * lookups while the store could not be asked
+     * lookups while the store could not be read
      */
     uint64_t misses_unavailable;
     /**
@@ -157,11 +157,11 @@ typedef struct {
      */
     uint64_t puts;
     /**
-     * sessions not stored because nobody could look them up
+     * sessions not stored because no client could resume them
      */
     uint64_t puts_skipped;
     /**
-     * sessions not stored because the gate was held past the deadline
+     * sessions not stored because the write lock was held past the deadline
      */
     uint64_t puts_busy;
     /**
@@ -173,7 +173,7 @@ typedef struct {
      */
     uint64_t puts_failed;
     /**
-     * sessions handed out for the only time
+     * single-use sessions consumed
      */
     uint64_t takes;
     /**
@@ -181,15 +181,15 @@ typedef struct {
      */
     uint64_t removes;
     /**
-     * removals asked by OpenSSL that were no sign of a bad session
+     * removals by OpenSSL that were no sign of a bad session
      */
     uint64_t removes_ignored;
     /**
-     * sessions that made room before their time
+     * sessions evicted before they expired
      */
     uint64_t evicted;
     /**
-     * sessions deleted at the end of their life
+     * sessions deleted after they expired
      */
     uint64_t expired;
     /**
@@ -203,15 +203,15 @@ typedef struct {
 } sesscache_stats;
 
 /**
- * Receives a message: the userdata given, a priority of syslog(3) (3 error, 4 warning, 5 notice), and one line without
- * newline that is valid until the function returns. May be called from any thread that uses the cache, at most once a
- * second per kind of message. It must not call back into sesscache.
+ * Receives a message: the userdata given, a priority of syslog(3) (3 error, 4 warning, 5 notice), and one line without a
+ * newline. The line is valid until the function returns. Any thread that uses the cache may call the function, at most once
+ * a second per kind of message. The function must not call back into sesscache.
  */
 typedef void (*sesscache_log_fn)(void *userdata, int level, const char *message);
 
 /**
  * Receives one record: the userdata given, its id, its data and its expiry (seconds since 1970). The pointers are valid
- * until it returns. Return 0 to go on, anything else to stop.
+ * until the function returns. Return 0 to go on, anything else to stop.
  */
 typedef int (*sesscache_each_fn)(void *userdata,
                                  const unsigned char *id,
@@ -225,30 +225,31 @@ extern "C" {
 #endif // __cplusplus
 
 /**
- * Opens the cache in the directory `path`, which is created with mode 0700 when it is missing, and writes its handle to
- * `*cache`. A directory on tmpfs, as /run/NAME, is recommended: it keeps secrets off the disk.
+ * Opens the cache in the directory `path` and writes its handle to `*cache`. The directory is created with mode 0700 when
+ * it is missing; one on tmpfs, such as /run/NAME, keeps secrets off the disk.
  *
- * `options` is NULL or a string of name=value pairs separated by spaces: "capacity=256MiB ttl=2h". They are listed at
- * the end of this header. NULL as `path` or `cache` is SESSCACHE_INVALID.
+ * `options` is a string of name=value pairs separated by spaces, such as "capacity=256MiB ttl=2h"; NULL stands for the empty
+ * string. The end of this header lists the options. The library copies both strings.
  *
- * No descriptor stays open and no process is bound to: call it before or after fork(2), daemon(3), chroot(2) or a
- * change of user, as long as the directory can still be reached where handshakes happen. Opening a directory twice in
- * a process gives two handles on one store. The caller closes the handle with sesscache_close().
+ * The caller frees the handle with sesscache_close(). Several handles on one directory share one store.
  *
- * Returns SESSCACHE_INVALID for options or a directory that will not do, SESSCACHE_SYSTEM with the system's reason,
- * SESSCACHE_FORMAT for a directory of an incompatible version, SESSCACHE_FULL when 64 caches are open or the device is
- * full, SESSCACHE_MISMATCH when the directory is open in this process with another key= or deadline=.
- * `*cache` is only written on success. A server goes on without the cache when this fails.
+ * No descriptor stays open, and the handle is bound to no process: call it before or after fork(2), daemon(3), chroot(2) or
+ * a change of user, as long as the path still leads to the directory where handshakes happen.
+ *
+ * Returns SESSCACHE_INVALID for a `path` or `cache` that is NULL and for options or a directory that are not acceptable,
+ * SESSCACHE_SYSTEM with the system's reason, SESSCACHE_FORMAT for a directory of an incompatible version, SESSCACHE_FULL when
+ * 64 caches are open in this process or the device is full, SESSCACHE_MISMATCH when this process has the directory open with
+ * another key= or deadline=. A server whose cache cannot be opened goes on without it.
  */
 sesscache_status sesscache_open(const char *path,
                                 const char *options,
                                 sesscache **cache);
 
 /**
- * Tells whether sesscache_open() would take these options, and touches nothing: for a server that is asked to check its
- * configuration without starting. NULL stands for the defaults.
+ * Tells whether sesscache_open() would accept these options, and touches nothing: for a server that checks its configuration
+ * without starting. NULL stands for the defaults.
  *
- * Returns SESSCACHE_INVALID for options that will not do, and for an owner or group that does not exist.
+ * Returns SESSCACHE_INVALID for options that are not acceptable, and for an owner or group that does not exist.
  */
 sesscache_status sesscache_check(const char *options);
 
@@ -256,36 +257,38 @@ sesscache_status sesscache_check(const char *options);
  * Makes `ctx` look up and store its server sessions in the cache. Call it before the first SSL_new() on `ctx`, and on
  * every SSL_CTX that SSL_set_SSL_CTX() may switch to.
  *
- * It sets, whatever was there before:
- * - the session cache mode: SSL_SESS_CACHE_SERVER with no internal cache; SSL_SESS_CACHE_CLIENT stays if it was set. If you
- *   turn the internal cache on afterwards, there is no early data, and a ticket may resume twice in the process that made
- *   it;
- * - SSL_OP_NO_TICKET: TLS 1.2 clients use session ids, TLS 1.3 tickets are ids too. Ticket keys and ticket key callbacks
- *   are not asked. If you clear it afterwards, stateless tickets work as ever, but without early data;
- * - SSL_OP_NO_ANTI_REPLAY: replay of early data is prevented by the cache, across processes;
- * - the new, get and remove session callbacks; callbacks of your own are refused, see below;
- * - the session id generator. OpenSSL does not tell whether you had set one; if so, it is gone, also after detach. One set
- *   after attach works, but lookups are slower, re-issued tickets promise more time than they have, and stateless tickets
- *   may carry early data;
+ * It sets, whatever was set before:
+ * - the session cache mode: SSL_SESS_CACHE_SERVER without an internal cache; SSL_SESS_CACHE_CLIENT stays if it was set. If
+ *   you turn the internal cache on afterwards, there is no early data, and a ticket may resume twice in the process that
+ *   made it;
+ * - SSL_OP_NO_TICKET: TLS 1.2 clients use session ids, and TLS 1.3 tickets are ids too. OpenSSL then uses no ticket keys
+ *   and calls no ticket key callback. If you clear the option afterwards, stateless tickets work, without early data;
+ * - SSL_OP_NO_ANTI_REPLAY: the cache prevents the replay of early data, across processes;
+ * - the new, get and remove session callbacks. Callbacks of your own are refused, see below;
+ * - the session id generator. One of your own is replaced, also after detach: OpenSSL cannot report that one is set. If you
+ *   set one after attach, lookups are slower, re-issued tickets promise more time than they have, and stateless tickets may
+ *   carry early data;
  * - the timeout, only with the option ttl=.
  *
- * The number of TLS 1.3 tickets and the session id context stay yours: with SSL_VERIFY_PEER, set a session id context or
- * nothing can be resumed. The cache and its options are those of the SSL_CTX given to SSL_new(), also after
- * SSL_set_SSL_CTX(); a session id context changed by that in the client_hello callback counts, in the servername callback
- * it comes too late.
+ * The number of TLS 1.3 tickets and the session id context stay yours. With SSL_VERIFY_PEER, set a session id context:
+ * OpenSSL resumes nothing without one (SSL_CTX_set_session_id_context(3)). The cache and its options are those of the
+ * SSL_CTX given to SSL_new(), also after SSL_set_SSL_CTX(). A session id context that SSL_set_SSL_CTX() changes counts in the
+ * client_hello callback; in the servername callback it comes too late.
  *
- * With SSL_VERIFY_PEER no session resumes that was made without asking for a certificate, with
- * SSL_VERIFY_FAIL_IF_NO_PEER_CERT none whose client showed none. A demand made in the servername or certificate callback
- * comes after OpenSSL has looked for the session, with any cache: make it in the client_hello callback, or do not begin to
- * demand certificates under a name without sesscache_flush(), or look at SSL_get0_peer_certificate() after the handshake.
- * OpenSSL verifies no certificate again: give SSL_CTXs that judge certificates differently session id contexts of their own.
+ * With SSL_VERIFY_PEER, a session made without asking for a certificate does not resume; with
+ * SSL_VERIFY_FAIL_IF_NO_PEER_CERT, neither does one whose client showed none. OpenSSL looks for the session before it calls
+ * the servername and the certificate callback, so a demand made there comes too late, with any cache. Make it in the
+ * client_hello callback, or call sesscache_flush() when you begin to demand certificates under a name, or look at
+ * SSL_get0_peer_certificate() after the handshake. OpenSSL does not verify a certificate again: give SSL_CTXs that judge
+ * certificates differently session id contexts of their own.
  *
  * A resumed session tells what one from OpenSSL's own cache tells, with three exceptions. SSL_get_peer_cert_chain() is
- * NULL, as only the client's own certificate is stored. ex_data is not stored: what is to be found again belongs into
- * SSL_SESSION_set1_ticket_appdata(). The timeout of a TLS 1.3 session is what is left of its life, and so is the lifetime
- * that the client is told.
+ * NULL, because a session stores the client's own certificate only. ex_data is not stored; use
+ * SSL_SESSION_set1_ticket_appdata() for what must be found again. The timeout of a TLS 1.3 session is what is left of its
+ * life, and so is the lifetime that the client is told.
  *
- * `ctx` keeps the cache alive until it is freed: the handle may be closed at once. Attaching twice is fine.
+ * `ctx` keeps the cache alive until it is freed: you may close the handle at once. Attaching twice does no harm. No other
+ * thread may use `ctx` meanwhile.
  *
  * Returns SESSCACHE_INVALID for NULL, for an SSL_CTX that is attached to another cache, and for one that has session
  * callbacks of its own, which stay in place; SESSCACHE_MISMATCH when `ctx` belongs to another OpenSSL;
@@ -295,64 +298,67 @@ sesscache_status sesscache_attach(sesscache *cache,
                                   struct ssl_ctx_st *ctx);
 
 /**
- * Undoes sesscache_attach(): mode, options and timeout are as before, the callbacks and the id generator are gone.
- * Connections that were made before keep what they have. Not needed before SSL_CTX_free().
+ * Undoes sesscache_attach(): session cache mode, options and timeout are as before, the callbacks and the id generator are
+ * removed. Connections that exist keep the cache. Not needed before SSL_CTX_free(). No other thread may use `ctx` meanwhile.
  *
  * Returns SESSCACHE_NOT_FOUND when `ctx` is not attached, SESSCACHE_INVALID for NULL.
  */
 sesscache_status sesscache_detach(struct ssl_ctx_st *ctx);
 
 /**
- * Gives the handle back. NULL is fine. Attached SSL_CTXs go on using the cache until they are freed; sessions stay in
- * the directory.
+ * Frees the handle; NULL does nothing. Attached SSL_CTXs use the cache until they are freed, and the sessions stay in the
+ * directory. No thread may use the handle any more.
  */
 void sesscache_close(sesscache *cache);
 
 /**
- * The one call: sesscache_open(), sesscache_attach(), sesscache_close(). Statuses are theirs.
+ * Opens, attaches and closes in one call: see sesscache_open() and sesscache_attach(), whose statuses it returns.
  */
-sesscache_status sesscache_enable(struct ssl_ctx_st *ctx, const char *path, const char *options);
+sesscache_status sesscache_enable(struct ssl_ctx_st *ctx,
+                                  const char *path,
+                                  const char *options);
 
 /**
- * This connection may not be resumed: deletes its session, in TLS 1.3 all its tickets, in every process, and stores no
- * more of it. For logout, for a client certificate that was refused.
+ * Ends the login behind this connection: nothing that goes back to the same full handshake resumes any more, in any process,
+ * and nothing more of it is stored. For a logout, or for a client certificate that was rejected. No other
+ * thread may use `ssl` meanwhile.
  *
- * Returns SESSCACHE_NOT_FOUND when the connection has no session in a cache, SESSCACHE_BUSY when another process held
- * the store past the deadline: call again. NULL is SESSCACHE_INVALID.
+ * Returns SESSCACHE_NOT_FOUND when the connection has no session in a cache, SESSCACHE_BUSY when another process held the
+ * store past the deadline: call again. NULL is SESSCACHE_INVALID.
  */
 sesscache_status sesscache_forget(struct ssl_st *ssl);
 
 /**
  * Deletes the session or record with this id (1 to 255 bytes), in every process.
  *
- * Returns SESSCACHE_NOT_FOUND when there is none, SESSCACHE_BUSY past the deadline, SESSCACHE_INVALID for NULL or a
- * length that no id has.
+ * Returns SESSCACHE_NOT_FOUND when there is none, SESSCACHE_BUSY when another process held the store past the deadline,
+ * SESSCACHE_INVALID for NULL and for an id that is empty or too long.
  */
 sesscache_status sesscache_remove(sesscache *cache,
                                   const unsigned char *id,
                                   size_t id_len);
 
 /**
- * Forgets everything, in every process, at once. A new sealing key is made first, so that what is left in freed pages or
- * backups cannot be read; a key file named with key= is the operator's and stays.
+ * Deletes all sessions and records, in every process, at once. It makes a new sealing key first, so that nobody can read
+ * what is left in freed pages or backups; a key file named with key= belongs to the operator and stays.
  *
  * Returns SESSCACHE_SYSTEM or SESSCACHE_FULL when the new store could not be made, SESSCACHE_INVALID for NULL.
  */
 sesscache_status sesscache_flush(sesscache *cache);
 
 /**
- * Deletes at most `max` sessions and records that have expired, and writes their number to `*removed` unless it is
- * NULL. Never needed: expired ones leave with later stores.
+ * Deletes at most `max` sessions and records that have expired, and writes their number to `*removed` unless `removed` is
+ * NULL. Not needed: each store of a session deletes some expired ones.
  *
- * Returns SESSCACHE_BUSY past the deadline, SESSCACHE_INVALID when `cache` is NULL.
+ * Returns SESSCACHE_BUSY when another process held the store past the deadline, SESSCACHE_INVALID when `cache` is NULL.
  */
 sesscache_status sesscache_sweep(sesscache *cache,
                                  size_t max,
                                  size_t *removed);
 
 /**
- * Fills `stats` with counters summed over all processes. `size` is sizeof(sesscache_stats) as the program was compiled:
- * fields that this library does not know are set to 0, fields that the program does not know are left out.
+ * Fills `stats` with counters summed over all processes. `size` is sizeof(sesscache_stats) as the program was compiled: fields
+ * that this library does not know are set to 0, fields that the program does not know are left out.
  *
  * Returns SESSCACHE_INVALID for NULL or a size of 0, SESSCACHE_SYSTEM when the store cannot be opened.
  */
@@ -361,36 +367,41 @@ sesscache_status sesscache_read_stats(sesscache *cache,
                                       size_t size);
 
 /**
- * Sends messages about this directory to `function`; NULL, as at the beginning, sends them nowhere. `userdata` is handed
- * through and must live as long as the function may be called. Handles on one directory share the function.
- * What sesscache_open() had to mend is said at once.
+ * Sends messages about this directory to `function`. NULL as `function`, the default, drops them; NULL as `cache` does
+ * nothing. The handles on one directory share the function.
+ *
+ * `userdata` is passed through and may be NULL; it must stay valid as long as `function` may be called. What sesscache_open()
+ * had to repair is reported at once.
  */
 void sesscache_set_log(sesscache *cache,
                        sesscache_log_fn function,
                        void *userdata);
 
 /**
- * A phrase for any status, never NULL, valid for ever.
+ * Returns a phrase for any number, also for one that is no status. Never NULL, and valid as long as the process.
  */
 const char *sesscache_strerror(int status);
 
 /**
- * What went wrong in this thread's last call that failed, and what to do; "" when none has. Never NULL; valid until
- * this thread's next call that fails.
+ * Returns what went wrong in the last call of this thread that failed, and what to do; "" when none has failed. Never NULL,
+ * and valid until the next call of this thread that fails.
  */
 const char *sesscache_errmsg(void);
 
 /**
- * The version of the library, as "0.1.0".
+ * Returns the version of the library, such as "0.1.0". Never NULL, and valid as long as the process.
  */
 const char *sesscache_version(void);
 
 /**
- * Stores a record of the application's own under `id` (1 to 255 bytes) until `expires` (seconds since 1970), sealed and
- * bounded as sessions are. For servers that keep their own hooks. A record of the same id is replaced.
+ * Stores a record of the application's own under `id` (1 to 255 bytes) until `expires` (seconds since 1970). The store
+ * seals it and evicts it like a session; a record with the same id is replaced. For servers that keep their own session
+ * callbacks.
  *
- * Returns SESSCACHE_FULL for more than 65536 bytes or when no room can be made, SESSCACHE_BUSY past the deadline,
- * SESSCACHE_INVALID for NULL or a length that no id has. `data` may be NULL when `len` is 0.
+ * `data` may be NULL when `len` is 0. The library copies `id` and `data`; they stay the caller's.
+ *
+ * Returns SESSCACHE_INVALID for any other NULL and for an id that is empty or too long, SESSCACHE_FULL for more than 65536
+ * bytes of data or when no room can be made, SESSCACHE_BUSY when another process held the store past the deadline.
  */
 sesscache_status sesscache_put(sesscache *cache,
                                const unsigned char *id,
@@ -400,11 +411,13 @@ sesscache_status sesscache_put(sesscache *cache,
                                int64_t expires);
 
 /**
- * Copies the record under `id` to `data`, which has room for `*len` bytes, and sets `*len` to its size.
+ * Copies the record under `id` to `data`, which has room for `*len` bytes, and sets `*len` to the size of the record.
  *
- * Returns SESSCACHE_NOT_FOUND when there is none or it has expired; SESSCACHE_INVALID for NULL, and when the room is too
- * small: then `*len` is the size it needs and nothing is copied. `data` may be NULL when `*len` is 0, to ask the size.
- * SESSCACHE_BUSY when the store could not be asked.
+ * When the room is too small, nothing is copied, `*len` is set to the size, and the status is SESSCACHE_INVALID. `data` may
+ * be NULL when `*len` is 0: that asks for the size. `id` and `data` must not overlap.
+ *
+ * Returns SESSCACHE_NOT_FOUND when there is no such record or it has expired, SESSCACHE_INVALID for any other NULL, for an
+ * id that is empty or too long and for too little room, SESSCACHE_BUSY when the store could not be read.
  */
 sesscache_status sesscache_get(sesscache *cache,
                                const unsigned char *id,
@@ -413,10 +426,12 @@ sesscache_status sesscache_get(sesscache *cache,
                                size_t *len);
 
 /**
- * Calls `function` with every record of the application's own in the cache's namespace that has not expired. Records stored
- * or removed meanwhile may or may not be seen. `function` may call sesscache_remove() and the like.
+ * Calls `function` with every record of the application's own in the namespace of the cache that has not expired.
  *
- * Returns SESSCACHE_OK also when `function` stopped it, SESSCACHE_INVALID for NULL.
+ * The walk may or may not meet records that are stored or removed meanwhile. `function` may call any function of this
+ * header, such as sesscache_remove(). `userdata` is passed through and may be NULL.
+ *
+ * Returns SESSCACHE_OK, also when `function` stopped the walk; SESSCACHE_INVALID for any other NULL.
  */
 sesscache_status sesscache_each(sesscache *cache,
                                 sesscache_each_fn function,
@@ -429,47 +444,47 @@ sesscache_status sesscache_each(sesscache *cache,
 #endif  /* SESSCACHE_H */
 
 /*
- * The options: name=value pairs separated by spaces. A value with spaces stands in single quotes.
+ * The options: name=value pairs separated by spaces. Put a value that contains spaces in single quotes.
  *
- * capacity, by default 64MiB: a size from 1MiB to 64GiB, as 256MiB.
- *     Hard limit of the store. When it is full, the sessions that expire first make room.
+ * capacity, by default 64MiB: a size from 1MiB to 64GiB, such as 256MiB.
+ *     Hard limit of the store. A full store evicts the sessions that expire first.
  *
- * ttl, by default the SSL_CTX's timeout: a time from 1s to 366d, as 90s, 15m, 2h or 1d.
- *     Life of a session, counted from its last full handshake through any number of resumptions.
+ * ttl, by default the SSL_CTX's timeout: a time from 1s to 366d, such as 90s, 15m, 2h or 1d.
+ *     Life of a session. It begins with the last full handshake, and no resumption extends it.
  *
- * mode, by default 0600: an octal file mode that gives others nothing and lets the owner read and write: 0600, 0640 or 0660.
- *     Mode of the files; the directory gets the matching search bits.
+ * mode, by default 0600: 0600, 0640 or 0660.
+ *     Mode of the files. The directory gets the matching search bits.
  *
- * owner, by default the user who opens first: a user name or number that exists, as www-data.
- *     User whose files these are: lets root open for workers that run as somebody else.
+ * owner, by default the user that opens it first: the name or number of a user that exists, such as www-data.
+ *     Owner of the files. root can thus open a cache for workers that run as another user.
  *
- * group, by default the owner's: a group name or number that exists, as tls.
- *     Group of the files, of use with mode=0660.
+ * group, by default the owner's: the name or number of a group that exists, such as tls.
+ *     Group of the files, for use with mode=0640 or mode=0660.
  *
  * namespace, by default empty: up to 255 bytes of text.
- *     Sessions made in one namespace never resume in another.
+ *     A session made in one namespace never resumes in another.
  *
  * sni, by default strict: strict or off.
- *     strict: a session resumes only under the server name it was made for (RFC 6066).
+ *     strict: a session resumes only under the server name it was made for (RFC 6066). off disables the check.
  *
  * single_use, by default early_data: early_data, always or off.
- *     Which TLS 1.3 tickets resume once only: those offered with early data, all, or none. One for all processes.
+ *     Which TLS 1.3 tickets resume once only, over all processes: those offered with early data, all, or none.
  *
  * remove, by default failures: failures, openssl or never.
- *     Which of OpenSSL's removals are obeyed: those after a TLS error, all, or none.
+ *     Which of OpenSSL's removals delete a session from the store: those after a TLS error, all, or none.
  *
- * deadline, by default 5ms: a time from 0ms to 10s, as 5ms.
- *     Longest wait for another writer; past it the session is not stored and the handshake goes on.
+ * deadline, by default 5ms: a time from 0ms to 10s, such as 5ms.
+ *     Longest wait for another writer. Past it the session is not stored, and the handshake goes on.
  *
  * decoded, by default 1024: a number from 0 to 1000000.
- *     Decoded sessions kept per process, so that a returning client's certificate is not parsed again; 0: none.
+ *     Decoded sessions kept per process, which saves parsing the certificate of a returning client. 0 keeps none.
  *
  * guard, by default off: on or off.
- *     on: the store is mapped read-only, so that a stray write of the host cannot reach it; slower writes.
+ *     on maps the store read-only, which protects it from stray writes of the program. Writes are then slower.
  *
  * key, by default PATH/key: an absolute path.
- *     File of the sealing keys: 32 bytes each, the first seals, all open.
+ *     File with the sealing keys, 32 bytes each. The first one seals, all of them open.
  *
  * readers, by default 2048: a number from 16 to 65536.
- *     Threads of all processes that can look up at the same time without waiting.
+ *     Number of threads, over all processes, that can look up without waiting for writers.
  */

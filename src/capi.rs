@@ -1,120 +1,34 @@
 //! The C API: thin wrappers of one shape. Pointers become references here or not at all; panics end here.
 //!
-//! Doc comments in this file are the header's: they are written for C.
+//! Doc comments in this file and in `records` are the header's: they are written for C. The header's enum and the struct of
+//! counters are made from the tables in `status` and `stats`.
 #![allow(non_camel_case_types)]
 
 mod border;
-mod handle;
 pub(crate) mod records;
 pub(crate) mod report;
 
-use std::ffi::{c_char, c_int, c_uchar, c_void};
+use std::ffi::{c_char, c_int, c_uchar, c_void, OsStr};
+use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 
-use self::border::{border, bytes, checked, out, text};
-use self::handle::{borrow, close, hand_over};
-use crate::cache;
-use crate::options::Options;
-use crate::status::{self, Error};
+use self::border::{border, borrow, bytes, checked, fill, out, room, text};
+use crate::cache::{self, Cache};
+use crate::stats::Stats as sesscache_stats;
+pub(crate) use crate::status::sesscache_status;
+use crate::status::{self, Error, Result};
 use crate::tls::{SSL, SSL_CTX};
 
-/// What a call came to. 0 is success; sesscache_errmsg() has the sentence that goes with anything else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub enum sesscache_status {
-    /// Done.
-    SESSCACHE_OK = 0,
-    /// An argument, option or directory is not acceptable; the message says what would be.
-    SESSCACHE_INVALID = 1,
-    /// The operating system refused; the message has its reason.
-    SESSCACHE_SYSTEM = 2,
-    /// The directory holds something that this version cannot read.
-    SESSCACHE_FORMAT = 3,
-    /// No room: 64 caches are open, a record is over 64 KiB, or the device is full.
-    SESSCACHE_FULL = 4,
-    /// OpenSSL failed, for lack of memory or entropy.
-    SESSCACHE_OPENSSL = 5,
-    /// Not the OpenSSL this library was built for, or the directory is open with other options.
-    SESSCACHE_MISMATCH = 6,
-    /// Another process held the store past the deadline.
-    SESSCACHE_BUSY = 7,
-    /// A fault inside sesscache, which was contained.
-    SESSCACHE_BUG = 8,
-    /// No such session or record.
-    SESSCACHE_NOT_FOUND = 9,
-}
+/// An open cache. Any thread may use it, and so may any child process that inherits it through fork(2).
+pub struct sesscache(Cache);
 
-/// An open cache. Any thread may use it, and so may any child that inherits it through fork(2).
-pub struct sesscache {
-    _private: [u8; 0],
-}
-
-/// Counters since the store was made, summed over all processes, and a few numbers of this moment. New fields are only
-/// ever added at the end.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C)]
-pub struct sesscache_stats {
-    /// records in the store
-    pub sessions: u64,
-    /// bytes of pages in use
-    pub used_bytes: u64,
-    /// hard limit of the store, in bytes
-    pub capacity: u64,
-    /// number of the current generation
-    pub generation: u64,
-    /// lookups that found a session
-    pub hits: u64,
-    /// lookups of an id the store does not have
-    pub misses_absent: u64,
-    /// lookups of an id this store did not make, refused without a search
-    pub misses_foreign: u64,
-    /// lookups of a session at the end of its life
-    pub misses_expired: u64,
-    /// lookups under another protocol version or major version of OpenSSL
-    pub misses_protocol: u64,
-    /// lookups from another namespace
-    pub misses_namespace: u64,
-    /// lookups under another server name
-    pub misses_server_name: u64,
-    /// lookups where client authentication is demanded that the session lacks
-    pub misses_client_auth: u64,
-    /// records that did not open: damaged, or the key is gone
-    pub misses_damaged: u64,
-    /// lookups while the store could not be asked
-    pub misses_unavailable: u64,
-    /// sessions stored
-    pub puts: u64,
-    /// sessions not stored because nobody could look them up
-    pub puts_skipped: u64,
-    /// sessions not stored because the gate was held past the deadline
-    pub puts_busy: u64,
-    /// sessions not stored because no room could be made
-    pub puts_full: u64,
-    /// sessions not stored for another reason
-    pub puts_failed: u64,
-    /// sessions handed out for the only time
-    pub takes: u64,
-    /// sessions deleted on request or after a TLS error
-    pub removes: u64,
-    /// removals asked by OpenSSL that were no sign of a bad session
-    pub removes_ignored: u64,
-    /// sessions that made room before their time
-    pub evicted: u64,
-    /// sessions deleted at the end of their life
-    pub expired: u64,
-    /// lookups of a TLS 1.2 session whose cipher this connection does not allow
-    pub misses_cipher: u64,
-    /// lookups of a session whose login sesscache_forget() has ended
-    pub misses_revoked: u64,
-}
-
-/// Receives a message: the userdata given, a priority of syslog(3) (3 error, 4 warning, 5 notice), and one line without
-/// newline that is valid until the function returns. May be called from any thread that uses the cache, at most once a
-/// second per kind of message. It must not call back into sesscache.
+/// Receives a message: the userdata given, a priority of syslog(3) (3 error, 4 warning, 5 notice), and one line without a
+/// newline. The line is valid until the function returns. Any thread that uses the cache may call the function, at most once
+/// a second per kind of message. The function must not call back into sesscache.
 pub type sesscache_log_fn = Option<unsafe extern "C" fn(userdata: *mut c_void, level: c_int, message: *const c_char)>;
 
 /// Receives one record: the userdata given, its id, its data and its expiry (seconds since 1970). The pointers are valid
-/// until it returns. Return 0 to go on, anything else to stop.
+/// until the function returns. Return 0 to go on, anything else to stop.
 pub type sesscache_each_fn = Option<
     unsafe extern "C" fn(
         userdata: *mut c_void,
@@ -126,34 +40,36 @@ pub type sesscache_each_fn = Option<
     ) -> c_int,
 >;
 
-/// An options string; NULL stands for the empty one.
+/// The cache of a path and options as C gives them.
 ///
 /// # Safety
-/// `options` is NULL or a string that outlives the result.
-unsafe fn option_text<'a>(options: *const c_char) -> Result<&'a str, Error> {
-    // SAFETY: by contract.
-    match unsafe { text(options) } {
-        Some(text) => std::str::from_utf8(text).map_err(|_| Error::invalid("the options are not UTF-8")),
-        None => Ok(""),
-    }
+/// Both are NULL or NUL-terminated, and nobody changes them during the call.
+unsafe fn open(path: *const c_char, options: *const c_char) -> Result<Cache> {
+    // SAFETY: `text` demands what this function demands.
+    let path = unsafe { text(path) }.ok_or_else(|| Error::invalid("path is NULL").remedy("give a directory"))?;
+    // SAFETY: `options` demands what this function demands.
+    let options = unsafe { border::options(options) }?;
+    Cache::open(OsStr::from_bytes(path), &options)
 }
 
-/// Opens the cache in the directory `path`, which is created with mode 0700 when it is missing, and writes its handle to
-/// `*cache`. A directory on tmpfs, as /run/NAME, is recommended: it keeps secrets off the disk.
+/// Opens the cache in the directory `path` and writes its handle to `*cache`. The directory is created with mode 0700 when
+/// it is missing; one on tmpfs, such as /run/NAME, keeps secrets off the disk.
 ///
-/// `options` is NULL or a string of name=value pairs separated by spaces: "capacity=256MiB ttl=2h". They are listed at
-/// the end of this header. NULL as `path` or `cache` is SESSCACHE_INVALID.
+/// `options` is a string of name=value pairs separated by spaces, such as "capacity=256MiB ttl=2h"; NULL stands for the empty
+/// string. The end of this header lists the options. The library copies both strings.
 ///
-/// No descriptor stays open and no process is bound to: call it before or after fork(2), daemon(3), chroot(2) or a
-/// change of user, as long as the directory can still be reached where handshakes happen. Opening a directory twice in
-/// a process gives two handles on one store. The caller closes the handle with sesscache_close().
+/// The caller frees the handle with sesscache_close(). Several handles on one directory share one store.
 ///
-/// Returns SESSCACHE_INVALID for options or a directory that will not do, SESSCACHE_SYSTEM with the system's reason,
-/// SESSCACHE_FORMAT for a directory of an incompatible version, SESSCACHE_FULL when 64 caches are open or the device is
-/// full, SESSCACHE_MISMATCH when the directory is open in this process with another key= or deadline=.
-/// `*cache` is only written on success. A server goes on without the cache when this fails.
+/// No descriptor stays open, and the handle is bound to no process: call it before or after fork(2), daemon(3), chroot(2) or
+/// a change of user, as long as the path still leads to the directory where handshakes happen.
+///
+/// Returns SESSCACHE_INVALID for a `path` or `cache` that is NULL and for options or a directory that are not acceptable,
+/// SESSCACHE_SYSTEM with the system's reason, SESSCACHE_FORMAT for a directory of an incompatible version, SESSCACHE_FULL when
+/// 64 caches are open in this process or the device is full, SESSCACHE_MISMATCH when this process has the directory open with
+/// another key= or deadline=. A server whose cache cannot be opened goes on without it.
 // # Safety
-// The strings are NUL-terminated; `cache` points to room for a pointer.
+// The strings are NULL or NUL-terminated and nobody changes them before the call returns; `cache` is NULL or has room for a
+// pointer that nobody else uses meanwhile.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_open(
     path: *const c_char,
@@ -161,112 +77,113 @@ pub unsafe extern "C" fn sesscache_open(
     cache: *mut *mut sesscache,
 ) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
-        let to = unsafe { out(cache, "cache") }?;
-        // SAFETY: by contract.
-        let path = unsafe { text(path) }.ok_or_else(|| Error::invalid("path is NULL; give a directory"))?;
-        // SAFETY: by contract.
-        let options = unsafe { option_text(options) }?;
-        let path = std::path::Path::new(std::ffi::OsStr::from_bytes(path));
-        *to = hand_over(cache::Cache::open(path, &Options::parse(options)?)?);
+        // SAFETY: `out` demands NULL or room that is nobody else's, which the caller owes; MaybeUninit needs no value.
+        let to = unsafe { out(cache.cast::<MaybeUninit<*mut sesscache>>(), "cache") }?;
+        // SAFETY: `open` demands strings or NULL, which the caller owes.
+        let cache = unsafe { open(path, options) }?;
+        to.write(Box::into_raw(Box::new(sesscache(cache))));
         Ok(())
     })
 }
 
-/// Tells whether sesscache_open() would take these options, and touches nothing: for a server that is asked to check its
-/// configuration without starting. NULL stands for the defaults.
+/// Tells whether sesscache_open() would accept these options, and touches nothing: for a server that checks its configuration
+/// without starting. NULL stands for the defaults.
 ///
-/// Returns SESSCACHE_INVALID for options that will not do, and for an owner or group that does not exist.
+/// Returns SESSCACHE_INVALID for options that are not acceptable, and for an owner or group that does not exist.
 // # Safety
-// `options` is NULL or a string.
+// `options` is NULL or NUL-terminated and nobody changes it before the call returns.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_check(options: *const c_char) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
-        let options = unsafe { option_text(options) }?;
-        cache::check(&Options::parse(options)?)
+        // SAFETY: `options` demands a string or NULL, which the caller owes.
+        cache::check(&unsafe { border::options(options) }?)
     })
 }
 
 /// Makes `ctx` look up and store its server sessions in the cache. Call it before the first SSL_new() on `ctx`, and on
 /// every SSL_CTX that SSL_set_SSL_CTX() may switch to.
 ///
-/// It sets, whatever was there before:
-/// - the session cache mode: SSL_SESS_CACHE_SERVER with no internal cache; SSL_SESS_CACHE_CLIENT stays if it was set. If you
-///   turn the internal cache on afterwards, there is no early data, and a ticket may resume twice in the process that made
-///   it;
-/// - SSL_OP_NO_TICKET: TLS 1.2 clients use session ids, TLS 1.3 tickets are ids too. Ticket keys and ticket key callbacks
-///   are not asked. If you clear it afterwards, stateless tickets work as ever, but without early data;
-/// - SSL_OP_NO_ANTI_REPLAY: replay of early data is prevented by the cache, across processes;
-/// - the new, get and remove session callbacks; callbacks of your own are refused, see below;
-/// - the session id generator. OpenSSL does not tell whether you had set one; if so, it is gone, also after detach. One set
-///   after attach works, but lookups are slower, re-issued tickets promise more time than they have, and stateless tickets
-///   may carry early data;
+/// It sets, whatever was set before:
+/// - the session cache mode: SSL_SESS_CACHE_SERVER without an internal cache; SSL_SESS_CACHE_CLIENT stays if it was set. If
+///   you turn the internal cache on afterwards, there is no early data, and a ticket may resume twice in the process that
+///   made it;
+/// - SSL_OP_NO_TICKET: TLS 1.2 clients use session ids, and TLS 1.3 tickets are ids too. OpenSSL then uses no ticket keys
+///   and calls no ticket key callback. If you clear the option afterwards, stateless tickets work, without early data;
+/// - SSL_OP_NO_ANTI_REPLAY: the cache prevents the replay of early data, across processes;
+/// - the new, get and remove session callbacks. Callbacks of your own are refused, see below;
+/// - the session id generator. One of your own is replaced, also after detach: OpenSSL cannot report that one is set. If you
+///   set one after attach, lookups are slower, re-issued tickets promise more time than they have, and stateless tickets may
+///   carry early data;
 /// - the timeout, only with the option ttl=.
 ///
-/// The number of TLS 1.3 tickets and the session id context stay yours: with SSL_VERIFY_PEER, set a session id context or
-/// nothing can be resumed. The cache and its options are those of the SSL_CTX given to SSL_new(), also after
-/// SSL_set_SSL_CTX(); a session id context changed by that in the client_hello callback counts, in the servername callback
-/// it comes too late.
+/// The number of TLS 1.3 tickets and the session id context stay yours. With SSL_VERIFY_PEER, set a session id context:
+/// OpenSSL resumes nothing without one (SSL_CTX_set_session_id_context(3)). The cache and its options are those of the
+/// SSL_CTX given to SSL_new(), also after SSL_set_SSL_CTX(). A session id context that SSL_set_SSL_CTX() changes counts in the
+/// client_hello callback; in the servername callback it comes too late.
 ///
-/// With SSL_VERIFY_PEER no session resumes that was made without asking for a certificate, with
-/// SSL_VERIFY_FAIL_IF_NO_PEER_CERT none whose client showed none. A demand made in the servername or certificate callback
-/// comes after OpenSSL has looked for the session, with any cache: make it in the client_hello callback, or do not begin to
-/// demand certificates under a name without sesscache_flush(), or look at SSL_get0_peer_certificate() after the handshake.
-/// OpenSSL verifies no certificate again: give SSL_CTXs that judge certificates differently session id contexts of their own.
+/// With SSL_VERIFY_PEER, a session made without asking for a certificate does not resume; with
+/// SSL_VERIFY_FAIL_IF_NO_PEER_CERT, neither does one whose client showed none. OpenSSL looks for the session before it calls
+/// the servername and the certificate callback, so a demand made there comes too late, with any cache. Make it in the
+/// client_hello callback, or call sesscache_flush() when you begin to demand certificates under a name, or look at
+/// SSL_get0_peer_certificate() after the handshake. OpenSSL does not verify a certificate again: give SSL_CTXs that judge
+/// certificates differently session id contexts of their own.
 ///
 /// A resumed session tells what one from OpenSSL's own cache tells, with three exceptions. SSL_get_peer_cert_chain() is
-/// NULL, as only the client's own certificate is stored. ex_data is not stored: what is to be found again belongs into
-/// SSL_SESSION_set1_ticket_appdata(). The timeout of a TLS 1.3 session is what is left of its life, and so is the lifetime
-/// that the client is told.
+/// NULL, because a session stores the client's own certificate only. ex_data is not stored; use
+/// SSL_SESSION_set1_ticket_appdata() for what must be found again. The timeout of a TLS 1.3 session is what is left of its
+/// life, and so is the lifetime that the client is told.
 ///
-/// `ctx` keeps the cache alive until it is freed: the handle may be closed at once. Attaching twice is fine.
+/// `ctx` keeps the cache alive until it is freed: you may close the handle at once. Attaching twice does no harm. No other
+/// thread may use `ctx` meanwhile.
 ///
 /// Returns SESSCACHE_INVALID for NULL, for an SSL_CTX that is attached to another cache, and for one that has session
 /// callbacks of its own, which stay in place; SESSCACHE_MISMATCH when `ctx` belongs to another OpenSSL;
 /// SESSCACHE_OPENSSL when memory runs out. On failure `ctx` is unchanged.
 // # Safety
-// `cache` is an open handle, `ctx` a live SSL_CTX that no other thread is changing.
+// `cache` is NULL or an open handle, `ctx` NULL or a live SSL_CTX that no other thread uses before the call returns.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_attach(cache: *mut sesscache, ctx: *mut SSL_CTX) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
+        // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
         let cache = unsafe { borrow(cache) }?;
         let ctx = checked(ctx, "ctx")?;
-        // SAFETY: by contract.
-        unsafe { cache.attach(ctx) }
+        // SAFETY: `attach_raw` demands a live SSL_CTX that no other thread uses; it is not NULL, the rest the caller owes.
+        unsafe { cache.attach_raw(ctx) }
     })
 }
 
-/// Undoes sesscache_attach(): mode, options and timeout are as before, the callbacks and the id generator are gone.
-/// Connections that were made before keep what they have. Not needed before SSL_CTX_free().
+/// Undoes sesscache_attach(): session cache mode, options and timeout are as before, the callbacks and the id generator are
+/// removed. Connections that exist keep the cache. Not needed before SSL_CTX_free(). No other thread may use `ctx` meanwhile.
 ///
 /// Returns SESSCACHE_NOT_FOUND when `ctx` is not attached, SESSCACHE_INVALID for NULL.
 // # Safety
-// `ctx` is a live SSL_CTX that no other thread is using.
+// `ctx` is NULL or a live SSL_CTX that no other thread uses before the call returns.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_detach(ctx: *mut SSL_CTX) -> sesscache_status {
     border(|| {
         let ctx = checked(ctx, "ctx")?;
-        // SAFETY: by contract.
-        unsafe { cache::detach(ctx) }
+        // SAFETY: `detach_raw` demands a live SSL_CTX that no other thread uses; it is not NULL, the rest the caller owes.
+        unsafe { cache::detach_raw(ctx) }
     })
 }
 
-/// Gives the handle back. NULL is fine. Attached SSL_CTXs go on using the cache until they are freed; sessions stay in
-/// the directory.
+/// Frees the handle; NULL does nothing. Attached SSL_CTXs use the cache until they are freed, and the sessions stay in the
+/// directory. No thread may use the handle any more.
 // # Safety
-// `cache` is NULL or an open handle, which no thread uses any more.
+// `cache` is NULL or an open handle that no thread uses any more.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_close(cache: *mut sesscache) {
     border(|| {
-        // SAFETY: by contract.
-        unsafe { close(cache) };
+        if !cache.is_null() {
+            // SAFETY: `from_raw` demands a pointer of `into_raw` that nobody uses or frees again: sesscache_open() made it, and
+            // the caller gives it up.
+            drop(unsafe { Box::from_raw(cache) });
+        }
         Ok(())
     });
 }
 
-/// The one call: sesscache_open(), sesscache_attach(), sesscache_close(). Statuses are theirs.
+/// Opens, attaches and closes in one call: see sesscache_open() and sesscache_attach(), whose statuses it returns.
 // # Safety
 // As for sesscache_open() and sesscache_attach().
 #[no_mangle]
@@ -275,45 +192,38 @@ pub unsafe extern "C" fn sesscache_enable(
     path: *const c_char,
     options: *const c_char,
 ) -> sesscache_status {
-    let status = border(|| checked(ctx, "ctx").map(|_| ()));
-    if status != sesscache_status::SESSCACHE_OK {
-        return status;
-    }
-    let mut cache = std::ptr::null_mut();
-    // SAFETY: by contract.
-    let opened = unsafe { sesscache_open(path, options, &mut cache) };
-    if opened != sesscache_status::SESSCACHE_OK {
-        return opened;
-    }
-    // SAFETY: by contract, and the handle was opened above.
-    let attached = unsafe { sesscache_attach(cache, ctx) };
-    // SAFETY: opened above, and nobody else has it.
-    unsafe { sesscache_close(cache) };
-    attached
+    border(|| {
+        let ctx = checked(ctx, "ctx")?;
+        // SAFETY: `open` demands strings or NULL, which the caller owes.
+        let cache = unsafe { open(path, options) }?;
+        // SAFETY: `attach_raw` demands a live SSL_CTX that no other thread uses; it is not NULL, the rest the caller owes.
+        unsafe { cache.attach_raw(ctx) }
+    })
 }
 
-/// This connection may not be resumed: deletes its session, in TLS 1.3 all its tickets, in every process, and stores no
-/// more of it. For logout, for a client certificate that was refused.
+/// Ends the login behind this connection: nothing that goes back to the same full handshake resumes any more, in any process,
+/// and nothing more of it is stored. For a logout, or for a client certificate that was rejected. No other
+/// thread may use `ssl` meanwhile.
 ///
-/// Returns SESSCACHE_NOT_FOUND when the connection has no session in a cache, SESSCACHE_BUSY when another process held
-/// the store past the deadline: call again. NULL is SESSCACHE_INVALID.
+/// Returns SESSCACHE_NOT_FOUND when the connection has no session in a cache, SESSCACHE_BUSY when another process held the
+/// store past the deadline: call again. NULL is SESSCACHE_INVALID.
 // # Safety
-// `ssl` is a live connection that no other thread is using.
+// `ssl` is NULL or a live connection that no other thread uses before the call returns.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_forget(ssl: *mut SSL) -> sesscache_status {
     border(|| {
         let ssl = checked(ssl, "ssl")?;
-        // SAFETY: by contract.
-        unsafe { cache::forget(ssl) }
+        // SAFETY: `forget_raw` demands a live connection that no other thread uses; it is not NULL, the rest the caller owes.
+        unsafe { cache::forget_raw(ssl) }
     })
 }
 
 /// Deletes the session or record with this id (1 to 255 bytes), in every process.
 ///
-/// Returns SESSCACHE_NOT_FOUND when there is none, SESSCACHE_BUSY past the deadline, SESSCACHE_INVALID for NULL or a
-/// length that no id has.
+/// Returns SESSCACHE_NOT_FOUND when there is none, SESSCACHE_BUSY when another process held the store past the deadline,
+/// SESSCACHE_INVALID for NULL and for an id that is empty or too long.
 // # Safety
-// `cache` is an open handle; `id` has `id_len` bytes.
+// `cache` is NULL or an open handle; `id` is NULL or has `id_len` bytes that nobody changes before the call returns.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_remove(
     cache: *mut sesscache,
@@ -321,53 +231,53 @@ pub unsafe extern "C" fn sesscache_remove(
     id_len: usize,
 ) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
+        // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
         let cache = unsafe { borrow(cache) }?;
-        // SAFETY: by contract.
+        // SAFETY: `bytes` demands NULL or `id_len` bytes that do not change, which the caller owes.
         let id = unsafe { bytes(id, id_len, "id") }?;
         cache.remove(id)
     })
 }
 
-/// Forgets everything, in every process, at once. A new sealing key is made first, so that what is left in freed pages or
-/// backups cannot be read; a key file named with key= is the operator's and stays.
+/// Deletes all sessions and records, in every process, at once. It makes a new sealing key first, so that nobody can read
+/// what is left in freed pages or backups; a key file named with key= belongs to the operator and stays.
 ///
 /// Returns SESSCACHE_SYSTEM or SESSCACHE_FULL when the new store could not be made, SESSCACHE_INVALID for NULL.
 // # Safety
-// `cache` is an open handle.
+// `cache` is NULL or an open handle.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_flush(cache: *mut sesscache) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
+        // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
         unsafe { borrow(cache) }?.flush()
     })
 }
 
-/// Deletes at most `max` sessions and records that have expired, and writes their number to `*removed` unless it is
-/// NULL. Never needed: expired ones leave with later stores.
+/// Deletes at most `max` sessions and records that have expired, and writes their number to `*removed` unless `removed` is
+/// NULL. Not needed: each store of a session deletes some expired ones.
 ///
-/// Returns SESSCACHE_BUSY past the deadline, SESSCACHE_INVALID when `cache` is NULL.
+/// Returns SESSCACHE_BUSY when another process held the store past the deadline, SESSCACHE_INVALID when `cache` is NULL.
 // # Safety
-// `cache` is an open handle; `removed` is NULL or points to a size_t.
+// `cache` is NULL or an open handle; `removed` is NULL or has room for a size_t that nobody else uses meanwhile.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_sweep(cache: *mut sesscache, max: usize, removed: *mut usize) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
+        // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
         let swept = unsafe { borrow(cache) }?.sweep(max)?;
-        // SAFETY: by contract.
-        if let Some(removed) = unsafe { removed.as_mut() } {
-            *removed = swept;
+        if !removed.is_null() {
+            // SAFETY: `out` demands room that is nobody else's, which the caller owes; MaybeUninit needs no value.
+            unsafe { out(removed.cast::<MaybeUninit<usize>>(), "removed") }?.write(swept);
         }
         Ok(())
     })
 }
 
-/// Fills `stats` with counters summed over all processes. `size` is sizeof(sesscache_stats) as the program was compiled:
-/// fields that this library does not know are set to 0, fields that the program does not know are left out.
+/// Fills `stats` with counters summed over all processes. `size` is sizeof(sesscache_stats) as the program was compiled: fields
+/// that this library does not know are set to 0, fields that the program does not know are left out.
 ///
 /// Returns SESSCACHE_INVALID for NULL or a size of 0, SESSCACHE_SYSTEM when the store cannot be opened.
 // # Safety
-// `cache` is an open handle; `stats` has room for `size` bytes.
+// `cache` is NULL or an open handle; `stats` is NULL or has room for `size` bytes that nobody else uses meanwhile.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_read_stats(
     cache: *mut sesscache,
@@ -375,54 +285,53 @@ pub unsafe extern "C" fn sesscache_read_stats(
     size: usize,
 ) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
+        // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
         let cache = unsafe { borrow(cache) }?;
-        let to = checked(stats, "stats")?.cast::<u8>();
-        if size == 0 {
-            return Err(Error::invalid("size is 0; give sizeof(sesscache_stats)"));
+        // SAFETY: `room` demands NULL or `size` bytes that are nobody else's, which the caller owes.
+        let to = unsafe { room(stats.cast(), size, "stats") }?;
+        if to.is_empty() {
+            return Err(Error::invalid("size is 0").remedy("give sizeof(sesscache_stats)"));
         }
-        let values = cache.stats()?.0;
-        let known: Vec<u8> = values.iter().flat_map(|value| value.to_ne_bytes()).collect();
-        // SAFETY: by contract.
-        let to = unsafe { std::slice::from_raw_parts_mut(to, size) };
-        to.fill(0);
-        let n = known.len().min(size);
-        to[..n].copy_from_slice(&known[..n]);
+        let known = cache.stats()?.values().into_iter().flat_map(u64::to_ne_bytes);
+        fill(to, known.chain(std::iter::repeat(0)));
         Ok(())
     })
 }
 
-/// Sends messages about this directory to `function`; NULL, as at the beginning, sends them nowhere. `userdata` is handed
-/// through and must live as long as the function may be called. Handles on one directory share the function.
-/// What sesscache_open() had to mend is said at once.
+/// Sends messages about this directory to `function`. NULL as `function`, the default, drops them; NULL as `cache` does
+/// nothing. The handles on one directory share the function.
+///
+/// `userdata` is passed through and may be NULL; it must stay valid as long as `function` may be called. What sesscache_open()
+/// had to repair is reported at once.
 // # Safety
-// `cache` is NULL or an open handle; `function` may be called from any thread that uses the cache.
+// `cache` is NULL or an open handle; any thread that uses the cache may call `function` with `userdata` and a string.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_set_log(cache: *mut sesscache, function: sesscache_log_fn, userdata: *mut c_void) {
     border(|| {
         if !cache.is_null() {
-            // SAFETY: by contract.
+            // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
             let cache = unsafe { borrow(cache) }?;
-            cache.set_log(function.map(|function| report::sink(function, userdata)));
+            // SAFETY: `sink` demands a function that any thread may call with this userdata, which the caller owes.
+            cache.set_log(function.map(|function| unsafe { report::sink(function, userdata) }));
         }
         Ok(())
     });
 }
 
-/// A phrase for any status, never NULL, valid for ever.
+/// Returns a phrase for any number, also for one that is no status. Never NULL, and valid as long as the process.
 #[no_mangle]
 pub extern "C" fn sesscache_strerror(status: c_int) -> *const c_char {
     status::phrase(status).as_ptr()
 }
 
-/// What went wrong in this thread's last call that failed, and what to do; "" when none has. Never NULL; valid until
-/// this thread's next call that fails.
+/// Returns what went wrong in the last call of this thread that failed, and what to do; "" when none has failed. Never NULL,
+/// and valid until the next call of this thread that fails.
 #[no_mangle]
 pub extern "C" fn sesscache_errmsg() -> *const c_char {
     report::message()
 }
 
-/// The version of the library, as "0.1.0".
+/// Returns the version of the library, such as "0.1.0". Never NULL, and valid as long as the process.
 #[no_mangle]
 pub extern "C" fn sesscache_version() -> *const c_char {
     concat!(env!("CARGO_PKG_VERSION"), "\0").as_ptr().cast()

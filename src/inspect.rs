@@ -131,7 +131,7 @@ impl Inspect {
     /// when it is not known.
     pub fn recent(&self, stats: &Stats) -> Option<(Duration, Stats)> {
         let (age, before) = self.control.counters().a_minute_ago()?;
-        Some((Duration::from_millis(age), stats.since(&before)))
+        Some((Duration::from_millis(age), stats.since(&stats.with_counters(before))))
     }
 
     /// What the current generation is like, or the first one is going to be.
@@ -176,10 +176,8 @@ impl Inspect {
     pub fn into_cache(self) -> Result<Cache> {
         let dir = &self.dir;
         if !dir.key.exists() {
-            return Err(Error::new(
-                Status::NotFound,
-                format!("there is no key file {}; name the one that the server has", dir.key.display()),
-            ));
+            let error = Error::new(Status::NotFound, format!("there is no key file {}", dir.key.display()));
+            return Err(error.remedy("name the one that the server has"));
         }
         let options = Options {
             mode: dir.access.mode,
@@ -197,12 +195,12 @@ impl Inspect {
 }
 
 /// An error of a file that this user may not read says who may.
-fn with_owner(mut error: Error, directory: &Path, file: &Path) -> Error {
+fn with_owner(error: Error, directory: &Path, file: &Path) -> Error {
     let is_denied = fs::File::open(file).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
-    if let Some(owner) = fs::metadata(directory).ok().filter(|_| is_denied).map(|meta| meta.uid()) {
-        error.detail.push_str(&format!("; run it as root, or as user {owner}, to whom the store belongs"));
+    match fs::metadata(directory).ok().filter(|_| is_denied) {
+        Some(meta) => error.remedy(format!("run it as root, or as user {}, to whom the store belongs", meta.uid())),
+        None => error,
     }
-    error
 }
 
 /// Seconds since 1970, as the store sees them.

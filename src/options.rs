@@ -1,16 +1,18 @@
-//! The options string: `"capacity=256MiB ttl=2h sni=strict"`, as libpq's connection strings.
+//! The option string: `"capacity=256MiB ttl=2h sni=strict"`, in the form of libpq's connection strings.
 //!
 //! One table holds every option: its name, its default, what it accepts and what it means. Parsing is pure.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::status::{Error, Result};
 
 /// Whether a session is bound to the server name it was made for (RFC 6066 section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sni {
-    /// It resumes only under that name.
+    /// It resumes under that name only.
     Strict,
     /// It resumes under any name.
     Off,
@@ -18,8 +20,9 @@ pub enum Sni {
 
 /// Which TLS 1.3 tickets resume once only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SingleUse {
-    /// Those that are offered with early data (RFC 8446 section 8.1).
+    /// Those that a client offers with early data (RFC 8446 section 8.1).
     EarlyData,
     /// All.
     Always,
@@ -29,6 +32,7 @@ pub enum SingleUse {
 
 /// Which of OpenSSL's removals reach the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Remove {
     /// Those that follow a TLS error (RFC 5246 section 7.2.2), not a mere lost connection.
     Failures,
@@ -38,8 +42,10 @@ pub enum Remove {
     Never,
 }
 
-/// Everything a cache can be told. `None` means: what the store has, or else the default.
+/// The options of a cache, most easily made from a string: `"capacity=256MiB ttl=2h".parse()`. `None` means: what the store
+/// has, or else the default. `OPTIONS` in the crate says what each option takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Options {
     /// Hard limit of the store in bytes.
     pub capacity: Option<u64>,
@@ -57,23 +63,23 @@ pub struct Options {
     pub sni: Sni,
     /// Single use of TLS 1.3 tickets.
     pub single_use: SingleUse,
-    /// Which removals are obeyed.
+    /// Which of OpenSSL's removals reach the store.
     pub remove: Remove,
     /// Longest wait for another writer.
     pub deadline: Duration,
     /// Decoded sessions kept per process.
     pub decoded: usize,
-    /// Ordinary writes in place of a writable map.
+    /// Maps the store read-only and writes with system calls.
     pub guard: Option<bool>,
-    /// Where the sealing keys are, when not in the directory.
+    /// File with the sealing keys, if it is not in the directory.
     pub key: Option<PathBuf>,
     /// Reader slots.
     pub readers: Option<u32>,
 }
 
-/// The capacity of a store nobody said anything about.
+/// The capacity of a store when no option gives one.
 pub const DEFAULT_CAPACITY: u64 = 64 << 20;
-/// The reader slots of a store nobody said anything about.
+/// The reader slots of a store when no option gives them.
 pub const DEFAULT_READERS: u32 = 2048;
 /// The least and the greatest `capacity`.
 pub const CAPACITY_LIMITS: (u64, u64) = (1 << 20, 64 << 30);
@@ -103,13 +109,15 @@ impl Default for Options {
     }
 }
 
-/// One row of the table.
-pub struct Row {
-    /// What stands before the `=`.
+/// One row of the table of options.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct OptionRow {
+    /// What precedes the `=`.
     pub name: &'static str,
-    /// What holds without it.
+    /// What holds without it, in words.
     pub default: &'static str,
-    /// What may stand behind the `=`, in words; shown when something else does.
+    /// What may follow the `=`, in words.
     pub accepts: &'static str,
     /// What it does.
     pub meaning: &'static str,
@@ -117,32 +125,32 @@ pub struct Row {
 }
 
 /// Every option.
-pub const TABLE: &[Row] = &[
-    Row {
+pub const TABLE: &[OptionRow] = &[
+    OptionRow {
         name: "capacity",
         default: "64MiB",
-        accepts: "a size from 1MiB to 64GiB, as 256MiB",
-        meaning: "Hard limit of the store. When it is full, the sessions that expire first make room.",
+        accepts: "a size from 1MiB to 64GiB, such as 256MiB",
+        meaning: "Hard limit of the store. A full store evicts the sessions that expire first.",
         set: |o, v| {
             o.capacity = Some(size(v).filter(|n| (CAPACITY_LIMITS.0..=CAPACITY_LIMITS.1).contains(n))?);
             Some(())
         },
     },
-    Row {
+    OptionRow {
         name: "ttl",
         default: "the SSL_CTX's timeout",
-        accepts: "a time from 1s to 366d, as 90s, 15m, 2h or 1d",
-        meaning: "Life of a session, counted from its last full handshake through any number of resumptions.",
+        accepts: "a time from 1s to 366d, such as 90s, 15m, 2h or 1d",
+        meaning: "Life of a session. It begins with the last full handshake, and no resumption extends it.",
         set: |o, v| {
             o.ttl = Some(time(v).filter(|t| t.subsec_nanos() == 0 && *t >= Duration::from_secs(1) && *t <= MAX_TTL)?);
             Some(())
         },
     },
-    Row {
+    OptionRow {
         name: "mode",
         default: "0600",
-        accepts: "an octal file mode that gives others nothing and lets the owner read and write: 0600, 0640 or 0660",
-        meaning: "Mode of the files; the directory gets the matching search bits.",
+        accepts: "0600, 0640 or 0660",
+        meaning: "Mode of the files. The directory gets the matching search bits.",
         set: |o, v| {
             o.mode = match v {
                 "0600" | "600" => 0o600,
@@ -153,32 +161,32 @@ pub const TABLE: &[Row] = &[
             Some(())
         },
     },
-    Row {
+    OptionRow {
         name: "owner",
-        default: "the user who opens first",
-        accepts: "a user name or number that exists, as www-data",
-        meaning: "User whose files these are: lets root open for workers that run as somebody else.",
+        default: "the user that opens it first",
+        accepts: "the name or number of a user that exists, such as www-data",
+        meaning: "Owner of the files. root can thus open a cache for workers that run as another user.",
         set: |o, v| word(v).map(|w| o.owner = Some(w)),
     },
-    Row {
+    OptionRow {
         name: "group",
         default: "the owner's",
-        accepts: "a group name or number that exists, as tls",
-        meaning: "Group of the files, of use with mode=0660.",
+        accepts: "the name or number of a group that exists, such as tls",
+        meaning: "Group of the files, for use with mode=0640 or mode=0660.",
         set: |o, v| word(v).map(|w| o.group = Some(w)),
     },
-    Row {
+    OptionRow {
         name: "namespace",
         default: "empty",
         accepts: "up to 255 bytes of text",
-        meaning: "Sessions made in one namespace never resume in another.",
+        meaning: "A session made in one namespace never resumes in another.",
         set: |o, v| (v.len() <= 255).then(|| o.namespace = v.to_owned()),
     },
-    Row {
+    OptionRow {
         name: "sni",
         default: "strict",
         accepts: "strict or off",
-        meaning: "strict: a session resumes only under the server name it was made for (RFC 6066).",
+        meaning: "strict: a session resumes only under the server name it was made for (RFC 6066). off disables the check.",
         set: |o, v| {
             o.sni = match v {
                 "strict" => Sni::Strict,
@@ -188,11 +196,11 @@ pub const TABLE: &[Row] = &[
             Some(())
         },
     },
-    Row {
+    OptionRow {
         name: "single_use",
         default: "early_data",
         accepts: "early_data, always or off",
-        meaning: "Which TLS 1.3 tickets resume once only: those offered with early data, all, or none. One for all processes.",
+        meaning: "Which TLS 1.3 tickets resume once only, over all processes: those offered with early data, all, or none.",
         set: |o, v| {
             o.single_use = match v {
                 "early_data" => SingleUse::EarlyData,
@@ -203,11 +211,11 @@ pub const TABLE: &[Row] = &[
             Some(())
         },
     },
-    Row {
+    OptionRow {
         name: "remove",
         default: "failures",
         accepts: "failures, openssl or never",
-        meaning: "Which of OpenSSL's removals are obeyed: those after a TLS error, all, or none.",
+        meaning: "Which of OpenSSL's removals delete a session from the store: those after a TLS error, all, or none.",
         set: |o, v| {
             o.remove = match v {
                 "failures" => Remove::Failures,
@@ -218,26 +226,26 @@ pub const TABLE: &[Row] = &[
             Some(())
         },
     },
-    Row {
+    OptionRow {
         name: "deadline",
         default: "5ms",
-        accepts: "a time from 0ms to 10s, as 5ms",
-        meaning: "Longest wait for another writer; past it the session is not stored and the handshake goes on.",
+        accepts: "a time from 0ms to 10s, such as 5ms",
+        meaning: "Longest wait for another writer. Past it the session is not stored, and the handshake goes on.",
         set: |o, v| time(v).filter(|t| *t <= Duration::from_secs(10)).map(|t| o.deadline = t),
     },
-    Row {
+    OptionRow {
         name: "decoded",
         default: "1024",
         accepts: "a number from 0 to 1000000",
         meaning:
-            "Decoded sessions kept per process, so that a returning client's certificate is not parsed again; 0: none.",
+            "Decoded sessions kept per process, which saves parsing the certificate of a returning client. 0 keeps none.",
         set: |o, v| v.parse().ok().filter(|n| *n <= 1_000_000).map(|n| o.decoded = n),
     },
-    Row {
+    OptionRow {
         name: "guard",
         default: "off",
         accepts: "on or off",
-        meaning: "on: the store is mapped read-only, so that a stray write of the host cannot reach it; slower writes.",
+        meaning: "on maps the store read-only, which protects it from stray writes of the program. Writes are then slower.",
         set: |o, v| {
             o.guard = Some(match v {
                 "on" => true,
@@ -247,18 +255,18 @@ pub const TABLE: &[Row] = &[
             Some(())
         },
     },
-    Row {
+    OptionRow {
         name: "key",
         default: "PATH/key",
         accepts: "an absolute path",
-        meaning: "File of the sealing keys: 32 bytes each, the first seals, all open.",
+        meaning: "File with the sealing keys, 32 bytes each. The first one seals, all of them open.",
         set: |o, v| v.starts_with('/').then(|| o.key = Some(PathBuf::from(v))),
     },
-    Row {
+    OptionRow {
         name: "readers",
         default: "2048",
         accepts: "a number from 16 to 65536",
-        meaning: "Threads of all processes that can look up at the same time without waiting.",
+        meaning: "Number of threads, over all processes, that can look up without waiting for writers.",
         set: |o, v| {
             let n = v.parse().ok().filter(|n| (READERS_LIMITS.0..=READERS_LIMITS.1).contains(n))?;
             o.readers = Some(n);
@@ -270,6 +278,9 @@ pub const TABLE: &[Row] = &[
 impl Options {
     /// Reads `name=value` pairs separated by white space. A value with spaces stands in single quotes, in which a
     /// backslash makes the next character literal.
+    ///
+    /// # Errors
+    /// [`Status::Invalid`](crate::Status::Invalid), with the option and what it takes.
     pub fn parse(text: &str) -> Result<Options> {
         let mut options = Options::default();
         let mut seen = Vec::new();
@@ -279,18 +290,17 @@ impl Options {
             let name = &rest[..end];
             let row = TABLE.iter().find(|row| row.name == name).ok_or_else(|| unknown(name))?;
             if seen.contains(&name) {
-                return Err(Error::invalid(format!("option '{name}' is given twice; keep one")));
+                return Err(Error::invalid(format!("option '{name}' is given twice")).remedy("keep one"));
             }
             seen.push(name);
             let Some(after) = rest[end..].strip_prefix('=') else {
-                return Err(Error::invalid(format!(
-                    "option '{name}' has no value; write {name}=..., with no space around the =: {}",
-                    row.accepts
-                )));
+                let remedy = format!("write {name}=..., with no space around the =: {}", row.accepts);
+                return Err(Error::invalid(format!("option '{name}' has no value")).remedy(remedy));
             };
             let (value, left) = value(name, after)?;
             (row.set)(&mut options, &value).ok_or_else(|| {
-                Error::invalid(format!("option {name}='{value}' is not acceptable; {name} takes {}", row.accepts))
+                Error::invalid(format!("option {name}='{value}' is not acceptable"))
+                    .remedy(format!("{name} takes {}", row.accepts))
             })?;
             rest = left.trim_start();
         }
@@ -298,10 +308,18 @@ impl Options {
     }
 }
 
+impl FromStr for Options {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Options> {
+        Options::parse(text)
+    }
+}
+
 fn unknown(name: &str) -> Error {
     let names: Vec<&str> = TABLE.iter().map(|row| row.name).collect();
     let shown: String = name.chars().take(40).collect();
-    Error::invalid(format!("unknown option '{shown}'; the options are {}", names.join(", ")))
+    Error::invalid(format!("unknown option '{shown}'")).remedy(format!("the options are {}", names.join(", ")))
 }
 
 /// Splits one value, bare or quoted, off the front of `text`.
@@ -318,7 +336,8 @@ fn value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str)> {
             '\'' => {
                 let rest = &quoted[at + 1..];
                 if rest.starts_with(|c: char| !c.is_whitespace()) {
-                    return Err(Error::invalid(format!("option '{name}': put a space after the closing quote")));
+                    let error = Error::invalid(format!("option '{name}': a value goes on after its closing quote"));
+                    return Err(error.remedy("put a space after the quote"));
                 }
                 return Ok((out, rest));
             }
@@ -367,7 +386,7 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> String {
-        Options::parse(text).expect_err(text).detail
+        Options::parse(text).expect_err(text).to_string()
     }
 
     #[test]
@@ -388,7 +407,7 @@ mod tests {
             assert!(refused(bad).contains("1MiB to 64GiB"), "{bad}");
         }
         for bad in ["ttl=0s", "ttl=500ms", "ttl=-1s", "ttl=367d", "ttl=5"] {
-            assert!(refused(bad).contains("as 90s"), "{bad}");
+            assert!(refused(bad).contains("such as 90s"), "{bad}");
         }
         for bad in ["mode=0644", "mode=0666", "mode=rw", "key=relative", "readers=1", "deadline=11s", "sni=yes"] {
             assert!(refused(bad).contains("takes"), "{bad}");

@@ -1,57 +1,4 @@
-//! Counters: one table of name, unit and meaning, shared by the library, the C struct and every document.
-
-/// Something that happens and is counted, in the shared control page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(usize)]
-pub enum Counter {
-    /// A lookup found a session that may resume.
-    Hits,
-    /// No record under this id.
-    MissesAbsent,
-    /// The id was not made by this store; LMDB was not asked.
-    MissesForeign,
-    /// The session had reached the end of its life.
-    MissesExpired,
-    /// Made under another protocol version or by another major version of OpenSSL.
-    MissesProtocol,
-    /// Made in another namespace.
-    MissesNamespace,
-    /// Made under another server name.
-    MissesServerName,
-    /// Made without the client authentication that is demanded now.
-    MissesClientAuth,
-    /// The record did not open: damaged, or sealed under a key that is gone.
-    MissesDamaged,
-    /// The store could not be asked.
-    MissesUnavailable,
-    /// Sessions stored.
-    Puts,
-    /// Sessions that nobody could ever look up, and so were not stored.
-    PutsSkipped,
-    /// Not stored: the gate was held past the deadline.
-    PutsBusy,
-    /// Not stored: no room could be made.
-    PutsFull,
-    /// Not stored: any other failure.
-    PutsFailed,
-    /// Sessions handed out for the only time.
-    Takes,
-    /// Sessions deleted on request or after a TLS error.
-    Removes,
-    /// Removals asked by OpenSSL that were no sign of a bad session.
-    RemovesIgnored,
-    /// Sessions that made room before their time.
-    Evicted,
-    /// Sessions deleted at the end of their life.
-    Expired,
-    /// Made under a cipher that the connection does not allow.
-    MissesCipher,
-    /// Ended by `sesscache_forget`.
-    MissesRevoked,
-}
-
-/// How many counters there are.
-pub const COUNTERS: usize = Counter::MissesRevoked as usize + 1;
+//! Counters: one table of name, unit and meaning makes [`Stats`], the C struct and the documents.
 
 /// The unit of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +15,11 @@ pub enum Unit {
     Time,
 }
 
-/// One row of the table: a field of `sesscache_stats`, in its order.
-pub struct Row {
-    /// Field name.
+/// One row of a table of counters.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct CounterRow {
+    /// Name of the field.
     pub name: &'static str,
     /// Unit.
     pub unit: Unit,
@@ -78,95 +27,128 @@ pub struct Row {
     pub meaning: &'static str,
 }
 
-const fn count(name: &'static str, meaning: &'static str) -> Row {
-    Row { name, unit: Unit::Count, meaning }
+const fn row(name: &'static str, unit: Unit, meaning: &'static str) -> CounterRow {
+    CounterRow { name, unit, meaning }
 }
 
-/// Fields before the counters.
-pub const GAUGES: usize = 4;
+/// Gauges first, counters behind them: the field in [`Stats`], its unit or its [`Counter`], its meaning.
+macro_rules! table {
+    (
+        $($gauge:ident $unit:ident $gauge_meaning:literal,)*;
+        $($counter:ident $field:ident $meaning:literal,)*
+    ) => {
+        /// Something that happens and is counted, in the shared control page.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(usize)]
+        pub(crate) enum Counter {
+            $(#[doc = $meaning] $counter,)*
+        }
 
-/// Every field of `sesscache_stats`, append-only.
-pub const TABLE: &[Row] = &[
-    Row { name: "sessions", unit: Unit::Now, meaning: "records in the store" },
-    Row { name: "used_bytes", unit: Unit::Bytes, meaning: "bytes of pages in use" },
-    Row { name: "capacity", unit: Unit::Bytes, meaning: "hard limit of the store, in bytes" },
-    Row { name: "generation", unit: Unit::Now, meaning: "number of the current generation" },
-    count("hits", "lookups that found a session"),
-    count("misses_absent", "lookups of an id the store does not have"),
-    count("misses_foreign", "lookups of an id this store did not make, refused without a search"),
-    count("misses_expired", "lookups of a session at the end of its life"),
-    count("misses_protocol", "lookups under another protocol version or major version of OpenSSL"),
-    count("misses_namespace", "lookups from another namespace"),
-    count("misses_server_name", "lookups under another server name"),
-    count("misses_client_auth", "lookups where client authentication is demanded that the session lacks"),
-    count("misses_damaged", "records that did not open: damaged, or the key is gone"),
-    count("misses_unavailable", "lookups while the store could not be asked"),
-    count("puts", "sessions stored"),
-    count("puts_skipped", "sessions not stored because nobody could look them up"),
-    count("puts_busy", "sessions not stored because the gate was held past the deadline"),
-    count("puts_full", "sessions not stored because no room could be made"),
-    count("puts_failed", "sessions not stored for another reason"),
-    count("takes", "sessions handed out for the only time"),
-    count("removes", "sessions deleted on request or after a TLS error"),
-    count("removes_ignored", "removals asked by OpenSSL that were no sign of a bad session"),
-    count("evicted", "sessions that made room before their time"),
-    count("expired", "sessions deleted at the end of their life"),
-    count("misses_cipher", "lookups of a TLS 1.2 session whose cipher this connection does not allow"),
-    count("misses_revoked", "lookups of a session whose login sesscache_forget() has ended"),
-];
+        /// How many counters there are.
+        pub(crate) const COUNTERS: usize = [$(Counter::$counter),*].len();
+        /// How many fields there are: gauges and counters.
+        const FIELDS: usize = TABLE.len();
 
-const fn reading(name: &'static str, unit: Unit, meaning: &'static str) -> Row {
-    Row { name, unit, meaning }
+        /// Every field of [`Stats`] and of `sesscache_stats`, in order. Append-only.
+        pub const TABLE: &[CounterRow] = &[
+            $(row(stringify!($gauge), Unit::$unit, $gauge_meaning),)*
+            $(row(stringify!($field), Unit::Count, $meaning),)*
+        ];
+
+        /// Counters since the store was made, summed over all processes, and a few numbers of this moment.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        #[non_exhaustive]
+        #[repr(C)]
+        pub struct Stats {
+            $(#[doc = $gauge_meaning] pub $gauge: u64,)*
+            $(#[doc = $meaning] pub $field: u64,)*
+        }
+
+        impl Stats {
+            /// The same gauges with these counters.
+            pub(crate) fn with_counters(self, counters: [u64; COUNTERS]) -> Stats {
+                let [$($field),*] = counters;
+                Stats { $($field,)* ..self }
+            }
+
+            fn counters(&self) -> [u64; COUNTERS] {
+                [$(self.$field),*]
+            }
+
+            /// Every field in the order of the table, which is `COUNTERS` of the crate.
+            pub fn values(&self) -> [u64; FIELDS] {
+                [$(self.$gauge,)* $(self.$field),*]
+            }
+        }
+    };
+}
+
+table! {
+    sessions Now "records in the store: sessions, and the application's own",
+    used_bytes Bytes "bytes of the pages in use",
+    capacity Bytes "hard limit of the store, in bytes",
+    generation Now "number of the current generation",
+;
+    Hits hits "lookups that found a session",
+    MissesAbsent misses_absent "lookups of an id that the store does not have",
+    MissesForeign misses_foreign "lookups of an id that this store did not issue, rejected without a search",
+    MissesExpired misses_expired "lookups of a session that has expired",
+    MissesProtocol misses_protocol "lookups under another protocol version, or another major version of OpenSSL",
+    MissesNamespace misses_namespace "lookups from another namespace",
+    MissesServerName misses_server_name "lookups under another server name",
+    MissesClientAuth misses_client_auth "lookups that demand client authentication, of a session without it",
+    MissesDamaged misses_damaged "lookups of a record that does not decrypt: it is damaged, or its key is gone",
+    MissesUnavailable misses_unavailable "lookups while the store could not be read",
+    Puts puts "sessions stored",
+    PutsSkipped puts_skipped "sessions not stored because no client could resume them",
+    PutsBusy puts_busy "sessions not stored because the write lock was held past the deadline",
+    PutsFull puts_full "sessions not stored because no room could be made",
+    PutsFailed puts_failed "sessions not stored for another reason",
+    Takes takes "single-use sessions consumed",
+    Removes removes "sessions deleted on request or after a TLS error",
+    RemovesIgnored removes_ignored "removals by OpenSSL that were no sign of a bad session",
+    Evicted evicted "sessions evicted before they expired",
+    Expired expired "sessions deleted after they expired",
+    MissesCipher misses_cipher "lookups of a TLS 1.2 session whose cipher this connection does not allow",
+    MissesRevoked misses_revoked "lookups of a session whose login sesscache_forget() has ended",
 }
 
 /// What the program works out besides, under these names.
-pub const READINGS: &[Row] = &[
-    reading("lookups", Unit::Count, "hits, and misses but for ids that this store did not make"),
-    reading("hit_rate", Unit::Ratio, "hits in all lookups, from 0 to 1; ids that this store did not make are left out"),
-    reading("expires_first", Unit::Time, "when the first session expires, in seconds since 1970"),
-    reading("expires_last", Unit::Time, "when the last session expires, in seconds since 1970"),
-    reading("processes", Unit::Now, "processes that have looked something up and are still there"),
-    reading("readers", Unit::Now, "reader slots taken, one per thread that looks up"),
-    reading("readers_limit", Unit::Now, "reader slots in all"),
-    reading("readers_stale", Unit::Now, "reader slots of processes that are gone"),
-    reading("file_bytes", Unit::Bytes, "bytes that the data files occupy"),
+pub const READINGS: &[CounterRow] = &[
+    row("lookups", Unit::Count, "hits, and misses but for ids that this store did not make"),
+    row("hit_rate", Unit::Ratio, "hits in all lookups, from 0 to 1; ids that this store did not make are left out"),
+    row("expires_first", Unit::Time, "when the first session expires, in seconds since 1970"),
+    row("expires_last", Unit::Time, "when the last session expires, in seconds since 1970"),
+    row("processes", Unit::Now, "processes that have looked something up and are still there"),
+    row("readers", Unit::Now, "reader slots taken, one per thread that looks up"),
+    row("readers_limit", Unit::Now, "reader slots in all"),
+    row("readers_stale", Unit::Now, "reader slots of processes that are gone"),
+    row("file_bytes", Unit::Bytes, "bytes that the data files occupy"),
 ];
 
-/// A reading of everything in [`TABLE`], in its order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stats(pub [u64; GAUGES + COUNTERS]);
-
 impl Stats {
-    /// Lookups of ids that this store made: hits and every miss but the foreign ones, which say nothing of the cache.
+    /// Lookups of ids that this store issued: hits and every miss but the foreign ones, which say nothing of the cache.
     pub fn lookups(&self) -> u64 {
-        let misses = TABLE.iter().zip(self.0).filter(|(row, _)| row.name.starts_with("misses_"));
-        let misses: u64 = misses.filter(|(row, _)| row.name != "misses_foreign").map(|(_, n)| n).sum();
-        misses + self.0[GAUGES + Counter::Hits as usize]
+        let misses = TABLE.iter().zip(self.values()).filter(|(row, _)| row.name.starts_with("misses_"));
+        self.hits + misses.map(|(_, n)| n).sum::<u64>() - self.misses_foreign
     }
 
     /// Hits in all lookups; `None` before the first.
     pub fn hit_rate(&self) -> Option<f64> {
         let lookups = self.lookups();
-        (lookups > 0).then(|| self.0[GAUGES + Counter::Hits as usize] as f64 / lookups as f64)
+        (lookups > 0).then(|| self.hits as f64 / lookups as f64)
     }
 
-    /// What has been counted since the counters were `before`; the gauges are those of `self`.
-    pub fn since(&self, before: &[u64; COUNTERS]) -> Stats {
-        let mut all = self.clone();
-        for (n, before) in all.0[GAUGES..].iter_mut().zip(before) {
-            *n = n.saturating_sub(*before);
-        }
-        all
+    /// What has been counted since `before`; the gauges are those of `self`.
+    #[must_use]
+    pub fn since(&self, before: &Stats) -> Stats {
+        let (now, before) = (self.counters(), before.counters());
+        self.with_counters(std::array::from_fn(|n| now[n].saturating_sub(before[n])))
     }
 
-    /// The counters without the gauges.
-    pub fn counters(&self) -> [u64; COUNTERS] {
-        std::array::from_fn(|at| self.0[GAUGES + at])
-    }
-
-    /// A counter by its row name, for tests and tools.
+    /// A field by its name.
     pub fn get(&self, name: &str) -> Option<u64> {
-        TABLE.iter().position(|row| row.name == name).map(|at| self.0[at])
+        TABLE.iter().position(|row| row.name == name).map(|at| self.values()[at])
     }
 }
 
@@ -175,10 +157,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_a_row_for_every_counter_in_order() {
-        assert_eq!(TABLE.len(), GAUGES + COUNTERS);
-        assert_eq!(TABLE[GAUGES + Counter::Hits as usize].name, "hits");
-        assert_eq!(TABLE[GAUGES + Counter::PutsBusy as usize].name, "puts_busy");
-        assert_eq!(TABLE[GAUGES + Counter::Expired as usize].name, "expired");
+    fn a_counter_is_read_under_its_name() {
+        let mut counters = [0; COUNTERS];
+        counters[Counter::PutsBusy as usize] = 7;
+        let stats = Stats { capacity: 5, ..Stats::default() }.with_counters(counters);
+        assert_eq!((stats.puts_busy, stats.get("puts_busy"), stats.get("capacity")), (7, Some(7), Some(5)));
+        assert_eq!(stats.get("no such"), None);
+        assert_eq!(std::mem::size_of::<Stats>(), TABLE.len() * 8, "C reads the fields as an array of 64-bit numbers");
+    }
+
+    #[test]
+    fn lookups_are_hits_and_misses_of_ids_of_this_store() {
+        let stats = Stats { hits: 6, misses_absent: 1, misses_damaged: 1, misses_foreign: 9, ..Stats::default() };
+        assert_eq!((stats.lookups(), stats.hit_rate()), (8, Some(0.75)));
+        let later = Stats { hits: 8, sessions: 3, ..stats }.since(&stats);
+        assert_eq!(later, Stats { hits: 2, sessions: 3, ..Stats::default() });
     }
 }

@@ -1,62 +1,113 @@
-//! Statuses: few kinds for decisions, text for people. One table makes the C enum, `sesscache_strerror` and the docs.
+//! Statuses: few kinds for decisions, text for people. One table makes [`Status`], the C enum, `sesscache_strerror` and the
+//! documents.
 
+use std::ffi::CStr;
 use std::fmt;
 
-/// Why a call did not do what was asked. The numbers are part of the C ABI and never change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(i32)]
-pub enum Status {
-    /// An argument, option or directory is not acceptable; the message says what would be.
-    Invalid = 1,
-    /// The operating system refused; the message has its reason.
-    System = 2,
-    /// The directory holds something that this version cannot read.
-    Format = 3,
-    /// No room: too many caches in the process, a value over 64 KiB, no space on the device.
-    Full = 4,
-    /// OpenSSL failed, for lack of memory or entropy.
-    OpenSsl = 5,
-    /// The OpenSSL in use is not the one the library was built for, or the directory is open with other options.
-    Mismatch = 6,
-    /// Another process held the store past the deadline.
-    Busy = 7,
-    /// A fault inside sesscache; it was contained.
-    Bug = 8,
-    /// No such record.
-    NotFound = 9,
+/// A row of the table of statuses.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct StatusRow {
+    /// The number in the C ABI.
+    pub number: i32,
+    /// The constant in C.
+    pub name: &'static str,
+    /// What `sesscache_strerror` says.
+    pub phrase: &'static CStr,
+    /// One sentence.
+    pub meaning: &'static str,
 }
 
-/// Every status with its number and phrase, 0 included.
-pub const TABLE: &[(i32, &str, &std::ffi::CStr)] = &[
-    (0, "OK", c"success"),
-    (1, "INVALID", c"invalid argument, option or directory"),
-    (2, "SYSTEM", c"the operating system refused"),
-    (3, "FORMAT", c"made by an incompatible version"),
-    (4, "FULL", c"no room"),
-    (5, "OPENSSL", c"OpenSSL failed"),
-    (6, "MISMATCH", c"not the OpenSSL or the options in use"),
-    (7, "BUSY", c"another process holds the store"),
-    (8, "BUG", c"internal fault"),
-    (9, "NOT_FOUND", c"no such record"),
-];
+macro_rules! statuses {
+    ($($variant:ident $constant:ident = $number:literal, $phrase:literal, $meaning:literal;)*) => {
+        /// Why a call did not do what it was asked. The numbers are part of the C ABI and never change.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
+        #[repr(i32)]
+        pub enum Status {
+            $(#[doc = $meaning] $variant = $number,)*
+        }
+
+        /// The same for C, where success is a status too.
+        #[cfg(feature = "capi")]
+        #[allow(non_camel_case_types, missing_docs)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[repr(C)]
+        pub enum sesscache_status {
+            SESSCACHE_OK = 0,
+            $($constant = $number,)*
+        }
+
+        #[cfg(feature = "capi")]
+        impl From<Status> for sesscache_status {
+            fn from(status: Status) -> Self {
+                match status {
+                    $(Status::$variant => Self::$constant,)*
+                }
+            }
+        }
+
+        /// Every status in the order of the numbers, success first.
+        pub const TABLE: &[StatusRow] = &[
+            StatusRow { number: 0, name: "SESSCACHE_OK", phrase: c"success", meaning: "The call did what it was asked." },
+            $(StatusRow { number: $number, name: stringify!($constant), phrase: $phrase, meaning: $meaning },)*
+        ];
+    };
+}
+
+statuses! {
+    Invalid SESSCACHE_INVALID = 1, c"invalid argument, option or directory",
+        "An argument, an option or the directory is not acceptable; the message says what is.";
+    System SESSCACHE_SYSTEM = 2, c"the operating system refused",
+        "The operating system refused; the message has its reason.";
+    Format SESSCACHE_FORMAT = 3, c"made by an incompatible version",
+        "The directory holds something that this version cannot read.";
+    Full SESSCACHE_FULL = 4, c"no room",
+        "No room: 64 caches are open in this process, a record has more than 64 KiB, or the device is full.";
+    OpenSsl SESSCACHE_OPENSSL = 5, c"OpenSSL failed",
+        "OpenSSL failed, for lack of memory or entropy.";
+    Mismatch SESSCACHE_MISMATCH = 6, c"not the OpenSSL or the options in use",
+        "The program uses another OpenSSL than this library, or has the directory open with other options.";
+    Busy SESSCACHE_BUSY = 7, c"another process holds the store",
+        "Another process held the store past the deadline.";
+    Bug SESSCACHE_BUG = 8, c"internal fault",
+        "A fault inside sesscache, which was contained.";
+    NotFound SESSCACHE_NOT_FOUND = 9, c"no such record",
+        "There is no such session or record.";
+}
 
 /// The phrase for a status number; any number has one.
-pub fn phrase(status: i32) -> &'static std::ffi::CStr {
-    TABLE.iter().find(|row| row.0 == status).map_or(c"unknown status", |row| row.2)
+#[cfg(any(test, feature = "capi"))]
+pub(crate) fn phrase(status: i32) -> &'static CStr {
+    TABLE.iter().find(|row| row.number == status).map_or(c"unknown status", |row| row.phrase)
 }
 
-/// A status with the sentence that says what happened and what to do.
-#[derive(Clone, Debug)]
+/// A status, with the sentence that says what happened and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Error {
     /// The kind, for decisions.
     pub status: Status,
-    /// One sentence for a person; never a secret.
+    /// What happened: one sentence for a person, never a secret.
     pub detail: String,
+    /// What to do about it, where that is known.
+    pub remedy: Option<Remedy>,
+}
+
+/// What to do about an [`Error`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Remedy {
+    /// An advice in words.
+    Advice(String),
+    /// A command to type.
+    Run(String),
 }
 
 impl Error {
-    pub(crate) fn new(status: Status, detail: impl Into<String>) -> Error {
-        Error { status, detail: detail.into() }
+    /// An error that says what happened.
+    pub fn new(status: Status, detail: impl Into<String>) -> Error {
+        Error { status, detail: detail.into(), remedy: None }
     }
 
     pub(crate) fn invalid(detail: impl Into<String>) -> Error {
@@ -73,19 +124,41 @@ impl Error {
     }
 
     pub(crate) fn busy() -> Error {
-        Error::new(Status::Busy, "another process held the store past the deadline; this operation was skipped")
+        Error::new(Status::Busy, "another process held the store past the deadline, so this operation was skipped")
+    }
+
+    /// The same, with an advice in words.
+    #[must_use]
+    pub fn remedy(self, advice: impl Into<String>) -> Error {
+        Error { remedy: Some(Remedy::Advice(advice.into())), ..self }
+    }
+
+    /// The same, with a command to type.
+    #[must_use]
+    pub fn run(self, command: impl Into<String>) -> Error {
+        Error { remedy: Some(Remedy::Run(command.into())), ..self }
+    }
+}
+
+impl fmt::Display for Remedy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Remedy::Advice(advice) => f.write_str(advice),
+            Remedy::Run(command) => write!(f, "run: {command}"),
+        }
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.detail)
+        f.write_str(&self.detail)?;
+        self.remedy.iter().try_for_each(|remedy| write!(f, "; {remedy}"))
     }
 }
 
 impl std::error::Error for Error {}
 
-/// What fallible calls return.
+/// What calls that can fail return.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[cfg(test)]
@@ -93,11 +166,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_has_a_phrase_and_every_status_a_row() {
+    fn every_number_has_a_phrase_of_its_own() {
         assert_eq!(phrase(i32::MIN).to_str(), Ok("unknown status"));
-        for status in [Status::Invalid, Status::Bug, Status::NotFound] {
-            assert_ne!(phrase(status as i32), phrase(i32::MAX));
+        for (number, row) in (0..).zip(TABLE) {
+            assert_eq!(row.number, number, "numbers are dense and in order");
+            assert_eq!(phrase(number), row.phrase);
+            assert_eq!(TABLE.iter().filter(|other| other.phrase == row.phrase).count(), 1, "{}", row.name);
         }
-        assert!(TABLE.iter().enumerate().all(|(i, row)| row.0 == i as i32), "numbers are dense and in order");
+    }
+
+    #[test]
+    fn a_message_ends_with_what_to_do() {
+        let error = || Error::invalid("/x is open to others");
+        assert_eq!(error().to_string(), "/x is open to others");
+        assert_eq!(error().remedy("use another").to_string(), "/x is open to others; use another");
+        assert_eq!(error().run("chmod 0700 /x").to_string(), "/x is open to others; run: chmod 0700 /x");
     }
 }

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// The modules of the crate, each of which uses only those before it. Tables and messages first, C last.
-const LAYERS: &[&str] =
-    &["sys", "status", "options", "stats", "log", "store", "tls", "cache", "inspect", "capi"];
+const LAYERS: &[&str] = &["sys", "status", "options", "stats", "log", "store", "tls", "cache", "inspect", "capi"];
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 

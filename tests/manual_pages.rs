@@ -112,9 +112,9 @@ fn lists() -> [(&'static str, &'static str, String); 3] {
         writeln!(counters, ".It Va {}\n{}.", counter.name, sentences(counter.meaning)).expect("write to a string");
     }
     let mut statuses = String::new();
-    for (number, name, phrase) in sesscache::STATUSES {
-        let phrase = sentences(phrase.to_str().expect("UTF-8"));
-        writeln!(statuses, ".It Dv SESSCACHE_{name} No ({number})\n{phrase}.").expect("write to a string");
+    for status in sesscache::STATUSES {
+        let phrase = sentences(status.phrase.to_str().expect("UTF-8"));
+        writeln!(statuses, ".It Dv {} No ({})\n{phrase}.", status.name, status.number).expect("write to a string");
     }
     [
         ("sesscache_options.7", "options", options),

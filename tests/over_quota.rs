@@ -64,7 +64,7 @@ fn refused_calls(place: &Path, options: &str) {
         Ok(opened) => cache.insert(opened).path().exists(),
         Err(error) => {
             assert_eq!(error.status, Status::Full, "a used up quota is called something else: {error}");
-            assert!(error.detail.contains("uota"), "the message does not name the quota: {error}");
+            assert!(error.to_string().contains("uota"), "the message does not name the quota: {error}");
             false
         }
     });
@@ -242,8 +242,8 @@ fn refused_place(place: &Path, below: &str) {
     for options in BOTH {
         let error = open(&place.join("store"), options).map(drop).expect_err("a place where servers die is accepted");
         assert_eq!(error.status, Status::Invalid, "{error}");
-        assert!(error.detail.contains("copy on write") || error.detail.contains("btrfs"), "{error}");
-        assert!(error.detail.contains("tmpfs"), "the message does not say what to do: {error}");
+        assert!(error.to_string().contains("copy on write") || error.to_string().contains("btrfs"), "{error}");
+        assert!(error.to_string().contains("tmpfs"), "the message does not say what to do: {error}");
         assert_eq!(fs::read_dir(place.join("store")).map_or(0, Iterator::count), 0, "files stay behind");
     }
 }

@@ -204,8 +204,8 @@ fn a_key_that_others_may_read_is_used() {
     drop(open(&path, ""));
     set_mode(&path.join("key"), 0o644);
     let options = sesscache::Options::parse("").expect("options");
-    let error = Cache::open(&path, &options).err().expect("a key that everybody may read is refused");
-    assert!(error.detail.contains("chmod 0600"), "the message does not say what to type: {error}");
+    let error = Cache::open(&path, &options).expect_err("a key that everybody may read is refused");
+    assert!(error.to_string().contains("chmod 0600"), "the message does not say what to type: {error}");
     set_mode(&path.join("key"), 0o600);
     open(&path, "");
 }

@@ -300,11 +300,11 @@ fn a_record_of_a_size_or_id_that_cannot_be_is_stored() {
         {
             let error = status.expect_err("an id of 0 or 256 bytes is accepted");
             assert_eq!(error.status, sesscache::Status::Invalid, "{error}");
-            assert!(error.detail.contains("255"), "the message does not say what is accepted: {error}");
+            assert!(error.to_string().contains("255"), "the message does not say what is accepted: {error}");
         }
     }
     let error = cache.put(b"id", &[1; 65_537], expires).expect_err("a record of more than 64 KiB is stored");
     assert_eq!(error.status, sesscache::Status::Full);
-    assert!(error.detail.contains("65536"), "the message does not say what is accepted: {error}");
+    assert!(error.to_string().contains("65536"), "the message does not say what is accepted: {error}");
     assert!(cache.get(b"id", |_| ()).is_err(), "a part of it is there");
 }

@@ -65,7 +65,7 @@ impl Lane {
             Lane::Sesscache | Lane::Unseen => {
                 let cache = if self == Lane::Unseen { &caches.unseen } else { &caches.seen };
                 // SAFETY: live, and this thread is the only one.
-                unsafe { cache.attach(server.0) }.unwrap_or_else(|error| panic!("attach: {}", error.detail));
+                unsafe { cache.attach_raw(server.0) }.unwrap_or_else(|error| panic!("attach: {}", error.detail));
             }
             Lane::Tickets => {}
         }

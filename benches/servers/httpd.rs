@@ -67,7 +67,7 @@ impl Subject for Httpd {
         let stage = path::absolute(stage)?;
         let build = stage.with_file_name("httpd");
         let mut make = Command::new("make");
-        make.args(["--no-print-directory", "-C", "integrations/httpd"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        make.args(["--no-print-directory", "-C", "integrations/httpd"]);
         make.arg(format!("BUILD={}", build.display())).arg(format!("STAGE={}", stage.display()));
         run(&mut make)?;
         self.module = build.join("mod_socache_sesscache.so");

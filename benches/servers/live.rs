@@ -221,7 +221,7 @@ impl Side<'_> {
 /// What the store counted, for those who look for a reason.
 fn counters(site: &Site) -> Result<String> {
     let stats = open(site)?.stats().map_err(|error| error.to_string())?;
-    let counted = sesscache::COUNTERS.iter().zip(stats.0).filter(|(_, value)| *value > 0);
+    let counted = sesscache::COUNTERS.iter().zip(stats.values()).filter(|(_, value)| *value > 0);
     let counted: Vec<String> = counted.map(|(row, value)| format!("{} {value}", row.name)).collect();
     Ok(format!("counters of the store: {}", counted.join(", ")))
 }

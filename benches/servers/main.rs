@@ -234,7 +234,9 @@ fn work() -> Result<bool> {
 }
 
 fn main() {
-    let code = match work() {
+    // The builds of the integrations are named from there.
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let code = match env::set_current_dir(root).map_err(Into::into).and_then(|()| work()) {
         Ok(true) => 0,
         Ok(false) => 1,
         Err(error) => {

@@ -1,9 +1,9 @@
 //! nginx, the stock binary of Debian; integrations/nginx makes it gain sesscache.
 
 use std::fmt::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::{env, fs};
 
 use crate::machine::{run, Result};
 use crate::subject::{Cache, Rival, Site, Subject};
@@ -33,7 +33,7 @@ impl Subject for Nginx {
     fn build(&mut self, stage: &Path) -> Result<()> {
         let build = stage.with_file_name("nginx");
         let mut make = Command::new("make");
-        make.args(["--no-print-directory", "-C", "integrations/nginx"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+        make.args(["--no-print-directory", "-C", "integrations/nginx"]);
         make.arg(format!("BUILD={}", std::path::absolute(&build)?.display()));
         make.env("PKG_CONFIG_PATH", std::path::absolute(stage)?.join("lib/pkgconfig"));
         run(&mut make)?;

@@ -2,18 +2,21 @@
 
 use std::ffi::{c_uchar, c_void};
 
-use super::border::{border, bytes, out};
-use super::handle::borrow;
+use super::border::{border, borrow, bytes, fill, out, room};
 use super::{sesscache, sesscache_each_fn, sesscache_status};
-use crate::status::{Error, Status};
+use crate::status::Error;
 
-/// Stores a record of the application's own under `id` (1 to 255 bytes) until `expires` (seconds since 1970), sealed and
-/// bounded as sessions are. For servers that keep their own hooks. A record of the same id is replaced.
+/// Stores a record of the application's own under `id` (1 to 255 bytes) until `expires` (seconds since 1970). The store
+/// seals it and evicts it like a session; a record with the same id is replaced. For servers that keep their own session
+/// callbacks.
 ///
-/// Returns SESSCACHE_FULL for more than 65536 bytes or when no room can be made, SESSCACHE_BUSY past the deadline,
-/// SESSCACHE_INVALID for NULL or a length that no id has. `data` may be NULL when `len` is 0.
+/// `data` may be NULL when `len` is 0. The library copies `id` and `data`; they stay the caller's.
+///
+/// Returns SESSCACHE_INVALID for any other NULL and for an id that is empty or too long, SESSCACHE_FULL for more than 65536
+/// bytes of data or when no room can be made, SESSCACHE_BUSY when another process held the store past the deadline.
 // # Safety
-// `cache` is an open handle; `id` and `data` have as many bytes as said.
+// `cache` is NULL or an open handle; `id` is NULL or has `id_len` bytes, `data` is NULL or has `len`; nobody changes them
+// before the call returns.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_put(
     cache: *mut sesscache,
@@ -24,23 +27,26 @@ pub unsafe extern "C" fn sesscache_put(
     expires: i64,
 ) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
+        // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
         let cache = unsafe { borrow(cache) }?;
-        // SAFETY: by contract.
+        // SAFETY: `bytes` demands NULL or `id_len` bytes that do not change, which the caller owes.
         let id = unsafe { bytes(id, id_len, "id") }?;
-        // SAFETY: by contract.
-        let data = if len == 0 { &[] } else { unsafe { bytes(data.cast(), len, "data") }? };
+        // SAFETY: `bytes` demands NULL or `len` bytes that do not change, which the caller owes.
+        let data = unsafe { bytes(data.cast(), len, "data") }?;
         cache.put(id, data, expires)
     })
 }
 
-/// Copies the record under `id` to `data`, which has room for `*len` bytes, and sets `*len` to its size.
+/// Copies the record under `id` to `data`, which has room for `*len` bytes, and sets `*len` to the size of the record.
 ///
-/// Returns SESSCACHE_NOT_FOUND when there is none or it has expired; SESSCACHE_INVALID for NULL, and when the room is too
-/// small: then `*len` is the size it needs and nothing is copied. `data` may be NULL when `*len` is 0, to ask the size.
-/// SESSCACHE_BUSY when the store could not be asked.
+/// When the room is too small, nothing is copied, `*len` is set to the size, and the status is SESSCACHE_INVALID. `data` may
+/// be NULL when `*len` is 0: that asks for the size. `id` and `data` must not overlap.
+///
+/// Returns SESSCACHE_NOT_FOUND when there is no such record or it has expired, SESSCACHE_INVALID for any other NULL, for an
+/// id that is empty or too long and for too little room, SESSCACHE_BUSY when the store could not be read.
 // # Safety
-// `cache` is an open handle; `id` has `id_len` bytes; `data` has room for `*len`.
+// `cache` is NULL or an open handle; `id` is NULL or has `id_len` bytes that nobody changes before the call returns; `len` is
+// NULL or a size_t with a value, `data` is NULL or has room for that many bytes, and nobody else uses either meanwhile.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_get(
     cache: *mut sesscache,
@@ -50,37 +56,35 @@ pub unsafe extern "C" fn sesscache_get(
     len: *mut usize,
 ) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
+        // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
         let cache = unsafe { borrow(cache) }?;
-        // SAFETY: by contract.
+        // SAFETY: `bytes` demands NULL or `id_len` bytes that do not change, which the caller owes.
         let id = unsafe { bytes(id, id_len, "id") }?;
-        // SAFETY: by contract.
+        // SAFETY: `out` demands NULL or a size_t that has a value and is nobody else's, which the caller owes.
         let len = unsafe { out(len, "len") }?;
-        let room = *len;
-        if data.is_null() && room != 0 {
-            return Err(Error::invalid("data is NULL"));
-        }
-        let size = cache.get(id, |record| {
-            if record.len() <= room && !data.is_null() {
-                // SAFETY: by contract `data` has `room` bytes; a record in LMDB's map or our buffer is not the caller's.
-                unsafe { std::ptr::copy_nonoverlapping(record.as_ptr(), data.cast::<u8>(), record.len()) };
+        // SAFETY: `room` demands NULL or `*len` bytes that are nobody else's, which the caller owes.
+        let data = unsafe { room(data.cast(), *len, "data") }?;
+        *len = cache.get(id, |record| {
+            if record.len() <= data.len() {
+                fill(data, record.iter().copied());
             }
             record.len()
         })?;
-        *len = size;
-        if size > room {
-            return Err(Error::invalid(format!("the record has {size} bytes; give room for them")));
+        if *len > data.len() {
+            return Err(Error::invalid(format!("the record has {len} bytes")).remedy("give room for them"));
         }
         Ok(())
     })
 }
 
-/// Calls `function` with every record of the application's own in the cache's namespace that has not expired. Records stored
-/// or removed meanwhile may or may not be seen. `function` may call sesscache_remove() and the like.
+/// Calls `function` with every record of the application's own in the namespace of the cache that has not expired.
 ///
-/// Returns SESSCACHE_OK also when `function` stopped it, SESSCACHE_INVALID for NULL.
+/// The walk may or may not meet records that are stored or removed meanwhile. `function` may call any function of this
+/// header, such as sesscache_remove(). `userdata` is passed through and may be NULL.
+///
+/// Returns SESSCACHE_OK, also when `function` stopped the walk; SESSCACHE_INVALID for any other NULL.
 // # Safety
-// `cache` is an open handle; `function` keeps to its description.
+// `cache` is NULL or an open handle; `function` is NULL or may be called with `userdata` as its type describes.
 #[no_mangle]
 pub unsafe extern "C" fn sesscache_each(
     cache: *mut sesscache,
@@ -88,11 +92,11 @@ pub unsafe extern "C" fn sesscache_each(
     userdata: *mut c_void,
 ) -> sesscache_status {
     border(|| {
-        // SAFETY: by contract.
+        // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
         let cache = unsafe { borrow(cache) }?;
-        let function = function.ok_or_else(|| Error::new(Status::Invalid, "function is NULL"))?;
+        let function = function.ok_or_else(|| Error::invalid("function is NULL"))?;
         cache.each(|id, data, expires| {
-            // SAFETY: by contract; the slices outlive the call.
+            // SAFETY: the function takes its userdata, and slices with their lengths, which outlive the call.
             unsafe { function(userdata, id.as_ptr(), id.len(), data.as_ptr().cast(), data.len(), expires) == 0 }
         })
     })

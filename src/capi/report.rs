@@ -10,11 +10,11 @@ thread_local! {
     static MESSAGE: RefCell<CString> = RefCell::new(CString::default());
 }
 
-/// Keeps the detail of a failed call for this thread.
-pub(super) fn set_message(error: Error) {
-    let mut detail = error.detail.into_bytes();
-    detail.retain(|byte| *byte != 0);
-    let text = CString::new(detail).unwrap_or_default();
+/// Keeps the message of a failed call for this thread.
+pub(super) fn set_message(error: &Error) {
+    let mut text = error.to_string();
+    text.retain(|c| c != '\0');
+    let text = CString::new(text).unwrap_or_default();
     // A thread that is ending has no message any more.
     let _ = MESSAGE.try_with(|message| message.replace(text));
 }
@@ -25,18 +25,24 @@ pub(super) fn message() -> *const c_char {
 }
 
 /// A sink that calls a C function.
-pub(super) fn sink(function: unsafe extern "C" fn(*mut c_void, c_int, *const c_char), userdata: *mut c_void) -> Sink {
+///
+/// # Safety
+/// Any thread may call `function` with `userdata` and a message, until another sink takes its place.
+pub(super) unsafe fn sink(
+    function: unsafe extern "C" fn(*mut c_void, c_int, *const c_char),
+    userdata: *mut c_void,
+) -> Sink {
     let userdata = Userdata(userdata);
     Box::new(move |level, line| {
         let userdata = &userdata;
-        // SAFETY: the host promised that the function may be called from any thread with this pointer.
+        // SAFETY: the host's function takes its userdata, from any thread, and a string: `sink` has the caller vouch for it.
         unsafe { function(userdata.0, level, line.as_ptr()) };
     })
 }
 
 struct Userdata(*mut c_void);
 
-// SAFETY: only handed through; the host promised that any thread may do that.
+// SAFETY: nothing here follows the pointer, and `sink` has the caller vouch for the host's function, from any thread.
 unsafe impl Send for Userdata {}
-// SAFETY: as above.
+// SAFETY: the same holds for threads that hand it over at the same time.
 unsafe impl Sync for Userdata {}

@@ -41,9 +41,7 @@ impl OpenView {
     pub(super) fn read<T>(&mut self, f: impl FnMut(&mut Txn) -> Result<T, Fault>) -> Result<T> {
         self.reader.read(f).map_err(|fault| match fault {
             Fault::Damaged(_) => Error::new(Status::Format, format!("the store is {}", fault.text())),
-            Fault::PidClash | Fault::SlotsHeld { .. } => {
-                Error::new(Status::Busy, format!("{}; run it again", fault.text()))
-            }
+            Fault::PidClash | Fault::SlotsHeld { .. } => Error::new(Status::Busy, fault.text()).remedy("run it again"),
             fault => Error::new(Status::System, format!("cannot read the store: {}", fault.text())),
         })
     }

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::{Inspect, Presence};
-use crate::status::{Result, Status};
+use crate::status::{Error, Remedy, Result, Status};
 use crate::store::directory::Directory;
 use crate::store::env::version::LmdbVersion;
 use crate::store::keys::Keys;
@@ -51,10 +51,12 @@ impl Findings {
         self.add(subject, text, Verdict::Do(remedy.into()));
     }
 
-    /// A sentence of the library's that says after a semicolon what to do.
-    fn refused(&mut self, subject: &'static str, error: &crate::status::Error) {
-        let (text, remedy) = error.detail.split_once("; ").unwrap_or((&error.detail, "see the message"));
-        self.remedy(subject, text, remedy.strip_prefix("run: ").unwrap_or(remedy));
+    fn refused(&mut self, subject: &'static str, error: &Error) {
+        let remedy = match &error.remedy {
+            Some(Remedy::Advice(text) | Remedy::Run(text)) => text,
+            None => "see the message",
+        };
+        self.remedy(subject, &error.detail, remedy);
     }
 }
 
@@ -189,12 +191,12 @@ fn file_system(dir: &Directory, findings: &mut Findings) {
         FileSystem::Network(network) => findings.remedy(
             SUBJECT,
             format!("{network}, where shared memory does not work"),
-            "use a local directory, as /run/myserver-tls",
+            "use a local directory, such as /run/myserver-tls",
         ),
         FileSystem::Deadly(_) => findings.remedy(
             SUBJECT,
             format!("{name}: when it or a quota is full, processes that use the store die"),
-            "use a directory on tmpfs, as /run/myserver-tls",
+            "use a directory on tmpfs, such as /run/myserver-tls",
         ),
         FileSystem::CopyOnWrite => findings.note(SUBJECT, format!("{name}: writes are slower than on tmpfs")),
         FileSystem::Local if matches!(name.as_str(), "tmpfs" | "ramfs") => {

@@ -30,7 +30,7 @@ impl Directory {
     /// Checks the directory, making it first when it is missing.
     pub(crate) fn prepare(path: &Path, options: &Options) -> Result<Directory> {
         if path.as_os_str().is_empty() {
-            return Err(Error::invalid("the path is empty; give a directory, as /run/myserver-tls"));
+            return Err(Error::invalid("the path is empty").remedy("give a directory, such as /run/myserver-tls"));
         }
         let path = std::path::absolute(path).map_err(|e| Error::system("cannot find the current directory", &e))?;
         let access = access(options)?;
@@ -48,18 +48,14 @@ impl Directory {
         let meta = fs::symlink_metadata(&path).map_err(|e| failed("look at", &e))?;
         check_directory(&path, &meta, access)?;
         let deadly = |kind: &str| {
-            Err(Error::invalid(format!(
-                "{} is on {kind}, where a full disk or quota ends the processes that share memory; use a directory on tmpfs, as \
-                 /run/myserver-tls",
-                path.display()
-            )))
+            let why = "where a full disk or quota ends the processes that share memory";
+            Err(Error::invalid(format!("{} is on {kind}, {why}", path.display()))
+                .remedy("use a directory on tmpfs, such as /run/myserver-tls"))
         };
         match files::file_system(&path).map_err(|e| failed("look at", &e))? {
             FileSystem::Network(kind) => {
-                return Err(Error::invalid(format!(
-                    "{} is on {kind}, where shared memory does not work; use a local directory, as /run/myserver-tls",
-                    path.display()
-                )))
+                let text = format!("{} is on {kind}, where shared memory does not work", path.display());
+                return Err(Error::invalid(text).remedy("use a local directory, such as /run/myserver-tls"));
             }
             FileSystem::Deadly(kind) => return deadly(kind),
             // Where a store is already, somebody has tried it out.
@@ -147,38 +143,34 @@ pub(super) fn access(options: &Options) -> Result<Access> {
 fn check_directory(path: &Path, meta: &fs::Metadata, access: Access) -> Result<()> {
     let shown = path.display();
     if meta.file_type().is_symlink() {
-        return Err(Error::invalid(format!("{shown} is a symbolic link; give the directory it points to")));
+        return Err(Error::invalid(format!("{shown} is a symbolic link")).remedy("give the directory it points to"));
     }
     if !meta.is_dir() {
-        return Err(Error::invalid(format!("{shown} is not a directory; give the path of one, or of one to be made")));
+        let error = Error::invalid(format!("{shown} is not a directory"));
+        return Err(error.remedy("give the path of one, or of one to be made"));
     }
     let me = files::effective_user();
     let owner = access.uid.unwrap_or(me);
     let shared_by_group = access.mode & 0o060 != 0;
     if meta.uid() != owner && !(shared_by_group && meta.uid() == 0) {
-        return Err(Error::invalid(format!(
-            "{shown} belongs to user {}, not to {owner}; run: chown {owner} {shown}, or give owner={}",
-            meta.uid(),
-            meta.uid()
-        )));
+        let uid = meta.uid();
+        return Err(Error::invalid(format!("{shown} belongs to user {uid}, not to {owner}"))
+            .run(format!("chown {owner} {shown}, or give owner={uid}")));
     }
     let allowed = access.directory_mode();
     let mode = meta.mode() & 0o777;
     if mode & !allowed != 0 {
-        return Err(Error::invalid(format!(
-            "{shown} is open to others (mode {mode:04o}); run: chmod {allowed:04o} {shown}"
-        )));
+        return Err(Error::invalid(format!("{shown} is open to others (mode {mode:04o})"))
+            .run(format!("chmod {allowed:04o} {shown}")));
     }
     // Whoever may rename the directory may put another in its place.
     let Some(parent) = path.parent() else { return Ok(()) };
     let above =
         fs::metadata(parent).map_err(|e| Error::system(format_args!("cannot look at {}", parent.display()), &e))?;
     if above.mode() & 0o002 != 0 && above.mode() & libc::S_ISVTX == 0 {
-        return Err(Error::invalid(format!(
-            "{} is writable by everybody, so anybody could replace {shown}; use another place, or run: chmod o-w {}",
-            parent.display(),
-            parent.display()
-        )));
+        let parent = parent.display();
+        return Err(Error::invalid(format!("{parent} is writable by everybody, so anybody could replace {shown}"))
+            .remedy(format!("use another place, or run: chmod o-w {parent}")));
     }
     Ok(())
 }
@@ -188,20 +180,13 @@ pub(crate) fn check_private(path: &Path, meta: &fs::Metadata, access: Access) ->
     let mode = meta.mode() & 0o777;
     let me = files::effective_user();
     if !(meta.uid() == me || meta.uid() == 0 || access.uid == Some(meta.uid())) {
-        return Err(Error::invalid(format!(
-            "{} belongs to user {}; run: chown {me} {}",
-            path.display(),
-            meta.uid(),
-            path.display()
-        )));
+        let path = path.display();
+        return Err(Error::invalid(format!("{path} belongs to user {}", meta.uid())).run(format!("chown {me} {path}")));
     }
     if mode & 0o777 & !access.mode & !0o400 != 0 {
-        return Err(Error::invalid(format!(
-            "{} is open to others (mode {mode:04o}); run: chmod {:04o} {}",
-            path.display(),
-            access.mode,
-            path.display()
-        )));
+        let path = path.display();
+        return Err(Error::invalid(format!("{path} is open to others (mode {mode:04o})"))
+            .run(format!("chmod {:04o} {path}", access.mode)));
     }
     Ok(())
 }
@@ -228,10 +213,8 @@ fn boot_id() -> String {
 
 /// The status for a directory whose control file is of another version.
 pub(crate) fn other_format(path: &Path, what: &str) -> Error {
-    Error::new(
-        Status::Format,
-        format!("{} {what}; stop what uses it and remove the directory, or give another path", path.display()),
-    )
+    Error::new(Status::Format, format!("{} {what}", path.display()))
+        .remedy("stop what uses it and remove the directory, or give another path")
 }
 
 /// The name of a generation's directory.

@@ -330,10 +330,8 @@ fn build(dir: &Directory, mut shape: Shape) -> Result<PathBuf> {
 }
 
 fn limit_too_low() -> Error {
-    Error::new(
-        Status::System,
-        "the file size limit (RLIMIT_FSIZE, ulimit -f) is below the capacity; raise it or give a smaller capacity=",
-    )
+    Error::new(Status::System, "the file size limit (RLIMIT_FSIZE, ulimit -f) is below the capacity")
+        .remedy("raise it or give a smaller capacity=")
 }
 
 /// Removes everything that is neither the current generation nor the one kept for reading.

@@ -38,10 +38,10 @@ impl Keys {
     pub(crate) fn create(dir: &Directory) -> Result<()> {
         match fs::symlink_metadata(&dir.key) {
             Ok(_) => Keys::load(dir).map(|_| ()),
-            Err(_) if dir.key_is_foreign => Err(Error::invalid(format!(
-                "key='{0}' is not there; make it with: openssl rand -out {0} 32",
-                dir.key.display()
-            ))),
+            Err(_) if dir.key_is_foreign => {
+                let key = dir.key.display();
+                Err(Error::invalid(format!("key='{key}' is not there")).run(format!("openssl rand -out {key} {KEY}")))
+            }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 write_new_key(&dir.key, dir.access, |from, to| match fs::hard_link(from, to) {
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
@@ -71,13 +71,9 @@ impl Keys {
         check_private(path, &meta, dir.access)?;
         let len = meta.len() as usize;
         if !meta.is_file() || len == 0 || len % KEY != 0 || len > KEYS_MAX * KEY {
-            return Err(Error::new(
-                Status::Invalid,
-                format!(
-                    "{0} must hold 1 to {KEYS_MAX} keys of {KEY} bytes; make one with: openssl rand -out {0} {KEY}",
-                    path.display()
-                ),
-            ));
+            let path = path.display();
+            return Err(Error::invalid(format!("{path} must hold 1 to {KEYS_MAX} keys of {KEY} bytes"))
+                .run(format!("openssl rand -out {path} {KEY}")));
         }
         let mut secrets = vec![0_u8; len];
         let read = file.read_exact(&mut secrets).map_err(|e| failed(&e));

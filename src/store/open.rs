@@ -55,13 +55,12 @@ impl Store {
             })
         });
         let store = store.ok_or_else(|| {
-            Error::new(Status::Full, format!("{STORES_MAX} directories are mapped in this process; close one first"))
+            Error::new(Status::Full, format!("{STORES_MAX} directories are mapped in this process"))
+                .remedy("close one first")
         })?;
         if store.dir.key != dir.key || store.deadline != options.deadline {
-            return Err(Error::new(
-                Status::Mismatch,
-                format!("{} is open in this process with another key= or deadline=; give the same", dir.path.display()),
-            ));
+            let text = format!("{} is open in this process with another key= or deadline=", dir.path.display());
+            return Err(Error::new(Status::Mismatch, text).remedy("give the same"));
         }
         if replaced {
             store.log.control_was_replaced();
@@ -254,7 +253,7 @@ pub(crate) fn unusable_error(dir: &Directory, unusable: Unusable) -> Error {
             directory::other_format(&dir.path, "is used by programs of another architecture or C library")
         }
         Unusable::Missing | Unusable::Damaged => {
-            Error::new(Status::Format, format!("{}/control is damaged; remove it", dir.path.display()))
+            Error::new(Status::Format, format!("{}/control is damaged", dir.path.display())).remedy("remove it")
         }
         Unusable::System(e) => Error::system(format_args!("cannot open {}/control", dir.path.display()), &e),
     }

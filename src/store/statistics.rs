@@ -6,16 +6,12 @@ use std::time::Duration;
 use super::control::Control;
 use super::env::{Fault, Txn};
 use super::{thread, Store};
-use crate::stats::{Counter, Stats, COUNTERS, GAUGES};
+use crate::stats::{Counter, Stats};
 use crate::status::Result;
 
 /// The table of `stats.rs`, of a store with nothing in it.
 pub(crate) fn of(control: &Control, capacity: u64, generation: u64) -> Stats {
-    let mut all = [0; GAUGES + COUNTERS];
-    all[2] = capacity;
-    all[3] = generation;
-    all[GAUGES..].copy_from_slice(&control.counters().total());
-    Stats(all)
+    Stats { capacity, generation, ..Stats::default() }.with_counters(control.counters().total())
 }
 
 /// How much a generation holds: entries and pages.
@@ -26,8 +22,8 @@ pub(crate) fn contents(txn: &mut Txn) -> Result<(usize, usize), Fault> {
 /// Adds what a generation holds.
 pub(crate) fn add(stats: &mut Stats, (entries, pages): (usize, usize), page: usize) {
     // One entry is the sentinel.
-    stats.0[0] += entries.saturating_sub(1) as u64;
-    stats.0[1] += (pages * page) as u64;
+    stats.sessions += entries.saturating_sub(1) as u64;
+    stats.used_bytes += (pages * page) as u64;
 }
 
 impl Store {
@@ -51,11 +47,8 @@ impl Store {
 
     /// The counters as they were about a minute ago, the gauges as they are.
     pub(crate) fn recent(self: &Arc<Self>) -> Result<Option<(Duration, Stats)>> {
-        let mut all = self.stats()?;
+        let now = self.stats()?;
         let before = thread::with(self, |thread| thread.opened.control.counters().a_minute_ago())?;
-        Ok(before.map(|(age, counters)| {
-            all.0[GAUGES..].copy_from_slice(&counters);
-            (Duration::from_millis(age), all)
-        }))
+        Ok(before.map(|(age, counters)| (Duration::from_millis(age), now.with_counters(counters))))
     }
 }

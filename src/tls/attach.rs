@@ -78,20 +78,18 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     match new.map(slots::slot_of) {
         Some(Some(slot)) if slot == binding.slot() && both_ours => return Ok(()),
         Some(Some(slot)) if slot == binding.slot() => {
-            return Err(Error::invalid(
-                "a session callback was set after the SSL_CTX was attached (SSL_CTX_sess_set_get_cb or _remove_cb); \
-                 remove it, call sesscache_detach and attach again",
-            ))
+            let text =
+                "a session callback was set after the SSL_CTX was attached (SSL_CTX_sess_set_get_cb or _remove_cb)";
+            return Err(Error::invalid(text).remedy("remove it, call sesscache_detach and attach again"));
         }
         Some(Some(_)) => {
-            return Err(Error::invalid("the SSL_CTX is attached to another cache; call sesscache_detach first"))
+            return Err(Error::invalid("the SSL_CTX is attached to another cache").remedy("call sesscache_detach first"))
         }
         None if get.is_none() && remove.is_none() => {}
         _ => {
-            return Err(Error::invalid(
-                "the SSL_CTX has session callbacks of its own (SSL_CTX_sess_set_new_cb, _get_cb or _remove_cb); \
-                 remove them, or use sesscache_put and sesscache_get from within them",
-            ))
+            let text = "the SSL_CTX has session callbacks of its own (SSL_CTX_sess_set_new_cb, _get_cb or _remove_cb)";
+            let remedy = "remove them, or use sesscache_put and sesscache_get from within them";
+            return Err(Error::invalid(text).remedy(remedy));
         }
     }
     let out_of_memory = || Error::new(Status::OpenSsl, "OpenSSL could not keep the attachment: out of memory");
@@ -136,19 +134,15 @@ pub(crate) unsafe fn detach(ctx: *mut SSL_CTX) -> Result<()> {
 fn check_openssl(ctx: Ctx<'_>) -> Result<()> {
     const BUILT: &str = env!("SESSCACHE_OPENSSL_MAJOR");
     if running_major().to_string() != BUILT {
-        return Err(Error::new(
-            Status::Mismatch,
-            format!("built for OpenSSL {BUILT}, running with {}; install the library built for it", running_major()),
-        ));
+        let text = format!("built for OpenSSL {BUILT}, running with {}", running_major());
+        return Err(Error::new(Status::Mismatch, text).remedy("install the library built for it"));
     }
     // The method table lies in the libssl that made the SSL_CTX; the host may have one of its own, linked statically.
     let ours = module_of(ffi::SSL_CTX_new as *const c_void);
     let theirs = module_of(ctx.method());
     if ours.is_none() || ours != theirs {
-        return Err(Error::new(
-            Status::Mismatch,
-            "the SSL_CTX was made by another libssl than this library uses; link the program to the shared libssl",
-        ));
+        let text = "the SSL_CTX was made by another libssl than this library uses";
+        return Err(Error::new(Status::Mismatch, text).remedy("link the program to the shared libssl"));
     }
     Ok(())
 }

@@ -29,7 +29,7 @@ impl Binding {
             slot: AtomicUsize::new(SLOTS),
         });
         let slot = slots::claim(Arc::as_ptr(&binding).cast_mut()).ok_or_else(|| {
-            Error::new(Status::Full, format!("{SLOTS} caches are open in this process; close one first"))
+            Error::new(Status::Full, format!("{SLOTS} caches are open in this process")).remedy("close one first")
         })?;
         binding.slot.store(slot, Ordering::Release);
         Ok(binding)

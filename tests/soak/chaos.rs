@@ -246,7 +246,7 @@ impl<'a> Chaos<'a> {
     /// The store's own counters, those that are not 0.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
         let Ok(stats) = self.cache("").and_then(|cache| cache.stats()) else { return Vec::new() };
-        let rows = sesscache::COUNTERS.iter().map(|row| row.name).zip(stats.0);
+        let rows = sesscache::COUNTERS.iter().map(|row| row.name).zip(stats.values());
         rows.filter(|(_, value)| *value > 0).collect()
     }
 

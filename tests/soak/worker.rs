@@ -40,7 +40,7 @@ pub fn work() {
     let options = Options::parse(OPTIONS).expect("options");
     match Cache::open(Path::new(&variable(STORE)), &options) {
         // SAFETY: live, and this thread is the only one.
-        Ok(cache) => unsafe { cache.attach(ctx) }.expect("attach"),
+        Ok(cache) => unsafe { cache.attach_raw(ctx) }.expect("attach"),
         // As every server does: it goes on without. The file system may be full at this moment.
         Err(error) => eprintln!("worker {} goes without a cache: {error}", std::process::id()),
     }

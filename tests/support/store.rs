@@ -185,7 +185,7 @@ pub fn serve() {
         let words: Vec<&str> = line.split(' ').collect();
         let answer = match obey(&mut cache, &words) {
             Ok(answer) => format!("ok {answer}"),
-            Err(error) => format!("err {:?} {}", error.status, error.detail.replace('\n', " ")),
+            Err(error) => format!("err {:?} {}", error.status, error.to_string().replace('\n', " ")),
         };
         println!("{answer}");
     }
@@ -239,7 +239,7 @@ fn obey(slot: &mut Option<Cache>, words: &[&str]) -> sesscache::Result<String> {
         "issue" => cache.issue_id(Duration::from_micros(number(1) as u64)).map(|id| hex(&id)),
         "flush" => cache.flush().map(nothing),
         "sweep" => cache.sweep(number(1) as usize).map(|n| n.to_string()),
-        "stats" => cache.stats().map(|stats| stats.0.map(|n| n.to_string()).join(" ")),
+        "stats" => cache.stats().map(|stats| stats.values().map(|n| n.to_string()).join(" ")),
         other => panic!("a worker cannot {other}"),
     }
 }

@@ -58,7 +58,7 @@ fn text(path: &Path, reading: Option<&Reading>, format: MetricsFormat) -> String
     let mut families = Families { text: String::new(), label, format };
     families.add("up", Kind::Gauge, "1 when the store can be read", &Value::from(u8::from(reading.is_some())));
     if let Some(reading) = reading {
-        for (row, n) in COUNTERS.iter().zip(reading.stats.0) {
+        for (row, n) in COUNTERS.iter().zip(reading.stats.values()) {
             families.row(row, &n.into());
         }
         // A rate over any time is for the query to work out of the counters.

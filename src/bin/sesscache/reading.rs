@@ -197,7 +197,11 @@ const LATELY: &[(&str, &str)] = &[
 
 /// The counters of some rows, under their names.
 pub fn counters<'s>(stats: &'s Stats, which: fn(&CounterRow) -> bool) -> impl Iterator<Item = (String, Value)> + 's {
-    COUNTERS.iter().zip(stats.0).filter(move |(row, _)| which(row)).map(|(row, n)| (row.name.to_owned(), n.into()))
+    COUNTERS
+        .iter()
+        .zip(stats.values())
+        .filter(move |(row, _)| which(row))
+        .map(|(row, n)| (row.name.to_owned(), n.into()))
 }
 
 /// Whether a process is stopped by a signal or a debugger (proc(5): state T or t).

@@ -15,10 +15,8 @@ pub fn run(arguments: &Remove, json: bool) -> Result<Outcome, Failure> {
     let mut inspect = Inspect::open(&arguments.change.look.path, arguments.change.key.as_deref())?;
     let mut found = find(&mut inspect, &arguments.id)?;
     let (Some(record), true) = (found.pop(), found.is_empty()) else {
-        return Err(Failure::Store(Error {
-            status: Status::Invalid,
-            detail: "more than one session has these digits; give the whole id".to_owned(),
-        }));
+        let error = Error::new(Status::Invalid, "more than one session has these digits");
+        return Err(error.remedy("give the whole id").into());
     };
     let short = record.short_id();
     let removed = inspect.remove(&record)?;

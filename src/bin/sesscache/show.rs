@@ -55,10 +55,7 @@ pub fn find(inspect: &mut Inspect, wanted: &Wanted) -> Result<Vec<Record>, Failu
     }
     if found.is_empty() {
         let path = inspect.path().display();
-        return Err(Failure::Store(Error {
-            status: Status::NotFound,
-            detail: format!("{path} has no such session or record"),
-        }));
+        return Err(Error::new(Status::NotFound, format!("{path} has no such session or record")).into());
     }
     Ok(found)
 }

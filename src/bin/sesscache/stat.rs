@@ -67,11 +67,11 @@ fn print_counters(reading: &Reading, out: &mut Output) -> Result<(), Failure> {
     writeln!(out, "{:<24}{all:>16}{minute:>16}", "hit rate")?;
     const ALWAYS: [&str; 5] = ["hits", "misses_absent", "puts", "evicted", "expired"];
     for (at, row) in COUNTERS.iter().enumerate().filter(|(_, row)| row.unit == Unit::Count) {
-        let n = reading.stats.0[at];
+        let n = reading.stats.values()[at];
         if n == 0 && !ALWAYS.contains(&row.name) {
             continue;
         }
-        let minute = reading.recent.as_ref().map_or("-".to_owned(), |(_, counted)| number(counted.0[at]));
+        let minute = reading.recent.as_ref().map_or("-".to_owned(), |(_, counted)| number(counted.values()[at]));
         writeln!(out, "{:<24}{:>16}{minute:>16}", row.name.replace('_', " "), number(n))?;
     }
     Ok(())

@@ -57,8 +57,8 @@ impl Watcher {
     pub fn step(&mut self) -> Result<Step, Failure> {
         self.inspect.refresh()?;
         let reading = Reading::take(&mut self.inspect)?;
-        let counted = reading.stats.since(&self.last.counters());
-        self.last = reading.stats.clone();
+        let counted = reading.stats.since(&self.last);
+        self.last = reading.stats;
         let time = self.at.elapsed();
         self.at = Instant::now();
         Ok(Step { reading, counted, time })

@@ -25,13 +25,9 @@ impl LmdbVersion {
     /// with ITS#9278, taken back with ITS#10095.
     pub(crate) fn check(self) -> Result<()> {
         if (LmdbVersion(0, 9, 26)..=LmdbVersion(0, 9, 31)).contains(&self) {
-            return Err(Error::new(
-                Status::Mismatch,
-                format!(
-                    "LMDB {self} is in use, and 0.9.26 to 0.9.31 destroy mutexes that other processes use; \
-                     set LIBLMDB_NO_PKG_CONFIG=1 when building, which takes the LMDB that comes with lmdb-rkv-sys"
-                ),
-            ));
+            let text = format!("LMDB {self} is in use, and 0.9.26 to 0.9.31 destroy mutexes that other processes use");
+            let remedy = "set LIBLMDB_NO_PKG_CONFIG=1 when building, which takes the LMDB that comes with lmdb-rkv-sys";
+            return Err(Error::new(Status::Mismatch, text).remedy(remedy));
         }
         Ok(())
     }
@@ -55,7 +51,7 @@ mod tests {
             for words in
                 [&format!("LMDB 0.9.{patch} is"), "0.9.26 to 0.9.31", "mutexes", "; set LIBLMDB_NO_PKG_CONFIG=1"]
             {
-                assert!(error.detail.contains(words), "{} does not say: {words}", error.detail);
+                assert!(error.to_string().contains(words), "{error} does not say: {words}");
             }
         }
         for (major, minor, patch) in [(0, 9, 24), (0, 9, 25), (0, 9, 32), (0, 9, 70), (1, 0, 0), (0, 10, 27)] {

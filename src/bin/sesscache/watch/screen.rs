@@ -231,7 +231,7 @@ fn reasons(step: &Step) -> Vec<(&'static str, f64, u64)> {
         .iter()
         .enumerate()
         .filter(|(_, row)| row.unit == Unit::Count && !matches!(row.name, "hits" | "puts"))
-        .map(|(at, row)| (row.name, step.counted.0[at] as f64 / seconds, step.reading.stats.0[at]))
+        .map(|(at, row)| (row.name, step.counted.values()[at] as f64 / seconds, step.reading.stats.values()[at]))
         .filter(|(_, _, all)| *all > 0)
         .collect();
     rows.sort_by(|a, b| b.1.total_cmp(&a.1).then(b.2.cmp(&a.2)));
