@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use super::{Input, Scratch};
+use super::{scratch, Input};
 use crate::cache::Cache;
 use crate::options::Options;
 use crate::status::Status;
@@ -18,8 +18,8 @@ const FOR_EVER: i64 = 4_000_000_000;
 
 /// Does what the input says.
 pub(super) fn damage(data: &[u8]) {
-    let scratch = Scratch::new("damage");
-    let path = scratch.0.join("store");
+    let scratch = scratch();
+    let path = scratch.path().join("store");
     // A wait for a damaged mutex is no harm, but a long one is no use here.
     let options = Options::parse("capacity=1MiB readers=16 deadline=0ms").expect("options");
     let mut cache = Some(Cache::open(&path, &options).expect("a new store"));

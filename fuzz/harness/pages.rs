@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Input, Scratch};
+use tempfile::TempDir;
+
+use super::{scratch, Input};
 use crate::options::Options;
 use crate::stats::Counter;
 use crate::store::control::{Control, Current, Shape, Unusable};
@@ -22,16 +24,16 @@ const ACCESS: Access = Access { mode: 0o600, uid: None, gid: None, owners_group:
 
 /// A directory with one file in it, which every input overwrites.
 struct Page {
-    scratch: Scratch,
+    scratch: TempDir,
     name: &'static str,
     whole: Vec<u8>,
 }
 
 impl Page {
     fn new(name: &'static str, make: impl FnOnce(&Path)) -> Page {
-        let scratch = Scratch::new(name);
-        make(&scratch.0);
-        let whole = fs::read(scratch.0.join(name)).expect("a whole file");
+        let scratch = scratch();
+        make(scratch.path());
+        let whole = fs::read(scratch.path().join(name)).expect("a whole file");
         Page { scratch, name, whole }
     }
 
@@ -44,7 +46,7 @@ impl Page {
         if fixed {
             fix(&mut contents);
         }
-        fs::write(self.scratch.0.join(self.name), contents).expect("write the page");
+        fs::write(self.scratch.path().join(self.name), contents).expect("write the page");
     }
 }
 
@@ -63,13 +65,13 @@ pub(super) fn control(data: &[u8]) {
                 rest.iter_mut().zip(check).for_each(|(to, from)| *to = from);
             }
         });
-        let control = match Control::open(&page.scratch.0) {
+        let control = match Control::open(page.scratch.path()) {
             Ok(control) => control,
             Err(Unusable::Missing | Unusable::System(_)) => panic!("a file that is there cannot be opened"),
             Err(Unusable::Damaged | Unusable::Format(_) | Unusable::Platform) => return,
         };
         assert!(control.wanted().is_sane(), "a store of an impossible shape would be made");
-        assert!(control.is_current_file(&page.scratch.0));
+        assert!(control.is_current_file(page.scratch.path()));
         let (epoch, from) = (control.epoch(), control.current());
         let to = Current { number: from.number.wrapping_add(1) & (u64::MAX >> 1), keep: !from.keep };
         assert!(control.switch(from, to) && control.current() == to && !control.switch(from, to));
@@ -105,7 +107,7 @@ pub(super) fn gate(data: &[u8]) {
                 contents[32..40].copy_from_slice(&siphash(0, 0, &of).to_ne_bytes());
             }
         });
-        let Ok(found) = WriteLock::open(&page.scratch.0) else { panic!("a file that is there cannot be opened") };
+        let Ok(found) = WriteLock::open(page.scratch.path()) else { panic!("a file that is there cannot be opened") };
         let Some(lock) = found else { return };
         let noted = lock.page();
         assert!(noted.shape().is_sane(), "a generation of an impossible shape would be opened");
@@ -125,9 +127,9 @@ pub(super) fn gate(data: &[u8]) {
 
 /// Any file is 1 to 16 keys, or is refused; what the first seals opens.
 pub(super) fn keys(data: &[u8]) {
-    thread_local!(static PLACE: (Scratch, Directory) = {
-        let scratch = Scratch::new("keys");
-        let dir = Directory::prepare(&scratch.0, &Options::default()).expect("a directory");
+    thread_local!(static PLACE: (TempDir, Directory) = {
+        let scratch = scratch();
+        let dir = Directory::prepare(scratch.path(), &Options::default()).expect("a directory");
         Keys::create(&dir).expect("a key");
         (scratch, dir)
     });

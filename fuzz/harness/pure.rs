@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use super::{Input, Scratch};
+use super::{scratch, Input};
 use crate::options::{Options, CAPACITY_LIMITS, MAX_TTL, READERS_LIMITS, TABLE};
 use crate::store::directory::Directory;
 use crate::store::id::{expiry_of, DecodedId, Key, Mask, FOREIGN_MAX, KEY_MAX, RANDOM};
@@ -51,8 +51,8 @@ pub(super) fn record(data: &[u8]) {
 }
 
 fn sealer() -> Sealer {
-    let scratch = Scratch::new("sealer");
-    let dir = Directory::prepare(&scratch.0, &Options::default()).expect("a directory");
+    let scratch = scratch();
+    let dir = Directory::prepare(scratch.path(), &Options::default()).expect("a directory");
     Keys::create(&dir).expect("a key");
     Sealer::new(Keys::load(&dir).expect("the key"))
 }

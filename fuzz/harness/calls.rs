@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{c_char, c_int, c_void, CStr, CString};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr::null_mut;
-use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::{Input, Scratch};
+use tempfile::TempDir;
+
+use super::{scratch, Input};
 use crate::capi::records::*;
 use crate::capi::sesscache_status::{self, *};
 use crate::capi::*;
@@ -78,23 +79,16 @@ fn message() -> String {
     unsafe { CStr::from_ptr(sesscache_errmsg()) }.to_string_lossy().into_owned()
 }
 
-/// The one directory of this process: making one costs more than all the calls.
-fn directory() -> &'static CString {
-    static SCRATCH: OnceLock<(Scratch, CString)> = OnceLock::new();
-    let make = || {
-        let scratch = Scratch::new("calls");
-        let path = CString::new(scratch.0.join("store").as_os_str().as_bytes()).expect("no NUL");
-        (scratch, path)
-    };
-    &SCRATCH.get_or_init(make).1
-}
-
 /// Does what the input says.
 pub(super) fn calls(data: &[u8]) {
-    // Tests run in several threads, and the directory is one.
-    static ONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _one = ONE.lock();
-    let mut model = Model { path: directory().clone(), handles: [(null_mut(), 0); HANDLES], records: BTreeMap::new() };
+    // One directory for all inputs of a thread: making one costs more than all the calls.
+    thread_local!(static PLACE: (TempDir, CString) = {
+        let scratch = scratch();
+        let path = CString::new(scratch.path().join("store").as_os_str().as_bytes()).expect("no NUL");
+        (scratch, path)
+    });
+    let path = PLACE.with(|(_, path)| path.clone());
+    let mut model = Model { path, handles: [(null_mut(), 0); HANDLES], records: BTreeMap::new() };
     let mut input = Input(data);
     model.open(0, 0);
     for _ in 0..CALLS {

@@ -1,5 +1,6 @@
-//! What fuzzers feed with bytes of their own: every decoder of the library and the C API. Not part of the library:
-//! compiled for its own tests, which feed the seeds, and under `cfg(fuzzing)`, which cargo-fuzz sets.
+//! What fuzzers feed with bytes of their own: every decoder of the library and the C API. A module of the library, whose
+//! inside it needs, but only for the library's own tests, which feed the seeds, and under `cfg(fuzzing)`, which
+//! cargo-fuzz sets.
 //!
 //! A target panics when the code under it breaks a promise; the fuzzer and its sanitizer see the rest.
 
@@ -8,9 +9,7 @@ mod damage;
 mod pages;
 mod pure;
 
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::{fs, process};
+use tempfile::TempDir;
 
 type Target = fn(&[u8]);
 
@@ -86,45 +85,16 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A directory of this process and purpose, in memory where there is one: fuzzing would wear out a disk. The next fuzzer
-/// removes what killed ones left.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-        clear_leftovers(&base);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let path = base.join(format!("sesscache-fuzz-{}-{name}-{count}", process::id()));
-        fs::create_dir(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        fs::set_permissions(&path, private).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
-fn clear_leftovers(base: &Path) {
-    for entry in fs::read_dir(base).into_iter().flatten().flatten() {
-        let name = entry.file_name().into_string().unwrap_or_default();
-        let Some(rest) = name.strip_prefix("sesscache-fuzz-") else { continue };
-        let owner = rest.split('-').next().unwrap_or_default();
-        if !Path::new("/proc").join(owner).exists() {
-            let _ = fs::remove_dir_all(entry.path());
-        }
-    }
+/// A directory that goes away with the value. `scripts/fuzz` has them in memory: fuzzing would wear out a disk.
+fn scratch() -> TempDir {
+    tempfile::Builder::new().prefix("sesscache-fuzz-").tempdir().expect("a scratch directory")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
+    use std::path::Path;
 
     /// Feeds every seed of a target, and every cut of each: a fault that a fuzzer found stays mended.
     fn replay(target: &str) {
