@@ -9,7 +9,10 @@ mod damage;
 mod pages;
 mod pure;
 
-use tempfile::TempDir;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::{Builder, TempDir};
 
 type Target = fn(&[u8]);
 
@@ -87,7 +90,11 @@ impl<'a> Input<'a> {
 
 /// A directory that goes away with the value. `scripts/fuzz` has them in memory: fuzzing would wear out a disk.
 fn scratch() -> TempDir {
-    tempfile::Builder::new().prefix("sesscache-fuzz-").tempdir().expect("a scratch directory")
+    Builder::new()
+        .prefix("sesscache-fuzz-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir()
+        .expect("a scratch directory")
 }
 
 #[cfg(test)]
