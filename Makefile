@@ -98,8 +98,6 @@ NEED_TEST_SERVERS := $(NEED_DEMO) make:make python3:python3
 
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
-FAULTS     := killed_workers stopped_process stopped_in_lmdb suspended_machine no_room over_quota damaged_store \
-              damaged_file damaged_while_open shared_directory
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
 NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-dbg
@@ -202,8 +200,8 @@ $(TARGET)/integrations/%.built: integrations/%/build integrations/%/sesscache.pa
 	@touch $@
 
 faults: need-test stage
-	SESSCACHE_LONG=1 SESSCACHE_MUTATIONS=10000 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --features cli \
-	    --no-fail-fast $(addprefix --test ,$(FAULTS)) -- --nocapture
+	SESSCACHE_LONG=1 SESSCACHE_MUTATIONS=10000 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test $(FEATURES) \
+	    --no-fail-fast --test faults -- --nocapture
 
 clients: need-clients stage
 	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --test clients -- --include-ignored
@@ -238,7 +236,7 @@ sanitize: need-sanitize stage
 	@scripts/nightly rust-src
 	@scripts/sanitize thread $(SANITIZED)
 	@scripts/sanitize address $(SANITIZED)
-	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --test valgrind -- --nocapture
+	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --test tls -- --nocapture valgrind::
 	@$(MAKE) --no-print-directory miri
 
 sanitize-short: need-sanitize
@@ -254,9 +252,9 @@ soak: need-build
 	$(CARGO) test --release --test soak -- --seconds $$(( $(MINUTES) * 60 ))
 
 check: need-build
-	$(CARGO) fmt --check
+	$(CARGO) fmt --all --check
 	$(CARGO) fmt --check --manifest-path tests/clients/rustls/Cargo.toml
-	$(CARGO) clippy --all-targets --features cli --quiet -- -D warnings
+	$(CARGO) clippy --workspace --all-targets --features cli --quiet -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --no-deps --quiet
 
 # ---- without a network, and the same anywhere -----------------------------------------------------------------------
@@ -294,10 +292,10 @@ test-deb: need-deb deb
 	scripts/test-deb $(TARGET)/deb
 
 header:
-	UPDATE=1 $(CARGO) test --quiet --test header --test manual_pages
+	UPDATE=1 $(CARGO) test --quiet --test documents -- header:: manual_pages::
 
 manual:
-	UPDATE=1 $(CARGO) test --quiet --features cli --test manual
+	UPDATE=1 $(CARGO) test --quiet --features cli --test program -- manual::
 
 # ---- installing --------------------------------------------------------------------------------------------------
 

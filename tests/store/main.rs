@@ -1,0 +1,10 @@
+//! What the store promises to whoever puts and gets: room, time, keys, ids, a store for all.
+
+mod creation;
+mod ids;
+mod keys;
+mod model;
+mod room;
+mod time;
+
+support::roles!();
