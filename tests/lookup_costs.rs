@@ -118,7 +118,7 @@ fn calls<'a>(trace: &'a str, from: &str, to: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_lookup_or_a_put_makes_a_system_call() {
+fn lookups_and_puts_make_no_system_call() {
     let scratch = Scratch::new("calls");
     let trace = scratch.join("trace");
     let mut strace = Command::new("strace");
@@ -144,7 +144,7 @@ fn a_lookup_or_a_put_makes_a_system_call() {
 }
 
 #[test]
-fn a_miss_or_a_hit_allocates() {
+fn misses_and_hits_allocate_nothing() {
     let scratch = Scratch::new("allocations");
     let path = scratch.join("store");
     let mut worker = Worker::start("allocations", &[path.to_str().expect("UTF-8"), ""]);

@@ -78,7 +78,7 @@ static void a_thousand_flights_are_executed_once_by_four_workers(const char *scr
     fleet_stop(fleet);
 }
 
-static void with_other_options_they_are_executed_once_too(const char *scratch)
+static void with_other_options_a_thousand_flights_are_executed_once_too(const char *scratch)
 {
     static const char *const options[] = {PATIENT " single_use=always", PATIENT " guard=on"};
     int count = flights_wanted(FEW);
@@ -374,7 +374,7 @@ int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(a_thousand_flights_are_executed_once_by_four_workers),
-        TEST(with_other_options_they_are_executed_once_too),
+        TEST(with_other_options_a_thousand_flights_are_executed_once_too),
         TEST(what_a_hello_retry_request_refused_is_executed_nowhere),
         TEST(in_a_race_with_a_hello_retry_request_one_executes_at_most),
         TEST(a_worker_that_dies_forgets_nothing_that_it_executed),

@@ -248,7 +248,7 @@ static void an_allocation_that_fails_inside_a_hook_costs_no_handshake(const char
         each_allocation_fails_once(scratch, tls_versions[v], 0, v ? "b" : "a");
 }
 
-static void with_a_client_certificate_neither(const char *scratch)
+static void an_allocation_that_fails_with_a_client_certificate_costs_no_handshake_either(const char *scratch)
 {
     for (int v = 0; v < 2; v++)
         each_allocation_fails_once(scratch, tls_versions[v], 1, v ? "b" : "a");
@@ -258,7 +258,7 @@ int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(an_allocation_that_fails_inside_a_hook_costs_no_handshake),
-        TEST(with_a_client_certificate_neither),
+        TEST(an_allocation_that_fails_with_a_client_certificate_costs_no_handshake_either),
     };
 
     /* Only before the first allocation. */

@@ -81,14 +81,14 @@ fn crash_loop(options: &str, command: impl Fn(u64) -> String) {
 const BOTH: [&str; 2] = ["capacity=4MiB deadline=1s", "capacity=4MiB deadline=1s guard=on"];
 
 #[test]
-fn writers_that_die_of_a_damaged_page_are_replaced_by_others_for_ever() {
+fn a_crash_loop_of_writers_ends() {
     for options in BOTH {
         crash_loop(options, |seed| support::put_line(&Random(seed).id(32), data(seed), now() + 600));
     }
 }
 
 #[test]
-fn readers_that_die_of_a_damaged_page_are_replaced_by_others_for_ever() {
+fn a_crash_loop_of_readers_ends() {
     for options in BOTH {
         crash_loop(options, |seed| format!("get {}", support::hex(&Random(seed).id(32))));
     }

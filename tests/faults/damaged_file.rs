@@ -1,4 +1,4 @@
-//! A damaged file ends the process that opens it: LMDB believes its pages. Here files of all kinds are damaged in all ways,
+//! LMDB believes its pages: it ends the process that opens a damaged file. Here files of all kinds are damaged in all ways,
 //! and processes use them as a server would.
 //!
 //! `SESSCACHE_MUTATIONS=10000 cargo test --test faults -- --nocapture damaged_file` tries more of them and shows a table;
@@ -180,7 +180,7 @@ fn try_one(n: usize, seed: u64, whole: &[PathBuf], path: &Path, row: &mut Row) -
 }
 
 #[test]
-fn a_damaged_file_ends_the_process_that_opens_it() {
+fn a_damaged_file_ends_no_process_that_opens_it() {
     let scratch = Scratch::new("damage");
     let wanted = std::env::var("SESSCACHE_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(MUTATIONS);
     let seed = std::env::var("SESSCACHE_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);

@@ -106,7 +106,7 @@ fn try_one(name: &str, way: &str, while_open: bool, seed: u64) -> (bool, bool) {
 }
 
 #[test]
-fn a_file_that_is_damaged_ends_the_server_or_gives_a_wrong_session() {
+fn a_damaged_file_ends_no_server_and_gives_no_wrong_session() {
     let mut deaths = Vec::new();
     for while_open in [false, true] {
         for name in FILES {
@@ -134,7 +134,7 @@ const RECORD: usize = 40 + 224 + 16;
 const MUTATIONS: usize = 5_000;
 
 #[test]
-fn a_record_with_a_flipped_bit_or_other_bytes_is_returned() {
+fn a_record_with_a_flipped_bit_or_other_bytes_is_a_miss() {
     for options in [OPTIONS, "capacity=1MiB deadline=1s guard=on"] {
         let scratch = Scratch::new("record");
         let path = scratch.join("store");
@@ -186,7 +186,7 @@ fn a_record_with_a_flipped_bit_or_other_bytes_is_returned() {
 
 /// What is done about it at the opening comes before a server can say where messages go.
 #[test]
-fn nobody_hears_of_a_damaged_control_file_that_was_replaced() {
+fn the_log_tells_that_a_damaged_control_file_was_replaced() {
     let scratch = Scratch::new("heard");
     let path = scratch.join("store");
     Worker::open(&path, OPTIONS).finish();

@@ -170,18 +170,18 @@ fn kill_at_random(options: &'static str, kills: u64) {
 }
 
 #[test]
-fn a_killed_worker_damages_the_store_or_costs_a_session() {
+fn sessions_survive_kill_9() {
     kill_at_random("", tries(60, 2_000));
 }
 
 #[test]
-fn a_killed_worker_damages_the_guarded_store_or_costs_a_session() {
+fn sessions_in_a_guarded_store_survive_kill_9() {
     kill_at_random("guard=on", tries(60, 2_000));
 }
 
 /// The supervisor of prefork_server starts the missing workers once a second, so they are many.
 #[test]
-fn tls_workers_that_are_killed_under_load_cost_a_client_its_session() {
+fn sessions_of_clients_survive_the_kill_9_of_workers_under_load() {
     let scratch = Scratch::new("tls-killed");
     let store = scratch.text("store");
     let arguments = ["-s", &store, "-w", "16", "-o", "deadline=10s"];

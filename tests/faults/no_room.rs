@@ -124,13 +124,13 @@ fn room_goes_and_comes(place: &Path, options: &str) {
 }
 
 #[test]
-fn a_file_system_that_is_full_at_some_file_ends_the_server() {
+fn a_server_outlives_a_file_system_that_is_full_at_any_file() {
     on_tmpfs("every room", "6m", "capacity=1MiB");
     on_tmpfs("every room", "6m", "capacity=1MiB guard=on");
 }
 
 #[test]
-fn a_file_system_that_gets_full_ends_the_server_or_stops_the_cache_for_ever() {
+fn a_server_outlives_a_file_system_that_gets_full_and_the_cache_returns() {
     on_tmpfs("room goes and comes", "12m", "capacity=8MiB");
     on_tmpfs("room goes and comes", "12m", "capacity=8MiB guard=on");
 }
@@ -222,7 +222,7 @@ fn limit(place: &Path, which: &str) {
 }
 
 #[test]
-fn a_limit_on_the_size_of_files_ends_the_server() {
+fn a_server_outlives_a_limit_on_the_size_of_files() {
     for options in ["capacity=4MiB", "capacity=16MiB", "capacity=4MiB guard=on"] {
         let scratch = Scratch::new("fsize");
         Worker::start("file size", &[scratch.join("").to_str().expect("a path"), options]).finish();
@@ -230,7 +230,7 @@ fn a_limit_on_the_size_of_files_ends_the_server() {
 }
 
 #[test]
-fn a_limit_on_memory_or_descriptors_ends_the_server_or_leaks() {
+fn a_server_outlives_a_limit_on_memory_or_descriptors_and_leaks_nothing() {
     for which in ["RLIMIT_AS", "RLIMIT_NOFILE", "RLIMIT_MEMLOCK", "RLIMIT_MEMLOCK of two pages"] {
         let scratch = Scratch::new("limit");
         support::set_mode(&scratch.join(""), 0o711);

@@ -124,7 +124,7 @@ fn with_refused_calls(call: &str, options: &str) -> usize {
 }
 
 #[test]
-fn a_system_call_that_says_quota_exceeded_ends_the_server() {
+fn a_server_outlives_any_system_call_that_says_quota_exceeded() {
     std::thread::scope(|scope| {
         for call in CALLS {
             scope.spawn(move || {
@@ -196,7 +196,7 @@ fn small_quota(place: &Path, options: &str) {
 }
 
 #[test]
-fn a_quota_that_is_used_up_ends_the_server() {
+fn a_server_outlives_a_quota_that_is_used_up() {
     // Linux 6.6 with CONFIG_TMPFS_QUOTA.
     let script = "mount -t tmpfs -o mode=777,usrquota,usrquota_block_hardlimit=6m none \"$2\"";
     for options in BOTH {
@@ -246,7 +246,7 @@ fn refused_place(place: &Path, below: &str) {
 }
 
 #[test]
-fn shared_memory_on_btrfs_ends_the_server_when_a_quota_is_used_up() {
+fn a_directory_on_btrfs_is_refused() {
     mounted("btrfs with a quota", BTRFS, "refused place", &["limited"]);
     mounted("an overlay on btrfs", &format!("{BTRFS}; {OVERLAY}"), "refused place", &["limited/over"]);
 }

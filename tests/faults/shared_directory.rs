@@ -39,7 +39,7 @@ fn exchange(workers: &mut [Worker]) {
 }
 
 #[test]
-fn containers_with_equal_process_numbers_lose_sessions() {
+fn containers_with_equal_process_numbers_share_sessions() {
     let scratch = Scratch::new("containers");
     let path = scratch.join("store");
     let contained = || {
@@ -57,7 +57,7 @@ fn containers_with_equal_process_numbers_lose_sessions() {
 }
 
 #[test]
-fn users_of_one_group_cannot_share() {
+fn users_of_one_group_share() {
     let scratch = Scratch::new("users");
     support::set_mode(&scratch.join(""), 0o711);
     let path = scratch.join("store");
@@ -74,7 +74,7 @@ fn users_of_one_group_cannot_share() {
 
 /// Every Debian has a user games, whose group has another number.
 #[test]
-fn the_owners_group_is_locked_out() {
+fn files_get_the_group_of_their_owner() {
     let scratch = Scratch::new("group-of-the-owner");
     let path = scratch.join("store");
     let mut worker = Worker::open(&path, &format!("{OPTIONS} owner=games mode=0660"));
@@ -94,7 +94,7 @@ fn the_owners_group_is_locked_out() {
 }
 
 #[test]
-fn a_read_only_mount_stops_the_server_or_fills_its_log() {
+fn on_a_read_only_mount_the_server_goes_on_and_says_so_once() {
     let scratch = Scratch::new("read-only-mount");
     let path = scratch.join("store");
     Worker::open(&path, OPTIONS).finish();
@@ -112,7 +112,7 @@ fn a_read_only_mount_stops_the_server_or_fills_its_log() {
 }
 
 #[test]
-fn a_store_of_an_earlier_boot_is_used() {
+fn a_store_of_an_earlier_boot_is_not_used() {
     let scratch = Scratch::new("boot");
     let (path, id) = (scratch.join("store"), scratch.join("boot_id"));
     fs::write(&id, "0badcafe-0000-4000-8000-000000000000\n").expect("a boot id");

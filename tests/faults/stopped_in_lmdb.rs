@@ -103,7 +103,7 @@ fn visit(server: &Server, tls: Tls, arguments: &[&str]) -> u32 {
 }
 
 #[test]
-fn a_process_that_is_stopped_while_it_takes_a_reader_slot_stalls_all_who_come_after_it() {
+fn nobody_waits_for_a_process_that_is_stopped_while_it_takes_a_reader_slot() {
     let scratch = Scratch::new("stopped-slots");
     let path = scratch.join("store");
     let mut before = store_with_a_record(&path);
@@ -136,7 +136,7 @@ fn a_process_that_is_stopped_while_it_takes_a_reader_slot_stalls_all_who_come_af
 }
 
 #[test]
-fn a_process_that_is_killed_while_it_takes_a_reader_slot_keeps_others_from_theirs() {
+fn others_get_reader_slots_after_a_process_was_killed_while_it_took_one() {
     let scratch = Scratch::new("killed-slots");
     let path = scratch.join("store");
     let mut before = store_with_a_record(&path);
@@ -149,7 +149,7 @@ fn a_process_that_is_killed_while_it_takes_a_reader_slot_keeps_others_from_their
 }
 
 #[test]
-fn a_process_that_is_stopped_while_it_opens_the_store_stalls_all_who_come_after_it() {
+fn nobody_waits_for_a_process_that_is_stopped_while_it_opens_the_store() {
     let scratch = Scratch::new("stopped-opening");
     let path = scratch.join("store");
     store_with_a_record(&path).finish();
@@ -169,7 +169,7 @@ fn a_process_that_is_stopped_while_it_opens_the_store_stalls_all_who_come_after_
 
 #[test]
 #[cfg(all(target_arch = "x86_64", target_env = "gnu"))]
-fn a_lock_of_lmdb_that_is_written_over_makes_processes_wait_for_ever() {
+fn nobody_waits_for_a_lock_of_lmdb_that_is_written_over() {
     // A thread that there is none of; and something that pthread would abort the process for.
     let held = 0x3fff_ffff_u32.to_ne_bytes();
     let kind = 0x0000_00ff_u32.to_ne_bytes();

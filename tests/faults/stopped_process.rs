@@ -74,7 +74,7 @@ fn stopped_in_a_write(path: &Path) -> (Worker, Worker) {
 }
 
 #[test]
-fn a_writer_that_is_stopped_and_killed_leaves_the_store_shut() {
+fn the_store_opens_again_after_a_writer_was_stopped_and_killed() {
     let scratch = Scratch::new("stopped-killed");
     let path = scratch.join("store");
     let mut before = Worker::open(&path, OPTIONS);
@@ -89,7 +89,7 @@ fn a_writer_that_is_stopped_and_killed_leaves_the_store_shut() {
 }
 
 #[test]
-fn a_writer_that_is_stopped_stalls_handshakes_or_costs_the_sessions_of_before() {
+fn a_writer_that_is_stopped_costs_one_deadline_and_no_session() {
     let scratch = Scratch::new("stopped");
     let path = scratch.join("store");
     let server = Server::start("prefork_server", &["-s", support::text(&path), "-o", OPTIONS]);
@@ -128,7 +128,7 @@ fn a_writer_that_is_stopped_stalls_handshakes_or_costs_the_sessions_of_before() 
 }
 
 #[test]
-fn a_reader_that_is_stopped_keeps_the_store_full() {
+fn a_store_that_a_stopped_reader_keeps_full_takes_sessions_again() {
     let scratch = Scratch::new("stopped-reader");
     let path = scratch.join("store");
     let mut other = Worker::open(&path, OPTIONS);

@@ -122,12 +122,12 @@ fn suspend_and_wake() -> bool {
 }
 
 #[test]
-fn a_suspended_machine_wakes_to_a_store_that_waits_or_that_has_lost_its_sessions() {
+fn a_suspended_machine_wakes_to_its_sessions_and_nobody_waits() {
     assert!((0..10).any(|_| suspend_and_wake()), "this machine is too busy for the test");
 }
 
 #[test]
-fn a_session_that_expired_while_the_machine_was_suspended_resumes() {
+fn a_session_that_expired_while_the_machine_was_suspended_does_not_resume() {
     for (ttl, resumed) in [("1h", 0), ("5d", 1)] {
         let scratch = Scratch::new("suspended-tls");
         let clock = Clock::new(&scratch);

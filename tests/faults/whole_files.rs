@@ -1,5 +1,5 @@
-//! A store that is whole is taken for a damaged one, and its sessions are gone: at a restart, when a file ends in free
-//! pages, after a writer was killed, or when a whole server starts at once.
+//! A store that is whole is never taken for a damaged one, which would cost its sessions: at a restart, when a file ends in
+//! free pages, after a writer was killed, or when a whole server starts at once.
 
 use std::path::Path;
 use std::time::Duration;
@@ -51,7 +51,7 @@ fn storm(path: &Path, at: u64) {
 }
 
 #[test]
-fn a_store_of_some_kind_is_called_damaged() {
+fn a_store_of_any_kind_is_called_whole() {
     let scratch = Scratch::new("whole");
     let look_at = |recipe: &support::damage::Recipe| {
         let path = scratch.join(recipe.name);
@@ -79,7 +79,7 @@ fn a_store_of_some_kind_is_called_damaged() {
 }
 
 #[test]
-fn a_store_whose_writers_were_killed_is_called_damaged() {
+fn a_store_whose_writers_were_killed_is_called_whole() {
     for options in ["capacity=2MiB", "capacity=2MiB guard=on"] {
         let scratch = Scratch::new("killed");
         let path = scratch.join("store");
@@ -107,7 +107,7 @@ fn a_store_whose_writers_were_killed_is_called_damaged() {
 
 /// Pages that were new in a transaction and free again at its end are counted and not written.
 #[test]
-fn a_guarded_store_that_ends_in_free_pages_is_called_damaged() {
+fn a_guarded_store_that_ends_in_free_pages_is_called_whole() {
     let scratch = Scratch::new("short");
     let mut short = 0;
     for n in (150..250).step_by(7) {
@@ -138,7 +138,7 @@ fn a_guarded_store_that_ends_in_free_pages_is_called_damaged() {
 
 /// Each of them is the first, as far as it can see, and the others write while it looks.
 #[test]
-fn a_server_that_starts_all_its_workers_at_once_loses_its_sessions() {
+fn a_server_that_starts_all_its_workers_at_once_keeps_its_sessions() {
     let scratch = Scratch::new("start");
     let path = scratch.join("store");
     let mut random = Random(3);

@@ -46,21 +46,21 @@ fn race(workers: &mut [Worker], options: &str, times: u64) {
 }
 
 #[test]
-fn two_processes_that_create_a_store_at_the_same_instant_make_two() {
+fn two_processes_that_create_a_store_at_the_same_instant_share_it() {
     let mut workers = [0, 1].map(|_| Worker::start("serve", &[]));
     race(&mut workers, "deadline=10s", TIMES);
     workers.into_iter().for_each(Worker::finish);
 }
 
 #[test]
-fn six_processes_that_create_a_guarded_store_at_the_same_instant_make_several() {
+fn six_processes_that_create_a_guarded_store_at_the_same_instant_share_it() {
     let mut workers = [0; 6].map(|_| Worker::start("serve", &[]));
     race(&mut workers, "deadline=10s guard=on capacity=1MiB", TIMES / 20);
     workers.into_iter().for_each(Worker::finish);
 }
 
 #[test]
-fn a_umask_decides_who_may_read_the_secrets() {
+fn secrets_are_private_whatever_the_umask() {
     let scratch = Scratch::new("umask");
     for umask in ["000", "077", "777"] {
         for (options, file, directory) in [("", 0o600, 0o700), ("mode=0660", 0o660, 0o770)] {

@@ -32,7 +32,7 @@ fn slack(throws: usize) -> f64 {
 }
 
 #[test]
-fn a_million_ids_of_four_processes_repeat_or_show_their_time() {
+fn a_million_ids_of_four_processes_differ_and_do_not_show_their_time() {
     let scratch = Scratch::new("ids");
     let path = scratch.join("store");
     let path = path.to_str().expect("UTF-8");

@@ -36,7 +36,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 }
 
 #[test]
-fn rotated_keys_cost_sessions_or_reach_no_running_server() {
+fn rotated_keys_reach_running_servers_and_cost_no_session() {
     let scratch = Scratch::new("rotation");
     let path = scratch.join("store");
     let key = path.join("key");
@@ -76,7 +76,7 @@ fn rotated_keys_cost_sessions_or_reach_no_running_server() {
 }
 
 #[test]
-fn a_half_written_or_missing_key_file_stops_running_servers() {
+fn running_servers_outlast_a_half_written_or_missing_key_file() {
     let scratch = Scratch::new("half");
     let path = scratch.join("store");
     let mut worker = Worker::open(&path, "");
@@ -103,7 +103,7 @@ fn a_half_written_or_missing_key_file_stops_running_servers() {
 }
 
 #[test]
-fn a_store_opened_with_the_wrong_key_is_an_error() {
+fn a_store_opened_with_the_wrong_key_misses_and_counts_it() {
     let scratch = Scratch::new("wrong");
     let (path, key) = (scratch.join("store"), scratch.join("my key"));
     write_keys(&key, &[&Random(1).id(32)]);
@@ -148,7 +148,7 @@ fn lies_in(store: &Path, bytes: &[u8]) -> bool {
 }
 
 #[test]
-fn a_flush_leaves_what_was_stored_readable() {
+fn after_a_flush_nothing_that_was_stored_is_readable() {
     let scratch = Scratch::new("flush");
     let path = scratch.join("store");
     let cache = open(&path, "capacity=1MiB");
@@ -188,7 +188,7 @@ fn copy_tree(from: &Path, to: &Path) {
 }
 
 #[test]
-fn a_key_that_others_may_read_is_used() {
+fn a_key_that_others_may_read_is_refused() {
     let scratch = Scratch::new("loose");
     let path = scratch.join("store");
     drop(open(&path, ""));
@@ -201,7 +201,7 @@ fn a_key_that_others_may_read_is_used() {
 }
 
 #[test]
-fn a_core_dump_holds_the_sessions() {
+fn a_core_dump_leaves_the_sessions_out() {
     for options in ["capacity=1MiB", "capacity=1MiB guard=on"] {
         let scratch = Scratch::new("core");
         let path = scratch.join("store");

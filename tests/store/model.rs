@@ -253,35 +253,35 @@ fn compare(options: &str, op: impl Strategy<Value = Op>) -> u64 {
 }
 
 #[test]
-fn a_store_of_64_mib_loses_a_record_or_mixes_two_up() {
+fn a_store_of_64_mib_is_a_map() {
     compare("capacity=64MiB", op(NAMES, Size::Any));
 }
 
 #[test]
-fn a_guarded_store_of_64_mib_loses_a_record_or_mixes_two_up() {
+fn a_guarded_store_of_64_mib_is_a_map() {
     compare("guard=on capacity=64MiB", op(NAMES, Size::Any));
 }
 
 #[test]
-fn a_full_store_of_1_mib_loses_more_than_it_evicts() {
+fn a_full_store_of_1_mib_loses_what_it_evicts_and_nothing_else() {
     let evicted = compare("capacity=1MiB", op(NAMES, Size::Long));
     assert!(evicted > 0, "a store of 1 MiB is never full");
 }
 
 #[test]
-fn a_full_guarded_store_of_1_mib_loses_more_than_it_evicts() {
+fn a_full_guarded_store_of_1_mib_loses_what_it_evicts_and_nothing_else() {
     let evicted = compare("guard=on capacity=1MiB", op(NAMES, Size::Long));
     assert!(evicted > 0, "a store of 1 MiB is never full");
 }
 
 #[test]
-fn a_store_that_changes_its_size_brings_back_what_was_replaced_or_taken() {
+fn what_was_replaced_or_taken_stays_so_when_the_store_changes_its_size() {
     let resize = prop_oneof![8 => op(4, Size::Any), 1 => (1..4_u64).prop_map(Op::Resize)];
     compare("capacity=8MiB", resize);
 }
 
 #[test]
-fn a_record_of_a_size_or_id_that_cannot_be_is_stored() {
+fn a_record_of_a_size_or_id_that_cannot_be_is_refused() {
     let scratch = Scratch::new("limits");
     let cache = support::open(&scratch.join("store"), "");
     let expires = support::now() + 100;

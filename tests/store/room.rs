@@ -49,7 +49,7 @@ fn mixed(random: &mut Random, largest: u64) -> Data {
 }
 
 #[test]
-fn a_store_grows_beyond_its_capacity_or_refuses_a_record() {
+fn a_full_store_keeps_its_capacity_and_refuses_no_record() {
     for (options, capacity) in [("", 1), ("guard=on", 1), ("", 3), ("", 16), ("guard=on", 16)] {
         let scratch = Scratch::new("capacity");
         let path = scratch.join("store");
@@ -86,7 +86,7 @@ fn a_store_grows_beyond_its_capacity_or_refuses_a_record() {
 }
 
 #[test]
-fn a_store_of_64_gib_cannot_be_made() {
+fn a_store_may_have_64_gib() {
     let scratch = Scratch::new("huge");
     let path = scratch.join("store");
     let cache = open(&path, "capacity=64GiB");
@@ -102,7 +102,7 @@ fn a_store_of_64_gib_cannot_be_made() {
 }
 
 #[test]
-fn a_full_store_forgets_something_else_than_what_expires_first() {
+fn a_full_store_forgets_what_expires_first() {
     for options in ["capacity=1MiB", "capacity=1MiB guard=on"] {
         let scratch = Scratch::new("order");
         let cache = open(&scratch.join("store"), options);
@@ -123,7 +123,7 @@ fn a_full_store_forgets_something_else_than_what_expires_first() {
 }
 
 #[test]
-fn a_flood_in_one_namespace_pushes_out_the_sessions_of_another() {
+fn a_flood_in_one_namespace_leaves_the_sessions_of_another() {
     for options in ["capacity=4MiB", "capacity=4MiB guard=on"] {
         let scratch = Scratch::new("flood");
         let path = scratch.join("store");
@@ -153,7 +153,7 @@ fn a_flood_in_one_namespace_pushes_out_the_sessions_of_another() {
 }
 
 #[test]
-fn processes_that_fill_a_store_together_take_more_than_it_may_have() {
+fn processes_that_fill_a_store_together_keep_to_its_capacity() {
     let scratch = Scratch::new("together");
     let path = scratch.join("store");
     let mut workers: Vec<Worker> = (0..4).map(|_| Worker::open(&path, "capacity=2MiB deadline=10s")).collect();

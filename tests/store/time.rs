@@ -33,7 +33,7 @@ fn store_with(name: &str, options: &str) -> (Scratch, Clock, Vec<Worker>) {
 }
 
 #[test]
-fn a_record_ends_a_moment_early_or_is_returned_a_moment_late() {
+fn a_record_lives_to_the_second() {
     let (_scratch, clock, mut workers) = store_with("second", "");
     for own in [None, Some(&b"an application's id"[..])] {
         for life in [1, 2, 10, 7_200] {
@@ -62,7 +62,7 @@ fn a_record_ends_a_moment_early_or_is_returned_a_moment_late() {
 /// To the store an id of the application's own choice is a number like any other, and some read like an id that it gave out
 /// long ago.
 #[test]
-fn a_record_under_an_id_that_reads_like_an_expired_one_is_never_found() {
+fn a_record_under_an_id_that_reads_like_an_expired_one_is_found() {
     let scratch = Scratch::new("reads-expired");
     let mut worker = Worker::open(&scratch.join("store"), "deadline=1s");
     let id = worker.issue(Duration::from_millis(1));
@@ -74,7 +74,7 @@ fn a_record_under_an_id_that_reads_like_an_expired_one_is_never_found() {
 }
 
 #[test]
-fn an_issued_id_outlives_the_life_that_it_was_issued_for() {
+fn an_issued_id_ends_with_the_life_that_it_was_issued_for() {
     let (_scratch, clock, mut workers) = store_with("life", "");
     let id = workers[0].issue(Duration::from_secs(5));
     workers[0].put(&id, small(1), BEGIN / SECOND + 1_000).expect("a record that is stored");
@@ -123,18 +123,18 @@ const JUMPS: [i64; 12] =
     [0, HOUR, -HOUR, -HOUR, 3 * HOUR, YEAR, -YEAR, 5 * YEAR, -5 * YEAR, -20 * YEAR, 20 * YEAR, 40 * YEAR];
 
 #[test]
-fn a_wall_clock_that_is_set_while_servers_run_stops_the_cache() {
+fn a_wall_clock_may_be_set_while_servers_run() {
     jump("", &JUMPS, false);
     jump("guard=on", &JUMPS, false);
 }
 
 #[test]
-fn a_wall_clock_that_is_set_while_no_server_runs_stops_the_cache() {
+fn a_wall_clock_may_be_set_while_no_server_runs() {
     jump("", &JUMPS, true);
 }
 
 #[test]
-fn a_wall_clock_set_back_brings_back_what_was_forgotten() {
+fn a_wall_clock_set_back_brings_nothing_back() {
     let (_scratch, clock, mut workers) = store_with("back", "");
     let id = put(&mut workers[0], BEGIN, 100, None, small(1));
     let taken = put(&mut workers[0], BEGIN, 100, Some(b"to be taken"), small(2));
@@ -150,7 +150,7 @@ fn a_wall_clock_set_back_brings_back_what_was_forgotten() {
 }
 
 #[test]
-fn after_a_clock_that_was_years_ahead_a_full_store_forgets_the_new_records() {
+fn after_a_clock_that_was_years_ahead_a_full_store_keeps_the_new_records() {
     for options in ["capacity=1MiB", "capacity=1MiB guard=on"] {
         let (_scratch, clock, mut workers) = store_with("ahead", options);
         let ahead = BEGIN + YEAR * SECOND;
@@ -173,7 +173,7 @@ fn after_a_clock_that_was_years_ahead_a_full_store_forgets_the_new_records() {
 }
 
 #[test]
-fn a_record_of_a_clock_that_was_ahead_outlives_its_time() {
+fn a_record_of_a_clock_that_was_ahead_resumes_nobody() {
     let (_scratch, clock, mut workers) = store_with("outlives", "");
     let ahead = BEGIN + 10 * HOUR * SECOND;
     clock.stand(ahead);
@@ -191,7 +191,7 @@ fn a_record_of_a_clock_that_was_ahead_outlives_its_time() {
 }
 
 #[test]
-fn under_a_clock_of_1970_nothing_is_stored() {
+fn records_are_stored_under_a_clock_of_1970() {
     let (_scratch, clock, mut workers) = store_with("1970", "capacity=1MiB");
     // A board without a battery begins in 1970 and learns the time later.
     for now in [10 * SECOND, HOUR * SECOND, 9 * YEAR * SECOND, BEGIN] {
@@ -209,7 +209,7 @@ fn under_a_clock_of_1970_nothing_is_stored() {
 }
 
 #[test]
-fn expired_records_stay_until_somebody_sweeps() {
+fn puts_delete_expired_records() {
     let (_scratch, clock, mut workers) = store_with("leave", "");
     for seed in 0..1_000 {
         put(&mut workers[0], BEGIN, 10, None, small(seed));
@@ -223,7 +223,7 @@ fn expired_records_stay_until_somebody_sweeps() {
 }
 
 #[test]
-fn expired_records_of_an_applications_own_ids_stay_until_somebody_sweeps() {
+fn puts_delete_expired_records_of_an_applications_own_ids() {
     let (_scratch, clock, mut workers) = store_with("own", "");
     let mut random = Random(11);
     for seed in 0..1_000 {
@@ -243,7 +243,7 @@ fn expired_records_of_an_applications_own_ids_stay_until_somebody_sweeps() {
 }
 
 #[test]
-fn expired_records_stay_in_a_store_that_is_only_looked_up() {
+fn lookups_delete_expired_records() {
     let (_scratch, clock, mut workers) = store_with("lookups", "");
     for seed in 0..100 {
         put(&mut workers[0], BEGIN, 10, None, small(seed));
@@ -264,7 +264,7 @@ fn expired_records_stay_in_a_store_that_is_only_looked_up() {
 }
 
 #[test]
-fn a_running_clock_makes_a_record_last_longer_than_it_may() {
+fn a_record_ends_in_time_under_a_running_clock() {
     let scratch = Scratch::new("running");
     let clock = Clock::new(&scratch);
     clock.run_ahead(5 * HOUR);

@@ -96,7 +96,7 @@ const PROGRAMS: [&str; 15] = [
 ];
 
 #[test]
-fn calls_with_null_or_what_other_c_programs_do_touch_foreign_memory() {
+fn calls_with_null_and_what_other_c_programs_do_touch_no_foreign_memory() {
     let long = std::env::var_os("SESSCACHE_LONG").is_some_and(|value| value == "1");
     for name in PROGRAMS.iter().take(if long { PROGRAMS.len() } else { 1 }) {
         program_is_clean(name);
