@@ -154,7 +154,7 @@ impl SServer {
             }
         });
         let mut server = SServer { child, port: 0 };
-        match receiver.recv_timeout(Duration::from_secs(30)) {
+        match receiver.recv_timeout(support::patience(Duration::from_secs(30))) {
             Ok(port) => server.port = port,
             Err(_) => {
                 drop(server);

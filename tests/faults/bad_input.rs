@@ -169,23 +169,22 @@ fn a_place_where_the_user_may_not_write_is_refused() {
 }
 
 /// Runs a shell script where it may mount; $1 is a directory, $2 the program. The mounts end with the script.
-fn with_mounts(script: &str, directory: &str) -> (u32, String) {
-    let mut command = Command::new("unshare");
-    command.args(if is_root() { &["-m"][..] } else { &["-r", "-m"] });
+fn with_mounts(script: &str, directory: &str) -> Option<(u32, String)> {
+    let mut command = support::in_namespaces("a read-only file system", &["-m"])?;
     command.args(["sh", "-ec", script, "sh", directory, text(open_report())]);
-    report_of(command.env("LD_LIBRARY_PATH", stage().join("lib")))
+    Some(report_of(command.env("LD_LIBRARY_PATH", stage().join("lib"))))
 }
 
 #[test]
 fn a_read_only_file_system_is_refused() {
     let scratch = Scratch::new("read-only");
-    let (status, message) =
-        with_mounts("mount -t tmpfs -o ro none \"$1\"; exec \"$2\" \"$1/store\"", text(scratch.path()));
+    let script = "mount -t tmpfs -o ro none \"$1\"; exec \"$2\" \"$1/store\"";
+    let Some((status, message)) = with_mounts(script, text(scratch.path())) else { return };
     assert_eq!(status, SYSTEM, "{message}");
     assert_helps("a new store on a read-only file system", &message, &[&scratch.text("store"), "ead-only"]);
 
     let script = "mount -t tmpfs none \"$1\"; \"$2\" \"$1/store\" >/dev/null; mount -o remount,ro \"$1\"; exec \"$2\" \"$1/store\"";
-    let (status, message) = with_mounts(script, text(scratch.path()));
+    let Some((status, message)) = with_mounts(script, text(scratch.path())) else { return };
     assert_eq!(status, SYSTEM, "{message}");
     assert_helps("an old store on a read-only file system", &message, &[&scratch.text("store"), "ead-only"]);
 }

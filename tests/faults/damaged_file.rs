@@ -90,7 +90,7 @@ fn use_in_child(path: &Path, records: &Path, seed: u64, patience: Duration) -> E
     command.args([text(path), text(records), &seed.to_string()]).env("SESSCACHE_TEST_ROLE", "use");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = command.spawn().expect("a child");
-    let end = Instant::now() + patience;
+    let end = Instant::now() + support::patience(patience);
     let status = loop {
         if let Some(status) = child.try_wait().expect("wait for a child") {
             break status;

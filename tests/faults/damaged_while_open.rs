@@ -178,7 +178,7 @@ fn try_one(name: &str, way: Way, options: &str, seed: u64, tally: &mut Tally) {
     damage_file(&file(&path, name), way, &older, &mut Random(seed));
     std::thread::sleep(USE);
     tally.tried += 1;
-    let until = Instant::now() + HANG;
+    let until = Instant::now() + support::patience(HANG);
     for worker in workers {
         match end(worker, until) {
             Some(Ok(wrong)) => assert_eq!(wrong, 0, "{name}, {way:?}, seed {seed}: {wrong} wrong records are returned"),

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sesscache::{Cache, Options};
@@ -28,9 +27,7 @@ fn on_tmpfs(role: &str, size: &str, options: &str) {
     let scratch = Scratch::new("room");
     let place = scratch.join("tmpfs");
     fs::create_dir(&place).expect("a directory");
-    let mut command = Command::new("unshare");
-    // SAFETY: geteuid cannot fail and touches no memory.
-    command.args(if unsafe { libc::geteuid() } == 0 { &["-m"][..] } else { &["-r", "-m"] });
+    let Some(mut command) = support::in_namespaces("a full file system", &["-m"]) else { return };
     command.args(["sh", "-ec", &format!("mount -t tmpfs -o mode=700,size={size} none \"$2\"; exec \"$@\""), "sh"]);
     let place = place.to_str().expect("a path in UTF-8");
     // $1 is this program, $2 its first argument.
@@ -55,7 +52,7 @@ fn open(path: &Path, options: &str) -> sesscache::Result<Cache> {
 /// Waits until a put is done; the pauses after a failure are a second long.
 fn comes_back(cache: &Cache, seed: u64) -> bool {
     let since = Instant::now();
-    while since.elapsed() < Duration::from_secs(20) {
+    while since.elapsed() < support::patience(Duration::from_secs(20)) {
         if put(cache, seed) {
             return true;
         }

@@ -44,7 +44,7 @@ fn has(cache: &Cache, seed: u64) -> bool {
 }
 
 fn comes_back(mut done: impl FnMut() -> bool) -> bool {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + support::patience(Duration::from_secs(20));
     while Instant::now() < end {
         if done() {
             return true;
@@ -137,32 +137,26 @@ fn a_server_outlives_any_system_call_that_says_quota_exceeded() {
 
 /// Runs this program in a mount namespace of its own in which `script` has mounted a file system at $2; false when that
 /// cannot be done here, with the reason.
-fn mounted(name: &str, script: &str, role: &str, arguments: &[&str]) -> bool {
-    // SAFETY: geteuid cannot fail and touches no memory.
-    if unsafe { libc::geteuid() } != 0 {
-        println!("not tried: {name}: only root may mount it");
-        return false;
-    }
+fn mounted(name: &str, script: &str, role: &str, arguments: &[&str]) {
     let scratch = Scratch::new("quota");
     support::set_mode(&scratch.join(""), 0o755);
     let place = scratch.join("place");
     fs::create_dir(&place).expect("a directory");
     let shell = |end: &str| {
-        let mut command = Command::new("unshare");
-        command.args(["-m", "sh", "-ec", &format!("{script}; {end}"), "sh"]);
+        let mut command = support::in_namespaces(name, &["-m"])?;
+        command.args(["sh", "-ec", &format!("{script}; {end}"), "sh"]);
         command.arg(std::env::current_exe().expect("the path of this program")).arg(&place);
-        command
+        Some(command)
     };
-    let tried = shell("true").output().expect("a shell");
+    let Some(mut trial) = shell("true") else { return };
+    let tried = trial.output().expect("a shell");
     if !tried.status.success() {
         let reason = String::from_utf8_lossy(&tried.stderr);
-        println!("not tried: {name}: {}", reason.lines().next().unwrap_or("it cannot be mounted here"));
-        return false;
+        return support::not_tried(name, reason.lines().next().unwrap_or("it cannot be mounted here"));
     }
-    let mut command = shell("exec \"$@\"");
+    let Some(mut command) = shell("exec \"$@\"") else { return };
     command.args(arguments);
     Worker::run_as(role, command).finish();
-    true
 }
 
 /// A file system where this user has 6 MiB, most of which is taken away and given back.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::process::Command;
 
 use support::{measure, now, text, Data, Random, Scratch, Server, Worker, BOTH};
 
@@ -43,13 +42,15 @@ fn containers_with_equal_process_numbers_share_sessions() {
     let scratch = Scratch::new("containers");
     let path = scratch.join("store");
     let contained = || {
-        let mut command = Command::new("unshare");
-        command.args(["-p", "-f", "--mount-proc", "--kill-child"]).arg(std::env::current_exe().expect("this program"));
+        let options = ["-p", "-f", "--mount-proc", "--kill-child"];
+        let mut command = support::in_namespaces("containers with equal process numbers", &options)?;
+        command.arg(std::env::current_exe().expect("this program"));
         let mut worker = Worker::run_as("serve", command);
         worker.reopen(&path, OPTIONS).expect("a store that opens in a container");
-        worker
+        Some(worker)
     };
-    let mut workers = [contained(), contained(), Worker::open(&path, OPTIONS)];
+    let (Some(one), Some(other)) = (contained(), contained()) else { return };
+    let mut workers = [one, other, Worker::open(&path, OPTIONS)];
     let begin = workers[2].stat("generation");
     exchange(&mut workers);
     assert_eq!(workers[2].stat("generation"), begin);
@@ -98,9 +99,9 @@ fn on_a_read_only_mount_the_server_goes_on_and_says_so_once() {
     let scratch = Scratch::new("read-only-mount");
     let path = scratch.join("store");
     Worker::open(&path, OPTIONS).finish();
-    let mut command = Command::new("unshare");
+    let Some(mut command) = support::in_namespaces("a read-only mount", &["-m"]) else { return };
     let script = "mount --bind \"$0\" \"$0\"; mount -o remount,bind,ro \"$0\"; exec \"$@\"";
-    command.args(["-m", "sh", "-ec", script, text(&path), text(&support::stage().join("bin/prefork_server"))]);
+    command.args(["sh", "-ec", script, text(&path), text(&support::stage().join("bin/prefork_server"))]);
     command.env("LD_LIBRARY_PATH", support::stage().join("lib"));
     let server = Server::start_command(command, &["-s", text(&path)]);
     for tls in BOTH {
@@ -120,9 +121,9 @@ fn a_store_of_an_earlier_boot_is_not_used() {
     before.put(b"old", data(1), now() + 600).expect("a record that is stored");
     let begin = before.stat("generation");
     before.finish();
-    let mut command = Command::new("unshare");
+    let Some(mut command) = support::in_namespaces("a store of an earlier boot", &["-m"]) else { return };
     let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id; exec \"$@\"";
-    command.args(["-m", "sh", "-ec", script, text(&id)]).arg(std::env::current_exe().expect("this program"));
+    command.args(["sh", "-ec", script, text(&id)]).arg(std::env::current_exe().expect("this program"));
     let mut after = Worker::run_as("serve", command);
     after.reopen(&path, OPTIONS).expect("a store that opens after a boot");
     assert!(!after.get(b"old", data(1)), "a store that nobody has synchronised is used after a boot");

@@ -93,7 +93,11 @@ fn store_with_a_record(path: &Path) -> Worker {
 fn in_time<T>(what: &str, f: impl FnOnce() -> T) -> T {
     let since = Instant::now();
     let done = f();
-    assert!(since.elapsed() < SCHEDULING, "{what} waits {:?} for a process that is stopped", since.elapsed());
+    assert!(
+        since.elapsed() < support::patience(SCHEDULING),
+        "{what} waits {:?} for a process that is stopped",
+        since.elapsed()
+    );
     done
 }
 

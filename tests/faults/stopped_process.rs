@@ -48,7 +48,7 @@ fn put(worker: &mut Worker, seed: u64) -> bool {
     let begin = Instant::now();
     let done = worker.put(&Random(seed).id(32), Data { len: 200, seed }, now() + 600);
     let took = begin.elapsed();
-    assert!(took < DEADLINE + SCHEDULING, "a put waits {took:?} for a process that is stopped");
+    assert!(took < DEADLINE + support::patience(SCHEDULING), "a put waits {took:?} for a process that is stopped");
     if let Err(refused) = &done {
         assert_eq!(refused.status, "Busy", "{refused:?}");
     }
@@ -107,7 +107,11 @@ fn a_writer_that_is_stopped_costs_one_deadline_and_no_session() {
             let since = Instant::now();
             resume_client(server.port, 1, tls, &[]);
             longest = longest.max(since.elapsed());
-            assert!(since.elapsed() < 4 * DEADLINE + SCHEDULING, "{tls:?}: a client waits {:?}", since.elapsed());
+            assert!(
+                since.elapsed() < 4 * DEADLINE + support::patience(SCHEDULING),
+                "{tls:?}: a client waits {:?}",
+                since.elapsed()
+            );
         }
         std::thread::sleep(Duration::from_millis(100));
         put(&mut other, n);
@@ -155,7 +159,10 @@ fn a_store_that_a_stopped_reader_keeps_full_takes_sessions_again() {
     let (mut failed, mut seed, mut longest) = (0, 0, Duration::ZERO);
     let mut full_since = None;
     while other.stat("generation") == begin {
-        assert!(since.elapsed() < Duration::from_secs(60), "a reader that is stopped fills the store for ever");
+        assert!(
+            since.elapsed() < support::patience(Duration::from_secs(60)),
+            "a reader that is stopped fills the store for ever"
+        );
         let put = Instant::now();
         if other.put(&Random(seed).id(32), Data { len: 3_000, seed }, now() + 600).is_err() {
             failed += 1;
@@ -170,7 +177,7 @@ fn a_store_that_a_stopped_reader_keeps_full_takes_sessions_again() {
         "a reader is stopped: after {seed} puts full for {full:?}, {failed} puts skipped, the longest took {longest:?}"
     );
     assert!(failed > 0, "the reader pins nothing, so this shows nothing");
-    assert!(full < Duration::from_secs(4) + SCHEDULING, "the store was full for {full:?}");
+    assert!(full < Duration::from_secs(4) + support::patience(SCHEDULING), "the store was full for {full:?}");
     other.put(b"new", Data { len: 99, seed: 4 }, now() + 600).expect("a record that is stored in the new generation");
     assert!(other.get(b"old", Data { len: 99, seed: 3 }), "the sessions of the old generation are lost");
     stopped.signal(libc::SIGCONT);

@@ -81,7 +81,11 @@ fn suspend_and_wake() -> bool {
         }
         let refused = put.expect_err("the night is taken for the time that a writer was stuck: nobody waits for it");
         assert_eq!(refused.status, "Busy", "{refused:?}");
-        assert!(asked.elapsed() < DEADLINE + SCHEDULING, "after a night a put waits {:?}", asked.elapsed());
+        assert!(
+            asked.elapsed() < DEADLINE + support::patience(SCHEDULING),
+            "after a night a put waits {:?}",
+            asked.elapsed()
+        );
     }
     for worker in &mut workers {
         let asked = Instant::now();
@@ -92,7 +96,11 @@ fn suspend_and_wake() -> bool {
                 "after three days a record of five is gone, or one of an hour is there"
             );
         }
-        assert!(asked.elapsed() < SCHEDULING, "after a night lookups wait for a writer: {:?}", asked.elapsed());
+        assert!(
+            asked.elapsed() < support::patience(SCHEDULING),
+            "after a night lookups wait for a writer: {:?}",
+            asked.elapsed()
+        );
     }
     writer.signal(libc::SIGCONT);
     let kept = workers[0].stat("generation");
@@ -105,7 +113,7 @@ fn suspend_and_wake() -> bool {
     );
 
     drop(writer);
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + support::patience(Duration::from_secs(20));
     for worker in &mut workers {
         while worker.put(b"woken", small(8), now() + NIGHTS + HOUR).is_err() {
             assert!(Instant::now() < end, "after a night nothing is stored any more");

@@ -220,7 +220,7 @@ fn a_scraper_is_answered_until_the_program_is_told_to_end() {
     let address = line.split("http://").nth(1).and_then(|rest| rest.split('/').next()).unwrap_or_default().to_owned();
     let get = |method: &str, target: &str| {
         let mut stream = TcpStream::connect(&address).unwrap_or_else(|e| panic!("{line}: {e}"));
-        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a timeout");
+        stream.set_read_timeout(Some(support::patience(Duration::from_secs(20)))).expect("a timeout");
         write!(stream, "{method} {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("a request");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).expect("an answer");
@@ -255,7 +255,7 @@ fn a_benchmark_leaves_nothing_behind_and_the_store_alone() {
     let began = Instant::now();
     assert_eq!(bench.end_by(libc::SIGINT), Some(1));
     assert_eq!(beside(), 1, "an interrupted benchmark leaves its store behind");
-    assert!(began.elapsed() < Duration::from_secs(20));
+    assert!(began.elapsed() < support::patience(Duration::from_secs(20)));
 }
 
 #[test]

@@ -28,7 +28,7 @@ fn write_keys(path: &Path, keys: &[&[u8]]) {
 
 /// Running servers look at the file about once a second, when they are used.
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(20);
+    let end = Instant::now() + support::patience(Duration::from_secs(20));
     while !done() {
         assert!(Instant::now() < end, "after 20 s {what}");
         std::thread::sleep(Duration::from_millis(100));

@@ -53,12 +53,14 @@ pub fn not_tried(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "not tried: {what}: {why}");
 }
 
-/// A command that runs its arguments in namespaces of their own, given as options of unshare(1). `None`, and said, where the
-/// kernel does not allow it: it takes CAP_SYS_ADMIN.
+/// A command that runs its arguments where they may mount: in namespaces of their own, given as options of unshare(1), a
+/// mount namespace among them. `None`, and said, where the kernel does not allow it: it takes CAP_SYS_ADMIN.
 pub fn in_namespaces(what: &str, options: &[&str]) -> Option<Command> {
     let mut command = Command::new("unshare");
     command.args(options).args(if is_root() { &[][..] } else { &["-r"] });
-    let tried = Command::new("unshare").args(command.get_args()).arg("true").output().expect("unshare of util-linux");
+    let mut trial = Command::new("unshare");
+    trial.args(command.get_args()).args(["mount", "--bind", "/tmp", "/tmp"]);
+    let tried = trial.output().expect("unshare of util-linux");
     if !tried.status.success() {
         let said = String::from_utf8_lossy(&tried.stderr);
         not_tried(what, &format!("it takes CAP_SYS_ADMIN: {}", said.trim()));
