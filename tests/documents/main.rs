@@ -9,3 +9,4 @@ mod operating_tables;
 mod packaging;
 mod quoted_code;
 mod symbols;
+mod testing;

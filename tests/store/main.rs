@@ -4,6 +4,7 @@ mod creation;
 mod ids;
 mod keys;
 mod model;
+mod opening;
 mod room;
 mod time;
 
