@@ -236,7 +236,7 @@ sanitize: need-sanitize stage
 	@scripts/nightly rust-src
 	@scripts/sanitize thread $(SANITIZED)
 	@scripts/sanitize address $(SANITIZED)
-	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --test tls -- --nocapture valgrind::
+	SESSCACHE_LONG=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast --test valgrind -- --nocapture
 	@$(MAKE) --no-print-directory miri
 
 sanitize-short: need-sanitize

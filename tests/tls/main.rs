@@ -1,5 +1,4 @@
-//! What servers and their clients meet: sessions that resume, the C programs of tests/c, and valgrind's word on both.
+//! What servers and their clients meet: sessions that resume, the C programs of tests/c.
 
 mod c_programs;
 mod resumption;
-mod valgrind;

@@ -1,6 +1,8 @@
 //! Memory: no error and no leak in a server with threads and in one that forks for every connection, from the first
 //! handshake to the end of every process; no error either in calls with NULL in every place, nor, with SESSCACHE_LONG=1 as
 //! `make sanitize` sets it, in the other C programs.
+//!
+//! A program of its own: beside other tests valgrind is so slow that clients give up.
 
 use std::fs;
 use std::path::Path;
@@ -40,6 +42,8 @@ fn valgrind(logs: &Path) -> Command {
     valgrind
         .args(["--leak-check=full", "--show-leak-kinds=definite,possible", "--errors-for-leak-kinds=definite,possible"])
         .args(["--error-exitcode=99", "--trace-children=yes", "--num-callers=40"])
+        // What a debugger would talk to is left in the temporary directory when a process is killed.
+        .arg("--vgdb=no")
         .arg(format!("--log-file={}/%p", text(logs)));
     valgrind
 }
