@@ -101,8 +101,6 @@ NEED_TEST_SERVERS := $(NEED_DEMO) make:make python3:python3
 
 NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default-jre-headless go:golang-go \
               chromium:chromium certutil:libnss3-tools
-FAULTS     := killed_workers stopped_process stopped_in_lmdb suspended_machine no_room over_quota damaged_store \
-              damaged_file damaged_while_open shared_directory
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
 NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-dbg
@@ -206,7 +204,7 @@ $(TARGET)/integrations/%.built: integrations/%/build integrations/%/sesscache.pa
 
 faults: need-test stage
 	SESSCACHE_LONG=1 SESSCACHE_MUTATIONS=10000 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test $(ALL_FEATURES) \
-	    --no-fail-fast $(addprefix --test ,$(FAULTS)) -- --nocapture
+	    --no-fail-fast --test faults -- --nocapture
 
 clients: need-clients stage
 	UPDATE=1 SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test $(ALL_FEATURES) --test clients -- --include-ignored
@@ -300,10 +298,10 @@ test-deb: need-deb deb
 	scripts/test-deb $(TARGET)/deb
 
 header:
-	UPDATE=1 $(CARGO) test --quiet $(ALL_FEATURES) --test header --test manual_pages
+	UPDATE=1 $(CARGO) test --quiet $(ALL_FEATURES) --test documents -- header:: manual_pages::
 
 manual:
-	UPDATE=1 $(CARGO) test --quiet $(ALL_FEATURES) --test manual
+	UPDATE=1 $(CARGO) test --quiet $(ALL_FEATURES) --test program -- manual::
 
 # ---- installing --------------------------------------------------------------------------------------------------
 

@@ -78,6 +78,7 @@ mod capi;
 #[cfg(all(feature = "capi", any(test, fuzzing)))]
 #[doc(hidden)]
 #[allow(missing_docs)]
+#[path = "../fuzz/harness/mod.rs"]
 pub mod fuzzing;
 #[doc(hidden)]
 pub mod inspect;

@@ -1,9 +1,6 @@
 //! A lookup makes no system call and allocates nothing, hit or miss, in Rust, LMDB or OpenSSL, and a put into a store that is written through the map
 //! makes none either: a cache that costs a server calls or locks for every connection is not worth having.
 
-#[path = "support/store.rs"]
-mod store;
-
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::fs;
@@ -11,9 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use sesscache::Cache;
-use store::{now, Random, Scratch, Worker};
-
-store::workers!(work);
+use support::{now, Random, Scratch, Worker};
 
 thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
@@ -67,7 +62,7 @@ struct Filled {
 }
 
 fn fill(path: &str, options: &str) -> Filled {
-    let cache = store::open(path.as_ref(), options);
+    let cache = support::open(path.as_ref(), options);
     let mut random = Random(1);
     let issue = |_| cache.issue_id(Duration::from_secs(600)).expect("an id");
     let ids: Vec<_> = (0..1_000).map(issue).collect();
@@ -82,6 +77,8 @@ fn fill(path: &str, options: &str) -> Filled {
 fn look_up(cache: &Cache, id: &[u8], found: bool) {
     assert_eq!(cache.get(id, |data| assert_eq!(data.len(), 140)).is_ok(), found);
 }
+
+support::roles!(work: "trace", "allocations");
 
 fn work(role: &str, arguments: &[String]) {
     let Filled { cache, ids, absent, forged } = fill(&arguments[0], &arguments[1]);
@@ -121,7 +118,7 @@ fn calls<'a>(trace: &'a str, from: &str, to: &str) -> Vec<&'a str> {
 }
 
 #[test]
-fn a_lookup_or_a_put_makes_a_system_call() {
+fn lookups_and_puts_make_no_system_call() {
     let scratch = Scratch::new("calls");
     let trace = scratch.join("trace");
     let mut strace = Command::new("strace");
@@ -147,7 +144,7 @@ fn a_lookup_or_a_put_makes_a_system_call() {
 }
 
 #[test]
-fn a_miss_or_a_hit_allocates() {
+fn misses_and_hits_allocate_nothing() {
     let scratch = Scratch::new("allocations");
     let path = scratch.join("store");
     let mut worker = Worker::start("allocations", &[path.to_str().expect("UTF-8"), ""]);

@@ -19,29 +19,29 @@ use super::pages::{self, Meta, Tree, PAGE_MAX};
 
 /// What the file is known to be from elsewhere.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Expected {
+pub struct Expected {
     /// Bytes of a page.
-    pub(crate) page: usize,
+    pub page: usize,
     /// Bytes of the map.
-    pub(crate) map: u64,
+    pub map: u64,
 }
 
 /// What a whole file holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FileCounts {
-    pub(crate) entries: u64,
+pub struct FileCounts {
+    pub entries: u64,
     /// Pages of the tree that is the free list.
-    pub(crate) list: u64,
+    pub list: u64,
     /// Pages that nothing refers to.
-    pub(crate) lost: u64,
-    pub(crate) last_page: u64,
+    pub lost: u64,
+    pub last_page: u64,
 }
 
 /// What is wrong, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Damage {
-    pub(crate) page: u64,
-    pub(crate) what: &'static str,
+pub struct Damage {
+    pub page: u64,
+    pub what: &'static str,
 }
 
 impl fmt::Display for Damage {
@@ -58,7 +58,7 @@ fn wrong<T>(page: u64, what: &'static str) -> Checked<T> {
 
 /// Checks a file. `read` fills a buffer from the start of the page of that number, or says that the file does not reach so
 /// far; the buffer is a page or shorter. Nobody may write to the file meanwhile.
-pub(crate) fn check(expected: Expected, read: impl FnMut(u64, &mut [u8]) -> bool) -> Checked<FileCounts> {
+pub fn check(expected: Expected, read: impl FnMut(u64, &mut [u8]) -> bool) -> Checked<FileCounts> {
     if !expected.page.is_power_of_two() || !(512..=PAGE_MAX).contains(&expected.page) {
         return wrong(0, "no page has this size");
     }

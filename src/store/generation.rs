@@ -369,7 +369,7 @@ mod tests {
     use crate::options::Options;
 
     #[test]
-    fn a_damaged_generation_is_called_whole() {
+    fn a_new_generation_is_called_whole_and_a_damaged_one_is_not() {
         let path = std::env::temp_dir().join(format!("sesscache-verify-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         let store = super::super::Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();

@@ -233,21 +233,29 @@ impl<T, const N: usize> Registry<T, N> {
             let mut free = None;
             let mut ending = false;
             for slot in &self.slots {
-                match slot.get(&held) {
-                    None => free = free.or(Some(slot)),
-                    Some(entry) => match entry.thing.upgrade() {
-                        Some(thing) if entry.identity == identity => return Some(thing),
-                        Some(_) => {}
-                        // Its last owner is about to call `remove`; in a child of a fork at this instant, nobody will.
-                        None if entry.process == incarnation() => ending |= entry.identity == identity,
-                        None => free = free.or(Some(slot)),
-                    },
+                let Some(entry) = slot.get(&held) else {
+                    free = free.or(Some(slot));
+                    continue;
+                };
+                if entry.identity == identity {
+                    if let Some(thing) = entry.thing.upgrade() {
+                        return Some(thing);
+                    }
+                }
+                // Of other things no Arc is made: if its last owner let go meanwhile, it would end here, under the lock.
+                if entry.thing.strong_count() == 0 {
+                    // Its last owner is about to call `remove`; in a child of a fork at this instant, nobody will.
+                    match entry.process == incarnation() {
+                        true => ending |= entry.identity == identity,
+                        false => free = free.or(Some(slot)),
+                    }
                 }
             }
             if !ending {
+                let slot = free?;
                 let thing = make();
                 let entry = Registration { identity, process: incarnation(), thing: Arc::downgrade(&thing) };
-                free?.replace(&mut held, Some(entry));
+                slot.replace(&mut held, Some(entry));
                 return Some(thing);
             }
             drop(held);
@@ -304,5 +312,31 @@ mod tests {
     fn a_lock_held_by_another_incarnation_counts_as_free() {
         let lock = ForkLock { holder: AtomicU64::new(u64::MAX) };
         assert!(lock.hold(Duration::ZERO).is_some());
+    }
+
+    #[test]
+    fn a_thing_leaves_the_registry_while_others_are_looked_for() {
+        static REGISTRY: Registry<Thing, 2> = Registry::new();
+        struct Thing((u64, u64));
+        impl Drop for Thing {
+            fn drop(&mut self) {
+                REGISTRY.remove(self.0);
+            }
+        }
+        let use_one = |identity| {
+            for _ in 0..100_000 {
+                let thing = REGISTRY.find_or_make(identity, || Arc::new(Thing(identity)));
+                assert_eq!(thing.expect("a thing that nobody else has can be made").0, identity);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| use_one((1, 1)));
+            use_one((2, 2));
+        });
+        let two = [(3, 3), (4, 4)].map(|identity| REGISTRY.find_or_make(identity, || Arc::new(Thing(identity))));
+        let start = clock::ticks();
+        assert!(REGISTRY.find_or_make((5, 5), || Arc::new(Thing((5, 5)))).is_none(), "there is room for two");
+        assert!(clock::ticks() - start < 500, "who finds no room waits for himself");
+        assert!(two.iter().all(Option::is_some), "what has ended takes room");
     }
 }

@@ -144,7 +144,7 @@ static void nine_hundred_identities_cost_little_and_change_nothing(const char *s
     sesscache *cache;
     struct outcome made;
     sesscache_stats before, after;
-    uint64_t refused;
+    uint64_t refused, searched;
     double one, many, without;
 
     CHECK_OK(sesscache_open(store_in(scratch), NULL, &cache));
@@ -156,9 +156,14 @@ static void nine_hundred_identities_cost_little_and_change_nothing(const char *s
     many = cost(server, &made.newest, 900);
     after = tls_stats(cache);
     without = cost(bare, &made.newest, 900);
-    /* One random id in some 600,000 reads like one of the store's own that has expired. It is not searched for either. */
+    /*
+     * One random id in some 600,000 reads like one of the store's own that has expired, which is not searched for either,
+     * and another like one that is alive, which is. Four such among 31 * 901 come once in a million runs.
+     */
+    searched = after.misses_absent - before.misses_absent;
     refused = after.misses_foreign - before.misses_foreign + after.misses_expired - before.misses_expired;
-    CHECK(refused == 31 * 901, "%llu lookups of 31 * 901 were refused without a search", (unsigned long long)refused);
+    CHECK(refused + searched == 31 * 901 && searched < 4, "%llu of 31 * 901 lookups were refused without a search, %llu after one",
+          (unsigned long long)refused, (unsigned long long)searched);
     CHECK(after.puts == before.puts && after.takes == before.takes && after.removes == before.removes &&
           after.sessions == before.sessions, "identities that nobody has issued change the store");
     printf("a ClientHello with 1 identity: %.0f us, with 900: %.0f us, without a cache %.0f us\n", one * 1e6, many * 1e6,
@@ -230,7 +235,7 @@ static void honest_clients_resume_while_others_guess(const char *scratch)
               "an attacker has ended: his handshakes fail, too");
     printf("%d of %d honest connections resumed, the longest took %.1f ms\n", resumed, tries, longest * 1e3);
     CHECK(tries > 20 && resumed == tries, "%d of %d honest clients resume while others guess ids", resumed, tries);
-    CHECK(longest < 2, "an honest client waits %.1f s", longest);
+    CHECK(longest < check_patience(2), "an honest client waits %.1f s", longest);
     SSL_CTX_free(server);
     SSL_CTX_free(brief);
 }

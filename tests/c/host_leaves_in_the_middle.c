@@ -114,7 +114,7 @@ static void expect_others_go_on(const char *store, const char *options, const st
     double start = check_now();
     sesscache_status status;
 
-    while ((status = put_new()) != SESSCACHE_OK && check_now() - start < 2)
+    while ((status = put_new()) != SESSCACHE_OK && check_now() - start < check_patience(2))
         check_sleep(0.001);
     CHECK(status == SESSCACHE_OK, "%s: others cannot store for two seconds", why);
     CHECK(tls_resumes_elsewhere(store, options, TLS1_2_VERSION, session), "%s: a session of others is lost", why);
@@ -228,7 +228,7 @@ __attribute__((noreturn)) static void jump_out_of_a_put(int n, int ready)
     sesscache_status status = put_new();
 
     CHECK(status == SESSCACHE_OK || status == SESSCACHE_BUSY, "after a longjmp the same thread gets status %d", (int)status);
-    CHECK(check_now() - start < 1, "after a longjmp the same thread waits for %.1f s", check_now() - start);
+    CHECK(check_now() - start < check_patience(1), "after a longjmp the same thread waits for %.1f s", check_now() - start);
     CHECK(write(ready, status == SESSCACHE_OK ? "o" : "b", 1) == 1, "write: %s", strerror(errno));
     for (;;)
         pause();
@@ -259,8 +259,8 @@ static void a_longjmp_out_of_a_put_costs_the_others_a_second(const char *scratch
         if (put_new() != SESSCACHE_OK) {
             held++;
             while (put_new() != SESSCACHE_OK)
-                CHECK(check_now() - start < 3, "nobody can store for three seconds after a longjmp out of a put");
-            CHECK(check_now() - start < 2, "nobody can store for %.1f s after a longjmp out of a put", check_now() - start);
+                CHECK(check_now() - start < check_patience(3), "nobody can store for three seconds after a longjmp out of a put");
+            CHECK(check_now() - start < check_patience(2), "nobody can store for %.1f s after a longjmp out of a put", check_now() - start);
         }
         CHECK(tls_here(ctx, (struct visit){.version = TLS1_2_VERSION, .offer = &made.newest}).resumed,
               "a longjmp in one process costs another its session");

@@ -11,7 +11,6 @@
 #include <stdatomic.h>
 
 #define CONNECTIONS 400
-#define WATCHDOG 60
 #define OPTIONS "deadline=10s"
 
 static atomic_int done;
@@ -36,7 +35,6 @@ static void sessions_are_made_while_another_thread_flushes(const char *scratch)
     SSL_CTX *server = serve(store_in(scratch));
     pthread_t flusher;
 
-    alarm(WATCHDOG);
     CHECK(pthread_create(&flusher, NULL, flush, server) == 0, "pthread_create");
     for (int i = 0; i < CONNECTIONS; i++) {
         struct outcome first = tls_here(server, (struct visit){.version = tls_versions[i % 2]});
@@ -48,7 +46,6 @@ static void sessions_are_made_while_another_thread_flushes(const char *scratch)
     SSL_CTX_flush_sessions(server, 0);
     CHECK(SSL_CTX_sess_number(server) == 0, "%ld sessions are left in OpenSSL's cache after it was emptied",
           SSL_CTX_sess_number(server));
-    alarm(0);
     SSL_CTX_free(server);
 }
 

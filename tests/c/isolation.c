@@ -195,7 +195,7 @@ static void a_session_resumes_where_it_was_made_and_nowhere_else(const char *scr
 }
 
 /* Without the table of decoded sessions, from which those with a certificate come else. */
-static void decoded_anew_each_time_it_is_the_same(const char *scratch)
+static void a_session_decoded_anew_each_time_resumes_where_it_was_made_and_nowhere_else(const char *scratch)
 {
     try_all(store_in(scratch), "decoded=0", 1);
 }
@@ -296,7 +296,7 @@ int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(a_session_resumes_where_it_was_made_and_nowhere_else),
-        TEST(decoded_anew_each_time_it_is_the_same),
+        TEST(a_session_decoded_anew_each_time_resumes_where_it_was_made_and_nowhere_else),
         TEST(a_name_changed_after_a_hello_retry_request_does_not_resume),
         TEST(with_sni_off_a_context_id_of_its_own_separates_what_is_switched_in_client_hello_cb),
     };

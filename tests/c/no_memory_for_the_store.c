@@ -89,7 +89,7 @@ static int connect_without(SSL_CTX *ctx, int version, int used, int n)
             _exit(DONE);
         /* With memory again, all is as before. */
         countdown = 0;
-        for (double end = check_now() + 3;; check_sleep(0.05)) {
+        for (double end = check_now() + check_patience(3);; check_sleep(0.05)) {
             visit.offer = NULL;
             made = tls_here(ctx, visit);
             visit.offer = &made.newest;

@@ -248,17 +248,45 @@ static void an_allocation_that_fails_inside_a_hook_costs_no_handshake(const char
         each_allocation_fails_once(scratch, tls_versions[v], 0, v ? "b" : "a");
 }
 
-static void with_a_client_certificate_neither(const char *scratch)
+static void an_allocation_that_fails_with_a_client_certificate_costs_no_handshake_either(const char *scratch)
 {
     for (int v = 0; v < 2; v++)
         each_allocation_fails_once(scratch, tls_versions[v], 1, v ? "b" : "a");
+}
+
+static void an_allocation_that_fails_in_attach_is_a_status_and_the_next_attach_succeeds(const char *scratch)
+{
+    int refused = 0;
+    sesscache *cache;
+
+    CHECK_OK(sesscache_open(store_in(scratch), NULL, &cache));
+    for (long n = failed = 1; failed; n++) {
+        SSL_CTX *server = tls_server();
+        sesscache_status status;
+
+        failed = 0;
+        countdown = n;
+        armed = 1;
+        status = sesscache_attach(cache, server);
+        countdown = armed = 0;
+        CHECK(status == SESSCACHE_OK || (failed && status == SESSCACHE_OPENSSL), "attach gets status %d when allocation %ld fails",
+              (int)status, n);
+        refused += status != SESSCACHE_OK;
+        ERR_clear_error();
+        CHECK_OK(sesscache_attach(cache, server));
+        CHECK(tls_here(server, (struct visit){.version = TLS1_2_VERSION}).newest.len > 0, "no session after an attach that failed");
+        SSL_CTX_free(server);
+    }
+    CHECK(refused > 0, "no allocation of attach was met: this test looks in the wrong place");
+    sesscache_close(cache);
 }
 
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(an_allocation_that_fails_inside_a_hook_costs_no_handshake),
-        TEST(with_a_client_certificate_neither),
+        TEST(an_allocation_that_fails_with_a_client_certificate_costs_no_handshake_either),
+        TEST(an_allocation_that_fails_in_attach_is_a_status_and_the_next_attach_succeeds),
     };
 
     /* Only before the first allocation. */

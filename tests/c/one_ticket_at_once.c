@@ -103,7 +103,7 @@ static void meet(const struct pairing *how, SSL_CTX *easy, SSL_CTX *picky, struc
     }
 }
 
-static void one_takes_and_the_other_starts_over(const char *scratch)
+static void of_two_clients_with_one_ticket_one_resumes_and_the_other_starts_over(const char *scratch)
 {
     char *store = store_in(scratch);
     struct meeting *shared = meeting();
@@ -121,7 +121,7 @@ static void one_takes_and_the_other_starts_over(const char *scratch)
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(one_takes_and_the_other_starts_over),
+        TEST(of_two_clients_with_one_ticket_one_resumes_and_the_other_starts_over),
     };
 
     return check_main(argc, argv, tests, TESTS(tests));

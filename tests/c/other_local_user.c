@@ -69,7 +69,7 @@ static void look_into(const char *store)
     }
 }
 
-static void he_reads_and_changes_nothing(const char *scratch)
+static void another_local_user_reads_and_changes_nothing(const char *scratch)
 {
     SSL_CTX *ctx;
 
@@ -100,7 +100,7 @@ static void make_key(const char *path)
     CHECK(fd >= 0 && write(fd, known, sizeof known) == sizeof known && close(fd) == 0, "%s: %s", path, strerror(errno));
 }
 
-static void what_he_has_made_before_is_refused(const char *scratch)
+static void what_another_local_user_has_made_before_is_refused(const char *scratch)
 {
     char *place, *store, *key;
     SSL_CTX *ctx = tls_server();
@@ -152,7 +152,7 @@ static int is_open_here(const char *directory)
 }
 
 /* The group may write the directory above: he moves the store away and puts his own there. */
-static void what_he_puts_in_the_place_of_the_store_is_not_used(const char *scratch)
+static void what_another_local_user_puts_in_the_place_of_the_store_is_not_used(const char *scratch)
 {
     for (int used = 0; used < 2; used++) {
         char *place, *store;
@@ -192,9 +192,9 @@ static void what_he_puts_in_the_place_of_the_store_is_not_used(const char *scrat
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(he_reads_and_changes_nothing),
-        TEST(what_he_has_made_before_is_refused),
-        TEST(what_he_puts_in_the_place_of_the_store_is_not_used),
+        TEST(another_local_user_reads_and_changes_nothing),
+        TEST(what_another_local_user_has_made_before_is_refused),
+        TEST(what_another_local_user_puts_in_the_place_of_the_store_is_not_used),
     };
 
     return check_main(argc, argv, tests, TESTS(tests));

@@ -241,7 +241,7 @@ static int has_the_store_open(void)
     return found;
 }
 
-static void a_session_does_not_resume_in_another_process_behind_a_cookie(const char *scratch)
+static void a_session_resumes_in_another_process_behind_a_cookie(const char *scratch)
 {
     SSL_CTX *one = listener_context(store_in(scratch)), *two = listener_context(store_in(scratch));
     struct saved session;
@@ -259,7 +259,7 @@ static void a_session_does_not_resume_in_another_process_behind_a_cookie(const c
 }
 
 /* One SSL object serves client after client, as DTLSv1_listen clears it. */
-static void a_client_resumes_the_session_of_the_one_before_it_on_the_same_ssl(const char *scratch)
+static void no_client_resumes_the_session_of_the_one_before_it_on_the_same_ssl(const char *scratch)
 {
     SSL_CTX *ctx = listener_context(store_in(scratch));
     struct saved first, second;
@@ -273,7 +273,7 @@ static void a_client_resumes_the_session_of_the_one_before_it_on_the_same_ssl(co
     SSL_CTX_free(ctx);
 }
 
-static void a_client_hello_without_a_cookie_reaches_the_store(const char *scratch)
+static void a_client_hello_without_a_cookie_does_not_reach_the_store(const char *scratch)
 {
     SSL_CTX *ctx = listener_context(store_in(scratch));
     struct saved session;
@@ -321,9 +321,9 @@ static void a_client_hello_without_a_cookie_reaches_the_store(const char *scratc
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
-        TEST(a_session_does_not_resume_in_another_process_behind_a_cookie),
-        TEST(a_client_resumes_the_session_of_the_one_before_it_on_the_same_ssl),
-        TEST(a_client_hello_without_a_cookie_reaches_the_store),
+        TEST(a_session_resumes_in_another_process_behind_a_cookie),
+        TEST(no_client_resumes_the_session_of_the_one_before_it_on_the_same_ssl),
+        TEST(a_client_hello_without_a_cookie_does_not_reach_the_store),
     };
 
     return check_main(argc, argv, tests, TESTS(tests));

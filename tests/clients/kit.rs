@@ -1,10 +1,10 @@
 //! What the clients and servers need: certificates, a request, and the programs in this folder, compiled.
 
-use crate::support::{lock, root, run, stage, text, Scratch};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
+use support::{lock, root, run, stage, text, Scratch};
 
 /// A cold build of the rustls client compiles its libraries, too.
 const BUILD_DEADLINE: Duration = Duration::from_secs(500);
@@ -33,7 +33,7 @@ pub const REQUEST: &str = "GET / HTTP/1.0\r\n\r\n";
 impl Kit {
     pub fn new() -> Kit {
         let scratch = Scratch::new("clients");
-        let file = |name: &str| scratch.join(name);
+        let file = |name: &str| scratch.text(name);
         let pair = |name: &str| Pair { cert: file(&format!("{name}.pem")), key: file(&format!("{name}.key")) };
         let kit = Kit {
             ca: file("ca.pem"),
@@ -43,10 +43,10 @@ impl Kit {
             scratch,
         };
         fs::write(&kit.request, REQUEST).expect("write the request");
-        let ca_key = kit.scratch.join("ca.key");
+        let ca_key = kit.scratch.text("ca.key");
         let new_key = "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365";
         openssl(&format!("{new_key} -x509 -subj /CN=clients"), &["-keyout", &ca_key, "-out", &kit.ca]);
-        let extensions = kit.scratch.join("extensions");
+        let extensions = kit.scratch.text("extensions");
         fs::write(&extensions, "subjectAltName=DNS:localhost\nkeyUsage=digitalSignature\n").expect("write a file");
         for pair in [&kit.server, &kit.client] {
             let request = format!("{}.csr", pair.cert);
@@ -73,7 +73,7 @@ pub fn source(name: &str) -> PathBuf {
 
 /// Where programs are built; kept, so that the next run finds them.
 fn built(name: &str) -> PathBuf {
-    let directory = Path::new(env!("CARGO_TARGET_TMPDIR")).join("clients");
+    let directory = support::kept().join("clients");
     fs::create_dir_all(&directory).unwrap_or_else(|e| panic!("{}: {e}", directory.display()));
     directory.join(name)
 }

@@ -7,9 +7,6 @@
 //! Clients whose tools are large run with `--include-ignored` only. With UPDATE=1 in the environment a complete run
 //! writes docs/clients.md, which is what `make clients` does.
 
-#[path = "../support/mod.rs"]
-mod support;
-
 mod kit;
 mod programs;
 mod roster;

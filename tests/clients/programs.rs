@@ -1,13 +1,13 @@
 //! Clients whose program is in this folder: a few lines that connect again and again with what the library offers.
 
 use crate::kit::{self, Kit};
-use crate::support::{run, Scratch, Tls};
 use crate::visit::{visits, Errand, Visit};
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
+use support::{run, Scratch, Tls};
 
 const DEADLINE: Duration = Duration::from_secs(120);
 
@@ -105,7 +105,7 @@ pub fn mbedtls(kit: &Kit, errand: &Errand) -> Vec<Visit> {
 /// for its user.
 pub fn chromium(kit: &Kit, errand: &Errand) -> Vec<Visit> {
     let scratch = Scratch::new("chromium");
-    let certificates = scratch.join("home/.pki/nssdb");
+    let certificates = scratch.text("home/.pki/nssdb");
     fs::create_dir_all(&certificates).unwrap_or_else(|e| panic!("{certificates}: {e}"));
     let database = format!("sql:{certificates}");
     for arguments in [&["-N", "--empty-password"][..], &["-A", "-n", "clients", "-t", "C,,", "-i", &kit.ca]] {
@@ -114,7 +114,7 @@ pub fn chromium(kit: &Kit, errand: &Errand) -> Vec<Visit> {
         run(&mut certutil, DEADLINE, "").expect_success("certutil does not make a database of trusted CAs");
     }
     let mut chromium = Command::new("chromium");
-    chromium.env("HOME", scratch.join("home")).env("TMPDIR", scratch.path());
+    chromium.env("HOME", scratch.text("home")).env("TMPDIR", scratch.path());
     for variable in ["DISPLAY", "DBUS_SESSION_BUS_ADDRESS", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_RUNTIME_DIR"] {
         chromium.env_remove(variable);
     }
@@ -122,7 +122,7 @@ pub fn chromium(kit: &Kit, errand: &Errand) -> Vec<Visit> {
     chromium.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
     chromium.args(["--disable-breakpad", "--no-proxy-server", "--host-resolver-rules=MAP localhost 127.0.0.1"]);
     // The page is a file: it may read answers that do not allow it, as those of `openssl s_server`.
-    chromium.args(["--disable-web-security", &format!("--user-data-dir={}", scratch.join("profile"))]);
+    chromium.args(["--disable-web-security", &format!("--user-data-dir={}", scratch.text("profile"))]);
     chromium.arg(if errand.tls == Tls::V12 { "--ssl-version-max=tls1.2" } else { "--ssl-version-min=tls1.3" });
     if errand.early {
         chromium.arg("--enable-features=EnableTLS13EarlyData");

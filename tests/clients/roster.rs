@@ -2,11 +2,11 @@
 
 use crate::kit::{pkg_config, source, Kit};
 use crate::scene::Scene;
-use crate::support::{run, Tls, BOTH};
 use crate::visit::{Errand, Visit};
 use crate::{programs, tools};
 use std::process::Command;
 use std::time::Duration;
+use support::{run, Tls, BOTH};
 
 /// Who serves the client where nothing special is asked of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -198,7 +198,7 @@ pub const CLIENTS: &[Client] = &[
         how: "`mbedtls/client.c`: `mbedtls_ssl_get_session`, `mbedtls_ssl_set_session`. Mbed TLS 2 has no TLS 1.3",
         version: || {
             let program = programs::mbedtls_program();
-            ask(crate::support::text(program), &["version"])
+            ask(support::text(program), &["version"])
         },
         visit: programs::mbedtls,
         ..BASE

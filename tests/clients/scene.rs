@@ -2,12 +2,12 @@
 
 use crate::kit::{self, Kit};
 use crate::roster::{Client, ServedBy};
-use crate::support::{collect, spawn_in_group, staged, Scratch, Server, Tls};
 use crate::visit::{Errand, Visit};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::time::Duration;
+use support::{collect, spawn_in_group, staged, Scratch, Server, Tls};
 
 /// First visit and seven returns.
 pub const VISITS: usize = 8;
@@ -76,7 +76,7 @@ impl Scene {
             (client.visit)(kit, &errand)
         } else {
             let scratch = Scratch::new("client");
-            let server = self.start(client, kit, &scratch.join("store"));
+            let server = self.start(client, kit, &scratch.text("store"));
             errand.port = server.port;
             let visits = (client.visit)(kit, &errand);
             assert_eq!(server.stop(), "", "{}, {tls:?}, {self:?}: the server complains", client.name);
@@ -154,7 +154,7 @@ impl SServer {
             }
         });
         let mut server = SServer { child, port: 0 };
-        match receiver.recv_timeout(Duration::from_secs(30)) {
+        match receiver.recv_timeout(support::patience(Duration::from_secs(30))) {
             Ok(port) => server.port = port,
             Err(_) => {
                 drop(server);

@@ -2,11 +2,11 @@
 
 use crate::roster::{Client, CLIENTS};
 use crate::scene::{Scene, Share};
-use crate::support::{root, Tls, BOTH};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::fs;
 use std::sync::Mutex;
+use support::{root, Tls, BOTH};
 
 #[derive(Default)]
 pub struct Table(Mutex<BTreeMap<(&'static str, bool, Scene), Share>>);

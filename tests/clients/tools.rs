@@ -1,11 +1,11 @@
 //! Clients that Debian has as programs: `openssl s_client`, `gnutls-cli`, `curl`.
 
 use crate::kit::{Kit, REQUEST};
-use crate::support::{run, Finished, Tls};
 use crate::visit::{visits, Errand, Visit};
 use std::fs;
 use std::process::Command;
 use std::time::Duration;
+use support::{run, Finished, Tls};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -37,7 +37,7 @@ fn own_words(done: &Finished) -> (Vec<bool>, &str) {
 /// A process per visit, each with the session saved by the one before. Waiting for the server to close lets the tickets
 /// of TLS 1.3 arrive.
 pub fn s_client(kit: &Kit, errand: &Errand) -> Vec<Visit> {
-    let file = kit.scratch.join(&format!("s_client-{}-{:?}.pem", errand.port, errand.tls));
+    let file = kit.scratch.text(&format!("s_client-{}-{:?}.pem", errand.port, errand.tls));
     let visit = |number: usize| {
         let mut command = s_client_command(kit, errand);
         command.args(["-sess_out", &file]);
@@ -138,7 +138,7 @@ pub fn curl(kit: &Kit, errand: &Errand) -> Vec<Visit> {
     }
     // Each answer to a file of its own, or it could not be told from the next.
     let answers: Vec<String> =
-        (0..errand.visits).map(|n| kit.scratch.join(&format!("curl-{}-{n}", errand.port))).collect();
+        (0..errand.visits).map(|n| kit.scratch.text(&format!("curl-{}-{n}", errand.port))).collect();
     for answer in &answers {
         command.args(["-o", answer, &format!("https://localhost:{}/", errand.port)]);
     }

@@ -1,6 +1,6 @@
 //! One connection as the server saw it, read from what a client prints.
 
-use crate::support::Tls;
+use support::Tls;
 
 /// What to do: where to go, and how.
 pub struct Errand<'a> {

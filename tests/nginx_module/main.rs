@@ -3,8 +3,6 @@
 mod restarts;
 mod server;
 mod several_servers;
-#[path = "../support/mod.rs"]
-mod support;
 
 use server::{free_port, Nginx};
 use std::fs;
@@ -94,7 +92,7 @@ fn clients_are_resumed_from_the_store_and_the_log_stays_clean() {
     }
     if is_root() {
         let www_data = run(Command::new("id").args(["-u", "www-data"]), Duration::from_secs(10), "");
-        let owner = fs::metadata(nginx.scratch.join("store")).expect("the store").uid();
+        let owner = fs::metadata(nginx.scratch.text("store")).expect("the store").uid();
         assert_eq!(www_data.stdout.trim(), owner.to_string(), "the store does not belong to the user of the workers");
     }
     for level in ["[warn]", "[error]", "[crit]", "[alert]", "[emerg]"] {
@@ -118,7 +116,7 @@ fn the_status_page_counts() {
     let to = said.rfind("}]").expect("the end of a JSON list") + 2;
     let json: serde_json::Value = serde_json::from_str(&said[from..to]).unwrap_or_else(|e| panic!("{e}\n{said}"));
     assert_eq!(json[0]["hits"], 4, "{json}");
-    assert_eq!(json[0]["path"], nginx.scratch.join("store"), "{json}");
+    assert_eq!(json[0]["path"], nginx.scratch.text("store"), "{json}");
     assert!(said.contains("Content-Type: application/json"), "{said}");
 }
 
@@ -136,9 +134,9 @@ fn a_session_of_one_server_name_is_not_taken_under_another() {
             visit();
             assert!(visit().resumed, "{version}: {name} is not resumed under its own name\n{}", nginx.log());
         }
-        fs::copy(nginx.scratch.join(&format!("a{version}")), nginx.scratch.join("copy")).expect("copy a session");
+        fs::copy(nginx.scratch.text(&format!("a{version}")), nginx.scratch.text("copy")).expect("copy a session");
         assert!(!nginx.get("copy", &[version, "-servername", "b"], "/").resumed, "{version}: another name is resumed");
-        fs::remove_file(nginx.scratch.join("copy")).expect("remove a session");
+        fs::remove_file(nginx.scratch.text("copy")).expect("remove a session");
     }
 }
 
@@ -166,15 +164,15 @@ fn a_client_whose_certificate_was_refused_comes_back_without_session() {
         let mut openssl = Command::new("openssl");
         openssl
             .args("req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=client".split(' '));
-        openssl.args(["-keyout", &authority.join("key"), "-out", &authority.join("cert")]);
+        openssl.args(["-keyout", &authority.text("key"), "-out", &authority.text("cert")]);
         run(&mut openssl, Duration::from_secs(30), "").expect_success("openssl makes no certificate");
     }
-    let verify = format!("ssl_client_certificate {}; ssl_verify_client on;", good.join("cert"));
+    let verify = format!("ssl_client_certificate {}; ssl_verify_client on;", good.text("cert"));
     let mut nginx = Nginx::http("sesscache STORE;", &verify);
     nginx.start();
     for version in VERSIONS {
         let with = |who: &Scratch, session: &str| {
-            nginx.get(session, &[version, "-cert", &who.join("cert"), "-key", &who.join("key")], "/")
+            nginx.get(session, &[version, "-cert", &who.text("cert"), "-key", &who.text("key")], "/")
         };
         let refused = with(&bad, &format!("bad{version}"));
         assert!(refused.said.contains("400 The SSL certificate error"), "{version}\n{}", refused.said);

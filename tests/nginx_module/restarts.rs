@@ -1,9 +1,9 @@
 //! What ends nginx's processes, and what of the sessions is left: upgrades, reloads, crashes, other ways to run it.
 
 use crate::server::Nginx;
-use crate::support::{signal, wait_until};
 use std::fs;
 use std::time::Duration;
+use support::{signal, wait_until};
 
 /// USR2 starts a new binary with the same configuration, QUIT ends the old one.
 #[test]

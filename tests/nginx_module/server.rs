@@ -1,12 +1,12 @@
 //! Debian's nginx with the module of integrations/nginx: configured, started, visited by `openssl s_client`, stopped.
 
-use crate::support::{certificate, is_root, lock, root, run, signal, spawn_in_group, stage, text, wait_until, Scratch};
 use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::Duration;
+use support::{certificate, is_root, lock, root, run, signal, spawn_in_group, stage, text, wait_until, Scratch};
 
 const PROGRAM: &str = "/usr/sbin/nginx";
 /// Sends its input once the other side has greeted.
@@ -90,7 +90,7 @@ impl Nginx {
             .replace("CERTIFICATE", "ssl_certificate CERT; ssl_certificate_key KEY;")
             .replace("CERT", &copy(certificate, "cert.pem"))
             .replace("KEY", &copy(key, "key.pem"))
-            .replace("STORE", &self.scratch.join("store"))
+            .replace("STORE", &self.scratch.text("store"))
             .replace("SCRATCH", text(self.scratch.path()))
             .replace("PORT", &self.port.to_string());
         fs::write(self.scratch.path().join("nginx.conf"), whole).expect("write nginx.conf");
@@ -98,15 +98,15 @@ impl Nginx {
 
     /// Copies a file to the scratch directory, where it can be handed to an ordinary user.
     fn copy(&self, from: &Path, name: &str) -> String {
-        let to = self.scratch.join(name);
+        let to = self.scratch.text(name);
         fs::copy(from, &to).unwrap_or_else(|e| panic!("cannot copy {}: {e}", from.display()));
         to
     }
 
     pub fn command(&self) -> Command {
         let mut command = Command::new(PROGRAM);
-        command.args(["-p", text(self.scratch.path()), "-c", &self.scratch.join("nginx.conf")]);
-        command.args(["-e", &self.scratch.join("error.log")]).env("LD_LIBRARY_PATH", stage().join("lib"));
+        command.args(["-p", text(self.scratch.path()), "-c", &self.scratch.text("nginx.conf")]);
+        command.args(["-e", &self.scratch.text("error.log")]).env("LD_LIBRARY_PATH", stage().join("lib"));
         command
     }
 
@@ -127,7 +127,7 @@ impl Nginx {
     pub fn start_orphaned(&mut self) {
         let nginx = self.command();
         let mut shell = Command::new("sh");
-        shell.args(["-c", ORPHAN, &self.scratch.join("pid")]);
+        shell.args(["-c", ORPHAN, &self.scratch.text("pid")]);
         shell.arg(nginx.get_program()).args(nginx.get_args());
         shell.envs(nginx.get_envs().filter_map(|(name, value)| Some((name, value?))));
         self.start_by(shell);
@@ -206,11 +206,11 @@ impl Nginx {
 
     /// A visit by `openssl s_client`, which sends `input` and offers the session in `session` if there is one.
     pub fn visit(&self, port: u16, session: &str, arguments: &[&str], input: &str) -> Visit {
-        let path = self.scratch.join(session);
+        let path = self.scratch.text(session);
         let mut command = Command::new("sh");
         if input.starts_with("a1 ") {
             // nginx overlooks what a client of mail sends before it is greeted.
-            let seen = self.scratch.join("seen");
+            let seen = self.scratch.text("seen");
             let _ = fs::remove_file(&seen);
             command.args(["-c", GREETED, &seen]);
         } else {

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl<'a> Chaos<'a> {
         unsafe { libc::fcntl(listener.as_raw_fd(), libc::F_SETFD, 0) };
         fs::create_dir_all(place.beside()).expect("a directory beside the store");
         let (clock, shim) = (place.beside().join("clock"), place.beside().join("clock.so"));
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/clock.c");
+        let source = support::root().join("tests/support/clock.c");
         let mut cc = Command::new("cc");
         cc.args(["-std=c11", "-O2", "-fPIC", "-shared", "-o"]).arg(&shim).arg(source).arg("-ldl");
         assert!(cc.status().is_ok_and(|status| status.success()), "`{cc:?}` fails; a C compiler is needed");

@@ -48,7 +48,7 @@ fn arguments() -> Option<Arguments> {
         workers: 4,
         clients: 6,
         seed: u64::from(std::process::id()),
-        bound: Duration::from_secs(3),
+        bound: support::patience(Duration::from_secs(3)),
         json: false,
     };
     let mut words = std::env::args().skip(1);

@@ -7,10 +7,13 @@ use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use support::Scratch;
+
 /// Holds two generations of the largest capacity, and not much more.
 const SIZE: &str = "size=14m,mode=0700";
 
 pub struct Place {
+    scratch: Scratch,
     root: PathBuf,
     /// Whether it can be filled.
     pub is_own: bool,
@@ -19,13 +22,12 @@ pub struct Place {
 impl Place {
     /// To be called while the process has one thread.
     pub fn make() -> Place {
-        let root = std::env::temp_dir().join(format!("sesscache-soak-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
+        let scratch = Scratch::new("soak");
+        let root = scratch.join("file-system");
         fs::create_dir(&root).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
-        let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
-        fs::set_permissions(&root, private).unwrap_or_else(|e| panic!("{}: {e}", root.display()));
+        support::set_mode(&root, 0o700);
         let is_own = mount(&root);
-        Place { root, is_own }
+        Place { scratch, root, is_own }
     }
 
     pub fn store(&self) -> PathBuf {
@@ -34,7 +36,7 @@ impl Place {
 
     /// Where things lie that are not to be filled up.
     pub fn beside(&self) -> PathBuf {
-        self.root.with_extension("beside")
+        self.scratch.join("beside")
     }
 
     /// What workers say about connections that came to nothing.
@@ -63,8 +65,6 @@ impl Drop for Place {
             // SAFETY: a NUL-terminated path.
             unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) };
         }
-        let _ = fs::remove_dir_all(&self.root);
-        let _ = fs::remove_dir_all(self.beside());
     }
 }
 

@@ -43,8 +43,8 @@ impl std::fmt::Display for Failure {
 /// Makes the socket one that waits, but not for ever, and gives it to the connection.
 pub fn attach(end: &Connection, stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(support::patience(PATIENCE)))?;
+    stream.set_write_timeout(Some(support::patience(PATIENCE)))?;
     // SAFETY: live; the descriptor is open for longer than the connection, which does not close it.
     ffi::must("SSL_set_fd", unsafe { ffi::SSL_set_fd(end.0, stream.as_raw_fd()) } == 1);
     Ok(())

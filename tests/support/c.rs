@@ -1,7 +1,7 @@
 //! Compiles C programs against the staged library, as a user would: with pkg-config.
 
-use super::process::Finished;
-use super::{root, run, stage};
+use crate::process::Finished;
+use crate::{root, run, stage};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The example client, which comes back and tells whether it was resumed.
 
-use super::{run, spawn_in_group, staged};
-use std::process::{Child, Command, Stdio};
+use crate::{run, spawn_in_group, staged};
+use std::process::{Child, Stdio};
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);

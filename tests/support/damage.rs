@@ -1,5 +1,4 @@
 //! Stores of every kind that the library makes, and damage of every kind that a file may suffer.
-#![allow(dead_code)] // each test program uses a part
 
 use std::fs;
 use std::os::unix::fs::FileExt;
@@ -9,7 +8,7 @@ use std::time::Duration;
 use sesscache::Cache;
 
 use crate::check::{self, Damage, Expected, FileCounts};
-use crate::store::{hex, now, open, unhex, Data, Random};
+use crate::{hex, now, open, unhex, Data, Random};
 
 /// How a store is made.
 pub struct Recipe {

@@ -1,5 +1,4 @@
 //! The table of `sesscache demo`, made from its JSON.
-#![allow(dead_code)] // each test program uses a part
 
 use serde_json::Value;
 
@@ -17,7 +16,7 @@ pub fn line(row: &Value) -> String {
 
 /// What the demo printed in README.md.
 pub fn in_readme() -> String {
-    let readme = std::fs::read_to_string(crate::support::root().join("README.md")).expect("README.md");
+    let readme = std::fs::read_to_string(crate::root().join("README.md")).expect("README.md");
     let block = readme.split("\n```text\n").nth(1).expect("README.md shows what the demo prints");
     block.split("```").next().expect("text").to_owned()
 }

@@ -1,7 +1,7 @@
 //! `make install` into a scratch root, and programs compiled against what it put there.
 
-use super::process::Finished;
-use super::{root, run, stage};
+use crate::process::Finished;
+use crate::{root, run, stage};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -5,6 +5,8 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::patience;
+
 /// How a command ended and what it said.
 #[derive(Debug)]
 pub struct Finished {
@@ -60,7 +62,7 @@ pub fn signal(pid: u32, signal: i32) -> bool {
 
 /// Waits for a child; None when the deadline has passed.
 pub fn wait(child: &mut Child, deadline: Duration) -> Option<ExitStatus> {
-    let end = Instant::now() + deadline;
+    let end = Instant::now() + patience(deadline);
     loop {
         if let Some(status) = child.try_wait().expect("wait for a child") {
             return Some(status);
@@ -92,7 +94,7 @@ pub fn run(command: &mut Command, deadline: Duration, input: &str) -> Finished {
         stderr: stderr.join().expect("stderr was read"),
         command: format!("{command:?}"),
     };
-    assert!(ended.is_some(), "still running after {} s\n{finished}", deadline.as_secs());
+    assert!(ended.is_some(), "still running after {} s\n{finished}", patience(deadline).as_secs());
     finished
 }
 

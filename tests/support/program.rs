@@ -1,7 +1,6 @@
 //! The staged program: runs it on a store and reads what it says.
-#![allow(dead_code)] // each test program uses a part
 
-use crate::support::{run, staged, Finished};
+use crate::{run, staged, Finished};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;

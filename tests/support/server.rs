@@ -1,10 +1,10 @@
 //! The example servers: started on a port of the kernel's choice, stopped and looked at when the test is over.
 
-use super::process::{collect, describe, signal, signal_group, spawn_in_group, wait};
-use super::{lock, run, staged, text, wait_until};
+use crate::process::{collect, describe, signal, signal_group, spawn_in_group, wait};
+use crate::{kept, lock, patience, run, staged, text, wait_until};
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::channel;
 use std::sync::OnceLock;
@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub fn certificate() -> &'static (PathBuf, PathBuf) {
     static MADE: OnceLock<(PathBuf, PathBuf)> = OnceLock::new();
     MADE.get_or_init(|| {
-        let directory = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let directory = kept();
         let (cert, key) = (directory.join("cert.pem"), directory.join("key.pem"));
         let _lock = lock("certificate");
         if !cert.exists() {
@@ -71,7 +71,7 @@ impl Server {
             // The pipe is read on, so that a server that writes more is not stopped by it.
             lines.for_each(drop);
         });
-        let first = receiver.recv_timeout(DEADLINE).unwrap_or_default();
+        let first = receiver.recv_timeout(patience(DEADLINE)).unwrap_or_default();
         match first.strip_prefix("listening on 127.0.0.1:").and_then(|port| port.parse().ok()) {
             Some(port) => server.port = port,
             None => {

@@ -70,7 +70,7 @@ mod tests {
     use std::os::fd::AsRawFd;
 
     #[test]
-    fn a_descriptor_that_is_replaced_goes_unnoticed() {
+    fn a_descriptor_that_is_replaced_is_noticed() {
         for guard in ["off", "on"] {
             let path = std::env::temp_dir().join(format!("sesscache-descriptors-{guard}-{}", std::process::id()));
             let _ = std::fs::remove_dir_all(&path);

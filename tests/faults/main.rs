@@ -1,0 +1,17 @@
+//! What goes wrong, from a wrong option to a machine that is suspended; docs/faults.md says what a server notices of each.
+
+mod bad_input;
+mod crash_loop;
+mod damaged_file;
+mod damaged_store;
+mod damaged_while_open;
+mod killed_workers;
+mod no_room;
+mod over_quota;
+mod shared_directory;
+mod stopped_in_lmdb;
+mod stopped_process;
+mod suspended_machine;
+mod whole_files;
+
+support::roles!();

@@ -1,0 +1,10 @@
+//! The program `sesscache` on stores of all kinds.
+
+mod changes;
+mod damage;
+#[cfg(feature = "cli")]
+mod manual;
+mod reads;
+mod streams;
+
+support::roles!();
