@@ -342,9 +342,16 @@ impl Control {
     /// Whether the key file has a key of this number. A process that cannot look into the file any more goes by those that can.
     #[inline]
     pub(crate) fn has_key(&self, number: u16) -> bool {
-        let mut keys =
-            self.page.keys.iter().map(|key| key.load(Ordering::Relaxed)).take_while(|key| *key != 0).peekable();
-        keys.peek().is_none() || keys.any(|key| key == u32::from(number) + 1)
+        let wanted = u32::from(number) + 1;
+        for (at, key) in self.page.keys.iter().enumerate() {
+            match key.load(Ordering::Relaxed) {
+                // Nobody has noted any yet.
+                0 => return at == 0,
+                known if known == wanted => return true,
+                _ => {}
+            }
+        }
+        false
     }
 
     /// Notes the numbers of the keys in the key file.
