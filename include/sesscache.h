@@ -61,7 +61,7 @@ typedef enum {
      */
     SESSCACHE_FORMAT = 3,
     /**
-     * No room: 64 caches are open in this process, a record has more than 64 KiB, or the device is full.
+     * No room: 64 different caches are open in this process, a record has more than 64 KiB, or the device is full.
      */
     SESSCACHE_FULL = 4,
     /**
@@ -238,7 +238,7 @@ extern "C" {
  *
  * Returns SESSCACHE_INVALID for a `path` or `cache` that is NULL and for options or a directory that are not acceptable,
  * SESSCACHE_SYSTEM with the system's reason, SESSCACHE_FORMAT for a directory of an incompatible version, SESSCACHE_FULL when
- * 64 caches are open in this process or the device is full, SESSCACHE_MISMATCH when this process has the directory open with
+ * 64 caches of different directories or options are open in this process or the device is full, SESSCACHE_MISMATCH when this process has the directory open with
  * another key= or deadline=. A server whose cache cannot be opened goes on without it.
  */
 sesscache_status sesscache_open(const char *path,
@@ -280,7 +280,10 @@ sesscache_status sesscache_check(const char *options);
  * the servername and the certificate callback, so a demand made there comes too late, with any cache. Make it in the
  * client_hello callback, or call sesscache_flush() when you begin to demand certificates under a name, or look at
  * SSL_get0_peer_certificate() after the handshake. OpenSSL does not verify a certificate again: give SSL_CTXs that judge
- * certificates differently session id contexts of their own.
+ * certificates differently session id contexts of their own. A session expires with its client's certificate.
+ *
+ * A TLS 1.2 session does not resume under a cipher that SSL_get_ciphers() or the security level no longer allows, nor where
+ * SSL_OP_NO_EXTENDED_MASTER_SECRET rules its extended master secret out: the handshake is full.
  *
  * A resumed session tells what one from OpenSSL's own cache tells, with three exceptions. SSL_get_peer_cert_chain() is
  * NULL, because a session stores the client's own certificate only. ex_data is not stored; use
@@ -323,8 +326,8 @@ sesscache_status sesscache_enable(struct ssl_ctx_st *ctx,
  * and nothing more of it is stored. For a logout, or for a client certificate that was rejected. No other
  * thread may use `ssl` meanwhile.
  *
- * Returns SESSCACHE_NOT_FOUND when the connection has no session in a cache, SESSCACHE_BUSY when another process held the
- * store past the deadline: call again. NULL is SESSCACHE_INVALID.
+ * Returns SESSCACHE_NOT_FOUND when the connection has no session in a cache, SESSCACHE_BUSY when the store could
+ * not be reached: call again. NULL is SESSCACHE_INVALID.
  */
 sesscache_status sesscache_forget(struct ssl_st *ssl);
 

@@ -32,7 +32,7 @@ impl Cache {
     ///
     /// # Errors
     /// [`Status::Invalid`] for options or a directory that are not acceptable, [`Status::System`] with the system's reason,
-    /// [`Status::Format`] for a directory of an incompatible version, [`Status::Full`] when 64 caches are open in this process
+    /// [`Status::Format`] for a directory of an incompatible version, [`Status::Full`] when 64 caches of different directories or options are open in this process
     /// or the device is full, [`Status::Mismatch`] when this process has the directory open with another `key` or `deadline`.
     /// A server whose cache cannot be opened goes on without it.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Cache> {

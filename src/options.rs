@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::status::{Error, Result};
 
 /// Whether a session is bound to the server name it was made for (RFC 6066 section 3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sni {
     /// It resumes under that name only.
@@ -19,7 +19,7 @@ pub enum Sni {
 }
 
 /// Which TLS 1.3 tickets resume once only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SingleUse {
     /// Those that a client offers with early data (RFC 8446 section 8.1).
@@ -31,7 +31,7 @@ pub enum SingleUse {
 }
 
 /// Which of OpenSSL's removals reach the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Remove {
     /// Those that follow a TLS error (RFC 5246 section 7.2.2), not a mere lost connection.

@@ -63,7 +63,7 @@ statuses! {
     Format SESSCACHE_FORMAT = 3, c"made by an incompatible version",
         "The directory holds something that this version cannot read.";
     Full SESSCACHE_FULL = 4, c"no room",
-        "No room: 64 caches are open in this process, a record has more than 64 KiB, or the device is full.";
+        "No room: 64 different caches are open in this process, a record has more than 64 KiB, or the device is full.";
     OpenSsl SESSCACHE_OPENSSL = 5, c"OpenSSL failed",
         "OpenSSL failed, for lack of memory or entropy.";
     Mismatch SESSCACHE_MISMATCH = 6, c"not the OpenSSL or the options in use",

@@ -1,5 +1,6 @@
 //! A store with a policy and a set of callbacks: what SSL_CTXs are attached to.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
@@ -10,6 +11,11 @@ use super::slots::{self, trampolines, SLOTS};
 use crate::options::Options;
 use crate::status::{Error, Result, Status};
 use crate::store::{thread, Store};
+use crate::sys::fork_safe::Registry;
+
+/// The bindings of this process. Those of equal stores and policies are one: a server may have an SSL_CTX for each certificate,
+/// each reload and each connection.
+static BINDINGS: Registry<Binding, SLOTS> = Registry::new();
 
 /// See the module's first line.
 pub(crate) struct Binding {
@@ -20,18 +26,24 @@ pub(crate) struct Binding {
 }
 
 impl Binding {
-    /// Takes one of the 64 sets of callbacks.
+    /// Finds the binding of this store with this policy, or takes one of the 64 sets of callbacks for it.
     pub(crate) fn new(store: Arc<Store>, options: &Options) -> Result<Arc<Binding>> {
-        let binding = Arc::new(Binding {
-            store,
-            policy: Policy::of(options),
-            decoded: Decoded::new(options.decoded),
-            slot: AtomicUsize::new(SLOTS),
-        });
-        let slot = slots::claim(Arc::as_ptr(&binding).cast_mut()).ok_or_else(|| {
-            Error::new(Status::Full, format!("{SLOTS} caches are open in this process")).remedy("close one first")
-        })?;
-        binding.slot.store(slot, Ordering::Release);
+        let make = || {
+            let (policy, decoded) = (Policy::of(options), Decoded::new(options.decoded));
+            Arc::new(Binding { store: Arc::clone(&store), policy, decoded, slot: AtomicUsize::new(SLOTS) })
+        };
+        let full =
+            || Error::new(Status::Full, format!("{SLOTS} caches are open in this process")).remedy("close one first");
+        let policy = Policy::of(options);
+        let binding = BINDINGS.find_or_make(identity(&store, &policy, options.decoded), make).ok_or_else(full)?;
+        debug_assert!(binding.policy == policy && Arc::ptr_eq(&binding.store, &store));
+        if binding.slot() == SLOTS {
+            let slot = slots::claim(Arc::as_ptr(&binding).cast_mut()).ok_or_else(full)?;
+            // Another thread may have found the new binding at the same time.
+            if binding.slot.compare_exchange(SLOTS, slot, Ordering::AcqRel, Ordering::Acquire).is_err() {
+                slots::release(slot);
+            }
+        }
         Ok(binding)
     }
 
@@ -56,5 +68,13 @@ impl Drop for Binding {
         }
         // So that the map goes with the last cache of a directory, and not with the thread.
         thread::leave(&self.store);
+        BINDINGS.remove(identity(&self.store, &self.policy, self.decoded.limit()));
     }
+}
+
+/// Names a binding. The store's address is its own while a binding has it; of the rest, 64 bits of SipHash do.
+fn identity(store: &Arc<Store>, policy: &Policy, decoded: usize) -> (u64, u64) {
+    let mut hasher = DefaultHasher::new();
+    (policy, decoded).hash(&mut hasher);
+    (Arc::as_ptr(store) as u64, hasher.finish())
 }

@@ -49,6 +49,11 @@ impl Decoded {
         Decoded { limit, table: PerProcess::new() }
     }
 
+    /// Most sessions that it keeps.
+    pub(super) fn limit(&self) -> usize {
+        self.limit
+    }
+
     fn table(&self) -> Option<Arc<Mutex<Sessions>>> {
         let table = self.table.update(PATIENCE, |found| {
             Ok::<_, Infallible>(match found {

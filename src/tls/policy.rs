@@ -8,6 +8,7 @@ use crate::options::{Options, Remove, SingleUse, Sni};
 use crate::store::{flags, Found, Header, Miss};
 
 /// How the sessions of one cache are treated.
+#[derive(PartialEq, Eq, Hash)]
 pub(crate) struct Policy {
     pub(crate) namespace: String,
     pub(super) ttl: Option<Duration>,

@@ -45,6 +45,7 @@ c_programs! {
     internal_cache
     isolation
     lifecycle
+    many_contexts
     narrow_stacks
     no_memory_for_the_store
     no_memory_left
