@@ -99,7 +99,7 @@ impl Store {
         let (now, reserve_at) = (clock::ticks(), &generation.reserve_at);
         let reserved = if now < reserve_at.load(Ordering::Relaxed) {
             reserved
-        } else if let Err(e) = files::reserve(&generation.data, reserved, to) {
+        } else if let Err(e) = generation.env.reserve(reserved, to) {
             reserve_at.store(now + PAUSE, Ordering::Relaxed);
             self.log.say(Topic::Full, log::WARNING, || {
                 format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
