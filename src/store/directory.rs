@@ -40,7 +40,7 @@ pub(crate) struct Directory {
 
 /// The directory, open, with the rights that one should have in it.
 pub(crate) struct OpenDirectory<'d> {
-    found: Found,
+    found: FoundDirectory,
     of: &'d Directory,
     /// The effective user.
     me: u32,
@@ -48,14 +48,14 @@ pub(crate) struct OpenDirectory<'d> {
 }
 
 /// A directory, and how it was when it was opened.
-pub(crate) struct Found {
+pub(crate) struct FoundDirectory {
     dir: Dir,
     meta: fs::Metadata,
 }
 
 impl Directory {
     /// Checks the directory, making it first when it is missing, and says which one it is.
-    pub(crate) fn prepare(path: &Path, options: &Options) -> Result<(Directory, Found)> {
+    pub(crate) fn prepare(path: &Path, options: &Options) -> Result<(Directory, FoundDirectory)> {
         if path.as_os_str().is_empty() {
             return Err(Error::invalid("the path is empty").remedy("give a directory, such as /run/myserver-tls"));
         }
@@ -119,7 +119,7 @@ impl Directory {
 
     /// Opens the directory for as long as something is done in it. Another one in its place must be as private.
     pub(crate) fn enter(&self) -> Result<OpenDirectory<'_>> {
-        let mut found = Found::new(Dir::open_path(&self.path)).map_err(|e| failed("open", &self.path, &e))?;
+        let mut found = FoundDirectory::new(Dir::open_path(&self.path)).map_err(|e| failed("open", &self.path, &e))?;
         if Dir::identity(&found.meta) != self.identity {
             found = self.find_checked()?;
         }
@@ -127,16 +127,16 @@ impl Directory {
     }
 
     /// The same with what [`Directory::prepare`] has found. Root has the rights of the owner in it.
-    pub(crate) fn enter_found(&self, found: Found) -> Result<OpenDirectory<'_>> {
+    pub(crate) fn enter_found(&self, found: FoundDirectory) -> Result<OpenDirectory<'_>> {
         let (me, meta) = (credentials::effective_user(), &found.meta);
         let is_others = me == 0 && meta.uid() != 0;
         let rights = is_others.then(|| act(owners(meta.uid(), self.access, meta.gid()), &self.path)).transpose()?;
         Ok(OpenDirectory { found, of: self, me, rights })
     }
 
-    fn find_checked(&self) -> Result<Found> {
+    fn find_checked(&self) -> Result<FoundDirectory> {
         let way = way(&self.path, self.access.uid)?;
-        let found = Found::new(way.parent.dir(&way.name)).map_err(|e| failed("open", &self.path, &e))?;
+        let found = FoundDirectory::new(way.parent.dir(&way.name)).map_err(|e| failed("open", &self.path, &e))?;
         check_directory(&self.path, &way.resolved, &found, self.access)?;
         Ok(found)
     }
@@ -201,10 +201,10 @@ impl Deref for OpenDirectory<'_> {
     }
 }
 
-impl Found {
-    fn new(opened: io::Result<Dir>) -> io::Result<Found> {
+impl FoundDirectory {
+    fn new(opened: io::Result<Dir>) -> io::Result<FoundDirectory> {
         let dir = opened?;
-        Ok(Found { meta: dir.metadata()?, dir })
+        Ok(FoundDirectory { meta: dir.metadata()?, dir })
     }
 }
 
@@ -289,8 +289,8 @@ fn no_directory(path: &Path, way: &Way, e: &io::Error) -> Option<Error> {
 /// place between the two calls: nobody but this user can make one like it.
 const UNFINISHED: u32 = 0o1700;
 
-fn find_or_make(path: &Path, way: &Way, access: Access) -> Result<Found> {
-    let open = || Found::new(way.parent.dir(&way.name));
+fn find_or_make(path: &Path, way: &Way, access: Access) -> Result<FoundDirectory> {
+    let open = || FoundDirectory::new(way.parent.dir(&way.name));
     match open() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             let above = way.parent.metadata().map_err(|e| failed("look above", path, &e))?;
@@ -311,16 +311,22 @@ fn find_or_make(path: &Path, way: &Way, access: Access) -> Result<Found> {
 }
 
 /// Gives a directory that `user` has made a moment ago its owner and mode.
-fn finish(path: &Path, way: &Way, found: io::Result<Found>, user: u32, access: Access) -> Result<Found> {
-    let Found { dir, meta } =
+fn finish(
+    path: &Path,
+    way: &Way,
+    found: io::Result<FoundDirectory>,
+    user: u32,
+    access: Access,
+) -> Result<FoundDirectory> {
+    let FoundDirectory { dir, meta } =
         found.map_err(|e| no_directory(path, way, &e).unwrap_or_else(|| failed("open", path, &e)))?;
     let is_unfinished = meta.mode() & libc::S_ISVTX != 0 && meta.mode() & 0o077 == 0 && meta.uid() == user;
     if !is_unfinished {
-        return Ok(Found { dir, meta });
+        return Ok(FoundDirectory { dir, meta });
     }
     let finished = dir.names().and_then(|names| match names.is_empty() {
-        true => access.apply(&dir.readable()?, true).and_then(|()| Found::new(Ok(dir))),
-        false => Ok(Found { dir, meta }),
+        true => access.apply(&dir.readable()?, true).and_then(|()| FoundDirectory::new(Ok(dir))),
+        false => Ok(FoundDirectory { dir, meta }),
     });
     finished.map_err(|e| failed("set owner and mode of", path, &e))
 }
@@ -342,7 +348,7 @@ pub(super) fn access(options: &Options) -> Result<Access> {
     Ok(Access { mode: options.mode, uid, gid, owners_group })
 }
 
-fn check_directory(path: &Path, resolved: &Path, found: &Found, access: Access) -> Result<()> {
+fn check_directory(path: &Path, resolved: &Path, found: &FoundDirectory, access: Access) -> Result<()> {
     let (shown, meta) = (path.display(), &found.meta);
     let owner = access.uid.unwrap_or_else(credentials::effective_user);
     let shared_by_group = access.mode & 0o060 != 0;

@@ -147,3 +147,24 @@ fn callbacks_have_no_unsafe_code_and_no_note_argues_by_contract() {
         assert!(text.lines().count() <= 450, "{shown} has more than 450 lines");
     }
 }
+
+#[test]
+fn no_type_has_the_name_of_another() {
+    let mut names = BTreeMap::new();
+    for path in sources(&src()) {
+        for line in code(&path).lines() {
+            let line = line.trim_start();
+            let line = line.strip_prefix("pub").map_or(line, |rest| rest.trim_start_matches(|c| c != ' ').trim_start());
+            let Some(rest) = line.strip_prefix("struct ").or_else(|| line.strip_prefix("enum ")) else { continue };
+            let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
+            // Types that a macro names have none here.
+            if name.is_empty() {
+                continue;
+            }
+            if let Some(other) = names.insert(name.clone(), path.clone()) {
+                panic!("{name} is in {} and in {}", other.display(), path.display());
+            }
+        }
+    }
+    assert!(names.len() > 100, "only {} types were found: this test looks in the wrong place", names.len());
+}

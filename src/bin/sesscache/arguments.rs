@@ -49,7 +49,7 @@ pub enum Verb {
     /// Prints key material only with --secrets.
     Show(Show),
     /// Delete one session or record, in every process
-    Remove(Remove),
+    Remove(RemoveArguments),
     /// Delete every session and record, in every process, at once
     ///
     /// Makes a new sealing key first, so that nobody can read what remains in freed pages or backups. A key file named
@@ -58,7 +58,7 @@ pub enum Verb {
     /// Delete expired sessions and records
     ///
     /// Never needed: storing a session also deletes expired ones.
-    Sweep(Sweep),
+    Sweep(SweepArguments),
     /// Open every record with the sealing keys
     ///
     /// Exits with status 1 when a record is damaged. Counts separately the records that cannot be opened without the name
@@ -174,7 +174,7 @@ pub enum SessionFormat {
 
 /// Arguments of `remove`.
 #[derive(Args)]
-pub struct Remove {
+pub struct RemoveArguments {
     #[command(flatten)]
     pub change: Change,
     /// The 8 digits that `list` shows, or the whole id in hexadecimal
@@ -184,7 +184,7 @@ pub struct Remove {
 
 /// Arguments of `sweep`.
 #[derive(Args)]
-pub struct Sweep {
+pub struct SweepArguments {
     #[command(flatten)]
     pub change: Change,
     /// Delete at most N

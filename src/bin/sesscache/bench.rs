@@ -27,7 +27,7 @@ struct Measured {
 
 pub fn run(arguments: &Bench, json: bool) -> Result<Outcome, Failure> {
     let interrupted = Interrupted::catch().map_err(Failure::system("cannot catch signals"))?;
-    let scratch = Scratch::beside(&arguments.look.path)?;
+    let scratch = ScratchStore::beside(&arguments.look.path)?;
     let capacity = (arguments.sessions * (arguments.bytes + ROOM) * 2).div_ceil(1 << 20).clamp(4, 65_536);
     let options = Options::parse(&format!("capacity={capacity}MiB deadline=1s"))?;
     let cache = Cache::open(&scratch.0, &options)?;
@@ -152,10 +152,10 @@ fn micros(time: Duration) -> f64 {
 }
 
 /// A directory that goes away with the value, on the file system of the store.
-struct Scratch(PathBuf);
+struct ScratchStore(PathBuf);
 
-impl Scratch {
-    fn beside(path: &Path) -> Result<Scratch, Failure> {
+impl ScratchStore {
+    fn beside(path: &Path) -> Result<ScratchStore, Failure> {
         let path = std::path::absolute(path).map_err(Failure::system("cannot find the current directory"))?;
         let name = format!("sesscache-bench.{}", std::process::id());
         // The root directory has nothing beside it.
@@ -163,11 +163,11 @@ impl Scratch {
         use std::os::unix::fs::DirBuilderExt;
         let made = std::fs::DirBuilder::new().mode(0o700).create(&scratch);
         made.map_err(Failure::system(format!("cannot create {}", scratch.display())))?;
-        Ok(Scratch(scratch))
+        Ok(ScratchStore(scratch))
     }
 }
 
-impl Drop for Scratch {
+impl Drop for ScratchStore {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }

@@ -6,12 +6,12 @@ use serde_json::json;
 use sesscache::inspect::Inspect;
 use sesscache::{Error, Status};
 
-use crate::arguments::Remove;
+use crate::arguments::RemoveArguments;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 use crate::show::find;
 
-pub fn run(arguments: &Remove, json: bool) -> Result<Outcome, Failure> {
+pub fn run(arguments: &RemoveArguments, json: bool) -> Result<Outcome, Failure> {
     let mut inspect = Inspect::open(&arguments.change.look.path, arguments.change.key.as_deref())?;
     let mut found = find(&mut inspect, &arguments.id)?;
     let (Some(record), true) = (found.pop(), found.is_empty()) else {
