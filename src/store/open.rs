@@ -12,7 +12,7 @@ use super::generation::{Broken, Generation};
 use super::id::Mask;
 use super::keys::Keys;
 use super::{OpenStore, Store, REGISTRY, STORES_MAX};
-use crate::log::{self, Log, Topic};
+use crate::log::{self, Log, Silence, Topic};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS};
 use crate::status::{Error, Result, Status};
 use crate::sys::fork_safe::{self, PerProcess};
@@ -73,6 +73,8 @@ impl Store {
         if clock::ticks() < self.retry_at.load(Ordering::Relaxed) {
             return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
         }
+        // Other threads of this process wait for the one that opens.
+        let _silence = Silence::begin();
         let opened = self.opened.update(OPENING, |found| match found {
             fork_safe::Holding::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
             fork_safe::Holding::Mine(opened) => self.attach(Known { opened: Some(opened), mine: true }),

@@ -14,6 +14,7 @@ use libc::c_int;
 
 use super::control::Shape;
 use super::page::GenerationPage;
+use crate::log::Silence;
 use crate::sys::clock;
 use crate::sys::files::{self, Access};
 use crate::sys::mutex::{Patience, SharedMutex, SPINS};
@@ -34,6 +35,8 @@ pub(crate) struct WriteLock {
 /// Proof of holding a [`WriteLock`]; released on drop.
 pub(crate) struct WriteGuard<'a> {
     lock: &'a WriteLock,
+    /// Ends after the lock is released: the host's log function must not keep other processes waiting.
+    _silence: Silence,
     /// The mutex belongs to the thread that locked it.
     _thread: PhantomData<*mut ()>,
 }
@@ -92,7 +95,7 @@ impl WriteLock {
     pub(crate) fn acquire(&self, deadline: Duration) -> Result<WriteGuard<'_>, LockTimeout> {
         if self.lock(deadline) {
             self.page.locked_at.set(clock::ticks());
-            return Ok(WriteGuard { lock: self, _thread: PhantomData });
+            return Ok(WriteGuard { lock: self, _silence: Silence::begin(), _thread: PhantomData });
         }
         Err(LockTimeout {
             damaged: !self.is_sound(),
@@ -153,11 +156,14 @@ impl Drop for WriteGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::{self, Topic};
     use crate::options::Options;
     use crate::store::Store;
     use std::fs;
     use std::mem::offset_of;
     use std::os::unix::fs::FileExt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
 
     #[test]
     #[cfg(target_env = "gnu")]
@@ -176,6 +182,24 @@ mod tests {
         assert!(generation.lock.acquire(deadline).is_err_and(|timeout| timeout.damaged));
         assert!(store.lock(generation).is_err());
         assert!(store.obtain().unwrap().now.number > generation.number, "nobody can store any more");
+        fs::remove_dir_all(&path).unwrap();
+    }
+    #[test]
+    fn the_host_hears_nothing_before_the_write_lock_is_released() {
+        let path = std::env::temp_dir().join(format!("sesscache-silence-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
+        let generation = Arc::clone(&store.obtain().unwrap().now);
+        let (heard, listener) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&generation));
+        let count = Arc::clone(&heard);
+        store.log.set(Some(Box::new(move |_, _| {
+            assert!(listener.lock.acquire(Duration::ZERO).is_ok(), "the host is called under the write lock");
+            count.fetch_add(1, Ordering::Relaxed);
+        })));
+        let locked = store.lock(&generation).unwrap();
+        store.log.say(Topic::Full, log::WARNING, || "said under the lock".to_owned());
+        drop(locked);
+        assert_eq!(heard.load(Ordering::Relaxed), 1);
         fs::remove_dir_all(&path).unwrap();
     }
 }
