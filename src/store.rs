@@ -4,7 +4,7 @@
 //! own counter; nothing here waits longer than the deadline.
 //!
 //! `open` opens, `thread` keeps what a thread has open; `lookup` and `write` are the operations, `writer` their one way to a
-//! write. `maintenance` is done by the way, `renewal` begins a new generation. LMDB is in `env` and `mdb`.
+//! write, `growth` sees to blocks for it. `maintenance` is done by the way, `renewal` begins a new generation. LMDB is in `env` and `mdb`.
 
 mod check;
 pub(crate) mod control;
@@ -13,6 +13,7 @@ pub(crate) mod directory;
 pub(crate) mod env;
 mod evict;
 pub(crate) mod generation;
+mod growth;
 pub(crate) mod id;
 pub(crate) mod keys;
 pub(crate) mod lookup;

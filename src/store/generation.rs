@@ -25,8 +25,8 @@ use crate::sys::files::{self, FileSystem, FirstByte};
 
 /// Data files up to this size are reserved whole.
 const RESERVE_WHOLE: u64 = 4 << 20;
-/// The least step of reserving: one transaction of 64 KiB records and evictions never needs as much.
-pub(crate) const RESERVE_STEP: u64 = 1 << 20;
+/// Of larger ones, so much at first.
+const RESERVE_FIRST: u64 = 1 << 20;
 /// A process looks for dead readers again after so many times as long as the last look took: a store that a dead one pins may
 /// be full within milliseconds, and with a thousand processes a look takes milliseconds.
 const READERS_PAUSE: u32 = 50;
@@ -300,7 +300,7 @@ fn build(dir: &Directory, mut shape: Shape) -> Result<PathBuf> {
         if files::file_system(&directory).map_err(|e| failed(&e))? == FileSystem::CopyOnWrite {
             shape.guard = true;
         }
-        let reserve = if shape.capacity <= RESERVE_WHOLE { shape.capacity } else { RESERVE_STEP };
+        let reserve = if shape.capacity <= RESERVE_WHOLE { shape.capacity } else { RESERVE_FIRST };
         let mut made = Env::create(&directory, shape, reserve, dir.access);
         if matches!(made, Err(Fault::System(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))) {
             // Space cannot be reserved here, so nothing may be written through the map.

@@ -7,6 +7,7 @@ use super::control::Flushes;
 use super::env::{Fault, Write};
 use super::evict::{self, Sweep, Swept};
 use super::generation::Generation;
+use super::growth::NEEDED;
 use super::id::{Key, OUTSIDERS};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
 use super::revocation::may_be_stored;
@@ -128,7 +129,7 @@ impl Store {
         record: &[u8],
     ) -> Result<(), Fault> {
         let generation = &thread.now.generation;
-        let done = self.lock(generation).and_then(|locked| self.put_locked(generation, &locked, key, header, record));
+        let done = self.with_lock(generation, |locked| put_locked(generation, locked, key, header, record));
         let swept = done.inspect_err(|fault| match fault {
             Fault::Full => self.on_full(thread),
             fault => self.note_fault(generation, *fault),
@@ -140,67 +141,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    fn put_locked(
-        &self,
-        generation: &Generation,
-        locked: &WriteGuard<'_>,
-        key: &Key,
-        (header, namespace): (&Header, NamespaceHash),
-        record: &[u8],
-    ) -> Result<Swept, Fault> {
-        self.with_room(generation)?;
-        let (env, page) = (&generation.env, generation.page());
-        let now = clock::coarse_micros();
-        let seconds = u64::from(header.expires);
-        page.note_life(seconds.max(key.expiry().unwrap_or(0) / 1_000_000).saturating_sub(now / 1_000_000));
-        let pieces = record.len().div_ceil(piece(env.page));
-        let room = room(generation, pieces + 1);
-        let outside = key.expiry().is_none();
-        let put = |write: &mut Write<'_>, sweep: &mut Sweep<'_>| {
-            sweep.expire(write, EXPIRE_PER_PUT)?;
-            if outside {
-                sweep.expire_outside(write, key.bytes(), EXPIRE_PER_PUT, LOOKS_PER_PUT)?;
-            }
-            sweep.make_room(write, room, key)?;
-            let (first, rest) = record.split_at(record.len().min(piece(env.page)));
-            // A new id is the last key, unless another process was faster or it is outside the time order. A record that
-            // replaces one goes after the old one is deleted: a shorter one must leave no continuation behind.
-            let appended = !outside && write.append(key.bytes(), first)?;
-            if !appended && !write.insert(key.bytes(), first)? {
-                sweep.delete(write, key)?;
-                write.put(key.bytes(), first)?;
-            }
-            sweep.usage.put(header.namespace, key.bytes(), first);
-            for (n, bytes) in rest.chunks(piece(env.page)).enumerate() {
-                let key = key.continuation(n as u8 + 1);
-                write.put(key.bytes(), bytes)?;
-                sweep.usage.put(header.namespace, key.bytes(), bytes);
-            }
-            Ok(())
-        };
-        let swept = match sweep_in(generation, locked, now, put) {
-            // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
-            Err(Fault::Full) => {
-                let freed = sweep_in(generation, locked, now, |write, sweep| {
-                    let less = write.txn().used_pages()?.saturating_sub(pieces + 8);
-                    sweep.make_room(write, (less, less), key)
-                })?;
-                let mut swept = sweep_in(generation, locked, now, put)?;
-                swept.evicted += freed.evicted;
-                swept
-            }
-            other => other?,
-        };
-        if outside {
-            page.foreign.set(1);
-        }
-        page.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
-        if namespace.whole() != 0 {
-            page.note_namespace((namespace.whole(), namespace.half()));
-        }
-        Ok(swept)
     }
 
     /// Removes the record under `id` from everywhere it may be; false when there was none.
@@ -242,21 +182,23 @@ impl Store {
     /// Deletes at most `most` expired records; how many it were.
     pub(crate) fn sweep(self: &Arc<Self>, most: usize) -> Result<usize> {
         thread::with(self, |thread| {
-            let mut gone = 0;
+            let (mut gone, mut outside) = (0, Some(OUTSIDERS.to_vec()));
             while gone < most {
                 let generation = &thread.now.generation;
-                let batch = (most - gone).min(evict::MOST);
+                let (batch, mut next) = ((most - gone).min(evict::MOST), None);
                 let swept = self.change(generation, |write, sweep| {
                     sweep.expire(write, batch)?;
-                    if generation.page().foreign.is_set() {
-                        sweep.expire_outside(write, OUTSIDERS, batch, usize::MAX)?;
-                    }
+                    next = match outside.as_ref().filter(|_| generation.page().foreign.is_set()) {
+                        Some(from) => sweep.expire_outside(write, from, batch, evict::LOOKS)?,
+                        None => None,
+                    };
                     Ok(())
                 })?;
-                if swept.expired == 0 {
+                gone += swept.expired;
+                outside = next.map(|key| key.bytes().to_vec());
+                if swept.expired == 0 && outside.is_none() {
                     break;
                 }
-                gone += swept.expired;
             }
             if gone > 0 {
                 thread.opened.control.counters().add(thread.shard, Counter::Expired, gone as u64);
@@ -281,6 +223,65 @@ impl Store {
     }
 }
 
+fn put_locked(
+    generation: &Generation,
+    locked: &WriteGuard<'_>,
+    key: &Key,
+    (header, namespace): (&Header, NamespaceHash),
+    record: &[u8],
+) -> Result<Swept, Fault> {
+    let (env, page) = (&generation.env, generation.page());
+    let now = clock::coarse_micros();
+    let seconds = u64::from(header.expires);
+    page.note_life(seconds.max(key.expiry().unwrap_or(0) / 1_000_000).saturating_sub(now / 1_000_000));
+    let pieces = record.len().div_ceil(piece(env.page));
+    let room = room(generation, pieces + 1);
+    let outside = key.expiry().is_none();
+    let put = |write: &mut Write<'_>, sweep: &mut Sweep<'_>| {
+        sweep.expire(write, EXPIRE_PER_PUT)?;
+        if outside {
+            sweep.expire_outside(write, key.bytes(), EXPIRE_PER_PUT, LOOKS_PER_PUT)?;
+        }
+        sweep.make_room(write, room, key)?;
+        let (first, rest) = record.split_at(record.len().min(piece(env.page)));
+        // A new id is the last key, unless another process was faster or it is outside the time order. A record that
+        // replaces one goes after the old one is deleted: a shorter one must leave no continuation behind.
+        let appended = !outside && write.append(key.bytes(), first)?;
+        if !appended && !write.insert(key.bytes(), first)? {
+            sweep.delete(write, key)?;
+            write.put(key.bytes(), first)?;
+        }
+        sweep.usage.put(header.namespace, key.bytes(), first);
+        for (n, bytes) in rest.chunks(piece(env.page)).enumerate() {
+            let key = key.continuation(n as u8 + 1);
+            write.put(key.bytes(), bytes)?;
+            sweep.usage.put(header.namespace, key.bytes(), bytes);
+        }
+        Ok(())
+    };
+    let swept = match sweep_in(generation, locked, now, put) {
+        // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
+        Err(Fault::Full) => {
+            let freed = sweep_in(generation, locked, now, |write, sweep| {
+                let less = write.txn().used_pages()?.saturating_sub(pieces + 8);
+                sweep.make_room(write, (less, less), key)
+            })?;
+            let mut swept = sweep_in(generation, locked, now, put)?;
+            swept.evicted += freed.evicted;
+            swept
+        }
+        other => other?,
+    };
+    if outside {
+        page.foreign.set(1);
+    }
+    page.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
+    if namespace.whole() != 0 {
+        page.note_namespace((namespace.whole(), namespace.half()));
+    }
+    Ok(swept)
+}
+
 /// Pages that may hold records before one of `pieces` is put, and those that may while records
 /// of the largest namespace are searched for. The rest is what LMDB needs to change any page, and what readers pin meanwhile.
 fn room(generation: &Generation, pieces: usize) -> (usize, usize) {
@@ -290,6 +291,8 @@ fn room(generation: &Generation, pieces: usize) -> (usize, usize) {
     } else {
         pages
     };
-    let reserve = (usable / 8).max(24).min(usable);
+    // A file that cannot grow must not be used up to where no transaction begins any more.
+    let least = if usable < pages { NEEDED as usize / generation.env.page + 24 } else { 24 };
+    let reserve = (usable / 8).max(least).min(usable);
     (usable.saturating_sub(reserve + pieces), usable.saturating_sub(reserve / 2 + pieces))
 }

@@ -132,18 +132,50 @@ pub(crate) fn identity(descriptor: libc::c_int) -> Option<(u64, u64)> {
     Some((found.st_dev, found.st_ino))
 }
 
+/// Bytes of one fallocate(2): 70 microseconds on tmpfs, so that no signal that comes less often has it begin anew, and a process
+/// that is asked for a step is soon back.
+pub(crate) const RESERVE_STEP: u64 = 256 << 10;
+
 /// Makes file blocks exist for `[from, to)`, so that no write through a mapping can meet a full disk (SIGBUS).
 pub(crate) fn reserve(path: &Path, from: u64, to: u64) -> io::Result<()> {
     within_file_limit(to)?;
+    reserve_in(&open(path)?, from, to)
+}
+
+/// The same, unless another process is at it; whether it was done.
+pub(crate) fn reserve_alone(path: &Path, from: u64, to: u64) -> io::Result<bool> {
+    within_file_limit(to)?;
     let file = open(path)?;
-    loop {
-        // SAFETY: posix_fallocate takes any numbers, and touches no memory.
-        match unsafe { libc::posix_fallocate(file.as_raw_fd(), from as libc::off_t, (to - from) as libc::off_t) } {
-            0 => return Ok(()),
-            libc::EINTR => {}
-            code => return Err(io::Error::from_raw_os_error(code)),
+    // SAFETY: flock takes any descriptor, and touches no memory.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        return Ok(false);
+    }
+    let done = reserve_in(&file, from, to);
+    // By hand: a child that was forked meanwhile has the descriptor as well.
+    // SAFETY: as above.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
+    done.map(|()| true)
+}
+
+/// Not by posix_fallocate(3): where the kernel cannot reserve, that writes into every block, which others may be using by then.
+fn reserve_in(file: &File, from: u64, to: u64) -> io::Result<()> {
+    /// Some kernels' tmpfs undoes a step that a signal interrupts.
+    const TRIES: usize = 4;
+    let (mut at, mut tries) = (from, TRIES);
+    while at < to {
+        let step = (to - at).min(RESERVE_STEP);
+        // SAFETY: fallocate takes any numbers, and touches no memory.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, at as libc::off_t, step as libc::off_t) } == 0 {
+            (at, tries) = (at + step, TRIES);
+            continue;
+        }
+        let error = io::Error::last_os_error();
+        tries -= 1;
+        if error.kind() != io::ErrorKind::Interrupted || tries == 0 {
+            return Err(error);
         }
     }
+    Ok(())
 }
 
 /// Occupies descriptors 0 to 2 for as long as the result lives, so that none of our files becomes the host's stdout.

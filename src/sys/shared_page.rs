@@ -42,6 +42,11 @@ impl Word {
         self.0.store(value, Ordering::Relaxed);
     }
 
+    /// Sets it, unless it is larger already.
+    pub(crate) fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+
     /// Sets it, and says what it was.
     pub(crate) fn swap(&self, value: u64) -> u64 {
         self.0.swap(value, Ordering::Relaxed)
