@@ -14,6 +14,7 @@ pub(crate) mod env;
 mod evict;
 pub(crate) mod generation;
 mod growth;
+mod held;
 pub(crate) mod id;
 pub(crate) mod keys;
 pub(crate) mod lookup;

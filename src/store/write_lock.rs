@@ -46,7 +46,7 @@ pub(crate) struct WriteGuard<'a> {
 pub(crate) struct LockTimeout {
     /// Somebody has written over it.
     pub(crate) damaged: bool,
-    /// For so long the same holder has had it, in milliseconds.
+    /// For so long processes have met the same holder, in milliseconds.
     pub(crate) held_for: u64,
 }
 
@@ -94,13 +94,10 @@ impl WriteLock {
     /// Waits at most until the deadline; after a wait that was in vain, for a second not at all.
     pub(crate) fn acquire(&self, deadline: Duration) -> Result<WriteGuard<'_>, LockTimeout> {
         if self.lock(deadline) {
-            self.page.locked_at.set(clock::ticks());
+            self.page.taken.set(self.page.taken.get().wrapping_add(1));
             return Ok(WriteGuard { lock: self, _silence: Silence::begin(), _thread: PhantomData });
         }
-        Err(LockTimeout {
-            damaged: !self.is_sound(),
-            held_for: clock::ticks().saturating_sub(self.page.locked_at.get()),
-        })
+        Err(LockTimeout { damaged: !self.is_sound(), held_for: self.page.held.meet(self.page.taken.get()) })
     }
 
     fn lock(&self, deadline: Duration) -> bool {

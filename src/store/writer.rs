@@ -21,8 +21,9 @@ impl Store {
                 self.give_up(generation.number, "the store is damaged");
                 return Fault::LockTimeout;
             }
+            let millis = held_for.max(self.deadline.as_millis() as u64);
             self.log.say(Topic::Busy, log::WARNING, || {
-                format!("another process has been writing for {held_for} ms; sessions are not stored meanwhile")
+                format!("another process has been writing for more than {millis} ms; sessions are not stored meanwhile")
             });
             if held_for > STUCK {
                 self.leave_behind(generation.number, "a writer is stopped");

@@ -27,6 +27,11 @@ pub(crate) unsafe trait Shareable: Sync {}
 pub(crate) struct Word(AtomicU64);
 
 impl Word {
+    #[cfg(test)]
+    pub(crate) const fn new(value: u64) -> Word {
+        Word(AtomicU64::new(value))
+    }
+
     #[inline]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
