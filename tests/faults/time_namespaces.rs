@@ -1,18 +1,13 @@
 //! Containers may have time namespaces, in which the monotonic clocks are others. Processes that share a store across them must
 //! neither take each other for stopped, nor wait for one that is.
 
-#[path = "support/store.rs"]
-mod store;
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use store::{monotonic, now, open, Data, Random, Scratch, Worker};
-use support::text;
+use support::{monotonic, not_tried, now, open, text, Data, Random, Scratch, Worker};
 
-store::workers!(work);
+support::roles!(work: "tells the clock", "writes");
 
 const OPTIONS: &str = "capacity=4MiB deadline=50ms";
 /// A put of it takes long enough to be met inside.
@@ -24,8 +19,8 @@ const LEFT_BEHIND: Duration = Duration::from_secs(20);
 
 fn work(role: &str, arguments: &[String]) {
     match role {
-        "clock" => println!("{}", monotonic()),
-        "puts" => {
+        "tells the clock" => println!("{}", monotonic()),
+        "writes" => {
             let cache = open(Path::new(&arguments[0]), OPTIONS);
             let bytes = LONG.bytes();
             println!("begins");
@@ -33,7 +28,7 @@ fn work(role: &str, arguments: &[String]) {
                 let _ = cache.put(b"stopped", &bytes, now() + 600);
             }
         }
-        _ => store::serve(),
+        other => panic!("no such role: {other}"),
     }
 }
 
@@ -64,11 +59,11 @@ impl Place {
 
 /// Whether this machine lets this user have such a namespace; says so if not.
 fn can_be_tried() -> bool {
-    let clock = Place::Ahead.start("clock", &[]).try_hear(Duration::from_secs(10));
+    let clock = Place::Ahead.start("tells the clock", &[]).try_hear(LEFT_BEHIND);
     let nanos = clock.and_then(|clock| clock.parse::<u64>().ok());
     let shifted = nanos.is_some_and(|nanos| nanos > AHEAD * 1_000_000_000);
     if !shifted {
-        eprintln!("not tried: no time namespace can be made here (CAP_SYS_ADMIN, Linux 5.6 and unshare(1) are needed)");
+        not_tried("time namespaces", "none can be made (CAP_SYS_ADMIN, Linux 5.6 and unshare(1) are needed)");
     }
     shifted
 }
@@ -79,7 +74,7 @@ fn put(worker: &mut Worker, seed: u64) -> bool {
 
 /// A writer that is stopped inside a write, and one elsewhere that has met it there.
 fn stopped_in_a_write(path: &Path, (writer, other): (Place, Place)) -> (Worker, Worker) {
-    let mut stopped = writer.start("puts", &[text(path)]);
+    let mut stopped = writer.start("writes", &[text(path)]);
     assert_eq!(stopped.hear(), "begins");
     for n in 0..400 {
         std::thread::sleep(Duration::from_micros(500 + n * 37 % 1_000));

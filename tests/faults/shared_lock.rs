@@ -1,15 +1,12 @@
 //! What a process does for itself - a log function that does not return, a file that has to grow - keeps the puts of no other
 //! process waiting: the write lock is theirs as well.
 
-#[path = "support/store.rs"]
-mod store;
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use store::{now, open, preload, Data, Random, Scratch, Worker};
+use support::{now, open, preload, text, Data, Random, Scratch, Worker};
 
-store::workers!(work);
+support::roles!(work: "listens", "fills", "times");
 
 const OPTIONS: &str = "capacity=16MiB";
 const RECORD: Data = Data { len: 3_000, seed: 1 };
@@ -69,7 +66,7 @@ fn work(role: &str, arguments: &[String]) {
             // The first opens the store.
             println!("{}", took.skip(1).max().unwrap_or_default());
         }
-        _ => store::serve(),
+        other => panic!("no such role: {other}"),
     }
 }
 
@@ -79,7 +76,7 @@ fn a_log_function_that_does_not_return_keeps_nobody_else_from_storing() {
     let path = scratch.join("store");
     let mut other = Worker::open(&path, OPTIONS);
     other.put(b"before", RECORD, now() + 600).expect("a record that is stored");
-    let mut blocked = Worker::start("listens", &[path.to_str().expect("UTF-8")]);
+    let mut blocked = Worker::start("listens", &[text(&path)]);
     let message = blocked.hear();
     assert!(message.contains("no room for the store to grow"), "{message}");
     let begin = other.stat("generation");
@@ -91,7 +88,7 @@ fn a_log_function_that_does_not_return_keeps_nobody_else_from_storing() {
 /// A worker that fills the store, with another fallocate(2).
 fn fills(scratch: &Scratch, path: &Path, options: &str, mib: &str, fallocate: &str) -> Worker {
     let library = preload(scratch, "fallocate");
-    let arguments = [path.to_str().expect("UTF-8"), options, mib];
+    let arguments = [text(path), options, mib];
     let mut worker = Worker::start_with("fills", &arguments, |command| {
         command.env("LD_PRELOAD", library).env("SESSCACHE_TEST_FALLOCATE", fallocate);
     });
@@ -130,7 +127,7 @@ fn the_longest_put_of_a_filling_store_is_within_the_deadline_whatever_the_capaci
             let scratch = Scratch::in_memory("filling");
             let path = scratch.join(&format!("store{run}"));
             let options = format!("capacity={capacity} deadline=1s");
-            let mut worker = Worker::start("times", &[path.to_str().expect("UTF-8"), &options]);
+            let mut worker = Worker::start("times", &[text(&path), &options]);
             worker.hear().parse().expect("a number")
         };
         // The machine may take its time from any of them, and shorten none.
