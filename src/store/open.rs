@@ -16,6 +16,7 @@ use crate::log::{self, Log, Silence, Topic};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS};
 use crate::status::{Error, Result, Status};
 use crate::sys::fork_safe::{self, PerProcess};
+use crate::sys::per_thread::PerThread;
 use crate::sys::{clock, files};
 
 /// How long one thread waits for another of its process that is opening the store, which takes less than a millisecond.
@@ -49,13 +50,14 @@ impl Store {
                 deadline: options.deadline,
                 log: Log::new(),
                 opened: PerProcess::new(),
+                threads: PerThread::new(),
                 retry_at: AtomicU64::new(0),
                 maintenance_at: AtomicU64::new(0),
                 full_since: AtomicU64::new(0),
             })
         });
         let store = store.ok_or_else(|| {
-            Error::new(Status::Full, format!("{STORES_MAX} directories are mapped in this process"))
+            Error::new(Status::Full, format!("{STORES_MAX} directories are open in this process"))
                 .remedy("close one first")
         })?;
         if store.dir.key != dir.key || store.deadline != options.deadline {
