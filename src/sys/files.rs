@@ -132,8 +132,8 @@ pub(crate) fn identity(descriptor: libc::c_int) -> Option<(u64, u64)> {
     Some((found.st_dev, found.st_ino))
 }
 
-/// Bytes of one fallocate(2): 70 microseconds on tmpfs, so that no signal that comes less often has it begin anew, and a process
-/// that is asked for a step is soon back.
+/// Bytes by which a file that is in use grows: 70 microseconds on tmpfs, so that no signal that comes less often has it begin anew,
+/// and the process is soon back.
 pub(crate) const RESERVE_STEP: u64 = 256 << 10;
 
 /// Makes file blocks exist for `[from, to)`, so that no write through a mapping can meet a full disk (SIGBUS).
@@ -161,17 +161,13 @@ pub(crate) fn reserve_alone(path: &Path, from: u64, to: u64) -> io::Result<bool>
 fn reserve_in(file: &File, from: u64, to: u64) -> io::Result<()> {
     /// Some kernels' tmpfs undoes a step that a signal interrupts.
     const TRIES: usize = 4;
-    let (mut at, mut tries) = (from, TRIES);
-    while at < to {
-        let step = (to - at).min(RESERVE_STEP);
+    for left in (0..TRIES).rev() {
         // SAFETY: fallocate takes any numbers, and touches no memory.
-        if unsafe { libc::fallocate(file.as_raw_fd(), 0, at as libc::off_t, step as libc::off_t) } == 0 {
-            (at, tries) = (at + step, TRIES);
-            continue;
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, from as libc::off_t, (to - from) as libc::off_t) } == 0 {
+            break;
         }
         let error = io::Error::last_os_error();
-        tries -= 1;
-        if error.kind() != io::ErrorKind::Interrupted || tries == 0 {
+        if error.kind() != io::ErrorKind::Interrupted || left == 0 {
             return Err(error);
         }
     }
