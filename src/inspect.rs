@@ -16,7 +16,7 @@ use crate::options::Options;
 use crate::stats::Stats;
 use crate::status::{Error, Result, Status};
 use crate::store::control::{Control, Current, Shape, Unusable};
-use crate::store::directory::Directory;
+use crate::store::directory::{Directory, OpenDirectory};
 use crate::store::env::version::LmdbVersion;
 use crate::store::generation::Broken;
 use crate::store::open::{unusable_error, ATTEMPTS};
@@ -62,17 +62,12 @@ impl Inspect {
     fn look(path: &Path, key: Option<&Path>) -> Result<Inspect> {
         LmdbVersion::running().check()?;
         let dir = Directory::existing(path, key)?;
+        let open = dir.enter()?;
         for _ in 0..ATTEMPTS {
-            let control = Control::view(&dir.path).map_err(|unusable| match unusable {
-                Unusable::Missing => Error::new(
-                    Status::NotFound,
-                    format!("there is no store in {}: it has no control file", dir.path.display()),
-                ),
-                unusable => unusable_error(&dir, unusable),
-            })?;
+            let control = view_control(&open)?;
             let current = control.current();
             let (mut views, mut damage) = (Vec::new(), None);
-            match OpenView::open(&dir, current.number) {
+            match OpenView::open(&open, &control, current.number) {
                 Ok(view) => views.push(view),
                 Err(Broken::Gone) if control.current() != current => continue,
                 // Before the first session, and after a reboot.
@@ -81,8 +76,9 @@ impl Inspect {
                 Err(Broken::Refused(error)) => return Err(error),
             }
             if current.keep {
-                views.extend(OpenView::open(&dir, current.number - 1).ok());
+                views.extend(OpenView::open(&open, &control, current.number - 1).ok());
             }
+            drop(open);
             return Ok(Inspect { dir, key: key.map(Path::to_owned), control, current, views, damage });
         }
         Err(Error::new(Status::Busy, "the store changes faster than it can be opened"))
@@ -90,10 +86,7 @@ impl Inspect {
 
     /// Looks again, if there is another generation or control file by now.
     pub fn refresh(&mut self) -> Result<()> {
-        if self.control.current() != self.current
-            || !self.control.is_current_file(&self.dir.path)
-            || self.views.is_empty()
-        {
+        if self.control.current() != self.current || self.control.is_replaced(&self.dir.path) || self.views.is_empty() {
             // First the environments that are open: the generation before may be one of them.
             self.views.clear();
             *self = Inspect::look(&self.dir.path, self.key.as_deref())?;
@@ -192,6 +185,17 @@ impl Inspect {
         drop(self);
         Cache::open(path, &options)
     }
+}
+
+/// The control file of a store that is there.
+fn view_control(open: &OpenDirectory<'_>) -> Result<Control> {
+    Control::view(open).map_err(|unusable| match unusable {
+        Unusable::Missing => Error::new(
+            Status::NotFound,
+            format!("there is no store in {}: it has no control file", open.path().display()),
+        ),
+        unusable => unusable_error(open.path(), unusable),
+    })
 }
 
 /// An error of a file that this user may not read says who may.

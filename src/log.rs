@@ -31,6 +31,8 @@ pub(crate) enum Topic {
     Generation,
     /// The sealing keys.
     Keys,
+    /// Which boot of the machine it is.
+    Boot,
     /// Readers: slots, clashing process ids.
     Readers,
     /// A contained fault.

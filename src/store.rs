@@ -6,10 +6,12 @@
 //! `open` opens, `thread` keeps what a thread has open; `lookup` and `write` are the operations, `writer` their one way to a
 //! write, `growth` sees to blocks for it. `maintenance` is done by the way, `renewal` begins a new generation. LMDB is in `env` and `mdb`.
 
+pub(crate) mod boot;
 mod check;
 pub(crate) mod control;
 mod counters;
 pub(crate) mod directory;
+pub(crate) mod entries;
 pub(crate) mod env;
 mod evict;
 pub(crate) mod generation;
@@ -160,7 +162,7 @@ impl Drop for Store {
         // Readers before the environment, and that before the entry: only then may the directory be opened again.
         self.threads.clear();
         self.opened.clear();
-        REGISTRY.remove(self.dir.identity);
+        REGISTRY.remove(self.dir.identity.file);
     }
 }
 

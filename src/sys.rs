@@ -5,7 +5,9 @@
 pub(crate) mod cancel;
 pub(crate) mod clock;
 pub(crate) mod copy_on_write;
+pub(crate) mod credentials;
 pub(crate) mod crypto;
+pub(crate) mod dir;
 pub(crate) mod errno;
 pub(crate) mod files;
 pub(crate) mod fork_safe;

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use super::{scratch, Input};
 use crate::options::Options;
 use crate::stats::Counter;
+use crate::store::boot::BootId;
 use crate::store::control::{Control, Current, Shape, Unusable};
 use crate::store::directory::Directory;
 use crate::store::id::siphash;
@@ -17,6 +18,7 @@ use crate::store::record::{self, Header};
 use crate::store::seal::{AssociatedData, Sealer};
 use crate::store::write_lock::WriteLock;
 use crate::sys::crypto::KEY;
+use crate::sys::dir::Dir;
 use crate::sys::files::Access;
 
 const SHAPE: Shape = Shape { capacity: 1 << 20, readers: 16, guard: false };
@@ -53,8 +55,10 @@ impl Page {
 /// Any file is a control page that can be worked with, or is refused.
 pub(super) fn control(data: &[u8]) {
     thread_local!(static PAGE: Page = Page::new("control", |directory| {
-        Control::create(directory, SHAPE, ACCESS).expect("a control page");
-        assert!(Control::open(directory).is_ok(), "a control page that nobody touched is refused");
+        let directory = Directory::existing(directory, None).expect("a directory");
+        let open = directory.enter().expect("a directory");
+        Control::create(&open, SHAPE).expect("a control page");
+        assert!(Control::open(&open).is_ok(), "a control page that nobody touched is refused");
     }));
     PAGE.with(|page| {
         let mut input = Input(data);
@@ -65,13 +69,15 @@ pub(super) fn control(data: &[u8]) {
                 rest.iter_mut().zip(check).for_each(|(to, from)| *to = from);
             }
         });
-        let control = match Control::open(page.scratch.path()) {
+        let directory = Directory::existing(page.scratch.path(), None).expect("a directory");
+        let open = directory.enter().expect("a directory");
+        let control = match Control::open(&open) {
             Ok(control) => control,
             Err(Unusable::Missing | Unusable::System(_)) => panic!("a file that is there cannot be opened"),
             Err(Unusable::Damaged | Unusable::Format(_) | Unusable::Platform) => return,
         };
         assert!(control.wanted().is_sane(), "a store of an impossible shape would be made");
-        assert!(control.is_current_file(page.scratch.path()));
+        assert!(control.is_current_file(&open));
         let (epoch, from) = (control.epoch(), control.current());
         let to = Current { number: from.number.wrapping_add(1) & (u64::MAX >> 1), keep: !from.keep };
         assert!(control.switch(from, to) && control.current() == to && !control.switch(from, to));
@@ -90,8 +96,9 @@ pub(super) fn control(data: &[u8]) {
 /// Any file is the page of a generation with a lock that opens again, or is refused.
 pub(super) fn gate(data: &[u8]) {
     thread_local!(static PAGE: Page = Page::new("gate", |directory| {
-        WriteLock::create(directory, SHAPE, SHAPE.capacity, ACCESS).expect("a page");
-        assert!(matches!(WriteLock::open(directory), Ok(Some(_))), "a page that nobody touched is refused");
+        let directory = Dir::open_path(directory).expect("a directory");
+        WriteLock::create(&directory, SHAPE, BootId::read(), SHAPE.capacity, ACCESS).expect("a page");
+        assert!(matches!(WriteLock::open(&directory), Ok(Some(_))), "a page that nobody touched is refused");
     }));
     PAGE.with(|page| {
         let mut input = Input(data);
@@ -107,7 +114,8 @@ pub(super) fn gate(data: &[u8]) {
                 contents[32..40].copy_from_slice(&siphash(0, 0, &of).to_ne_bytes());
             }
         });
-        let Ok(found) = WriteLock::open(page.scratch.path()) else { panic!("a file that is there cannot be opened") };
+        let directory = Dir::open_path(page.scratch.path()).expect("a directory");
+        let Ok(found) = WriteLock::open(&directory) else { panic!("a file that is there cannot be opened") };
         let Some(lock) = found else { return };
         let noted = lock.page();
         assert!(noted.shape().is_sane(), "a generation of an impossible shape would be opened");
@@ -129,8 +137,8 @@ pub(super) fn gate(data: &[u8]) {
 pub(super) fn keys(data: &[u8]) {
     thread_local!(static PLACE: (TempDir, Directory) = {
         let scratch = scratch();
-        let dir = Directory::prepare(scratch.path(), &Options::default()).expect("a directory");
-        Keys::create(&dir).expect("a key");
+        let (dir, found) = Directory::prepare(scratch.path(), &Options::default()).expect("a directory");
+        dir.enter_found(found).and_then(|open| Keys::create(&open)).expect("a key");
         (scratch, dir)
     });
     PLACE.with(|(_, dir)| {

@@ -52,8 +52,8 @@ pub(super) fn record(data: &[u8]) {
 
 fn sealer() -> Sealer {
     let scratch = scratch();
-    let dir = Directory::prepare(scratch.path(), &Options::default()).expect("a directory");
-    Keys::create(&dir).expect("a key");
+    let (dir, found) = Directory::prepare(scratch.path(), &Options::default()).expect("a directory");
+    dir.enter_found(found).and_then(|open| Keys::create(&open)).expect("a key");
     Sealer::new(Keys::load(&dir).expect("the key"))
 }
 

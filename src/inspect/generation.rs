@@ -1,13 +1,15 @@
 //! One generation, open for looking.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 
 use crate::status::{Error, Result, Status};
-use crate::store::directory::Directory;
+use crate::store::control::Control;
+use crate::store::directory::OpenDirectory;
+use crate::store::entries::{generation_name, LOCK};
 use crate::store::env::{Fault, Reader, Txn};
 use crate::store::generation::{Broken, Generation};
-use crate::sys::{clock, files};
+use crate::sys::clock;
 
 /// Fields are dropped in this order: the reader, the environment, and only then a descriptor of the lock file, because closing
 /// one ends all POSIX locks that this process has on it.
@@ -26,14 +28,17 @@ pub(super) struct Moment {
 }
 
 impl OpenView {
-    pub(super) fn open(dir: &Directory, number: u64) -> Result<OpenView, Broken> {
-        let lock = dir.generation(number).join("lock.mdb");
-        let locks = files::open_to_read(&lock).map_err(|e| match e.kind() {
-            std::io::ErrorKind::NotFound => Broken::Gone,
-            _ => Broken::Refused(Error::system(format_args!("cannot open {}", lock.display()), &e)),
-        });
+    pub(super) fn open(open: &OpenDirectory<'_>, control: &Control, number: u64) -> Result<OpenView, Broken> {
+        let locks =
+            open.dir(generation_name(number)).and_then(|dir| dir.open_to_read(LOCK)).map_err(|e| match e.kind() {
+                std::io::ErrorKind::NotFound => Broken::Gone,
+                _ => Broken::Refused(Error::system(
+                    format_args!("cannot open a {LOCK} in {}", open.path().display()),
+                    &e,
+                )),
+            });
         // A lock file that is missing beside a data file is damage, which `view` finds.
-        let generation = Generation::view(dir, number)?;
+        let generation = Generation::view(open, number, control.boot(open.boot()))?;
         Ok(OpenView { reader: Reader::new(&generation.env), generation, locks: locks? })
     }
 
@@ -53,6 +58,6 @@ impl OpenView {
 
     /// Bytes that the data file occupies.
     pub(super) fn file_bytes(&self) -> u64 {
-        fs::metadata(&self.generation.data).map_or(0, |meta| meta.blocks() * 512)
+        self.generation.env.data_file().and_then(|data| data.metadata()).map_or(0, |meta| meta.blocks() * 512)
     }
 }

@@ -1,15 +1,17 @@
 //! What is looked at when something is wrong with a store: owner, modes, keys, file system, space, limits, readers.
 
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
 use super::{Inspect, Presence};
 use crate::status::{Error, Remedy, Result, Status};
-use crate::store::directory::Directory;
+use crate::store::directory::{Directory, OpenDirectory};
+use crate::store::entries::{is_generations, is_made_here};
 use crate::store::env::version::LmdbVersion;
 use crate::store::keys::Keys;
-use crate::sys::files::{self, FileSystem};
+use crate::store::open::BOOT_UNKNOWN;
+use crate::sys::dir::Stat;
+use crate::sys::files::{self, FileSystem, Room};
 
 /// One thing that was looked at.
 pub struct Finding {
@@ -60,20 +62,36 @@ impl Findings {
     }
 }
 
-/// Looks at everything about the store in `path`. An error only when there is no such directory.
+/// What to do about a directory without a store.
+const NO_STORE: &str = "give the directory of a store";
+
+/// Looks at everything about the store in `path`. An error only when there is no such directory. In one without a store
+/// there is nothing to be mended.
 pub fn examine(path: &Path, key: Option<&Path>) -> Result<Vec<Finding>> {
     let dir = Directory::existing(path, key)?;
     let mut findings = Findings(Vec::new());
-    versions(&mut findings);
-    directory(&dir, &mut findings);
-    contents(&dir, &mut findings);
-    file_system(&dir, &mut findings);
+    let room = {
+        let open = dir.enter()?;
+        match super::view_control(&open) {
+            Ok(control) if control.boot(open.boot()).is_none() => findings.note("boot", BOOT_UNKNOWN),
+            Ok(_) => {}
+            Err(error) => {
+                match super::with_owner(error, path, &path.join("control")) {
+                    error if error.status == Status::System => findings.refused("store", &error),
+                    error => findings.remedy("store", error.detail, NO_STORE),
+                }
+                return Ok(findings.0);
+            }
+        }
+        versions(&mut findings);
+        directory(&dir, &mut findings);
+        contents(&open, &mut findings);
+        file_system(&open, &mut findings);
+        files::room(open.file()).ok()
+    };
     keys(&dir, &mut findings);
     match Inspect::open(path, key) {
-        Ok(mut inspect) => store(&mut inspect, &mut findings),
-        Err(error) if error.status == Status::NotFound => {
-            findings.remedy("store", error.detail, "start a server that uses this directory, or give another path");
-        }
+        Ok(mut inspect) => store(&mut inspect, room, &mut findings),
         Err(error) => findings.refused("store", &error),
     }
     Ok(findings.0)
@@ -115,52 +133,49 @@ fn directory(dir: &Directory, findings: &mut Findings) {
     }
 }
 
-/// Every file belongs to the directory's owner and is as private as the control file, whatever made it.
-fn contents(dir: &Directory, findings: &mut Findings) {
-    let shown = dir.path.display();
-    let mut files = 0;
-    let mut look = |path: &Path| {
-        let Ok(meta) = fs::symlink_metadata(path) else { return };
-        files += 1;
-        let allowed = if meta.is_dir() { dir.access.directory_mode() } else { dir.access.mode };
-        let mode = meta.mode() & 0o777;
-        let kind = meta.file_type();
-        if kind.is_symlink() || kind.is_fifo() || kind.is_socket() || kind.is_block_device() || kind.is_char_device() {
+/// Every file belongs to the directory's owner and is as private as the control file, whatever made it. What a store does not
+/// make is the operator's to judge.
+fn contents(open: &OpenDirectory<'_>, findings: &mut Findings) {
+    let access = open.access();
+    let shown = open.path().display();
+    let mut look = |name: String, is_known: bool, found: Stat| {
+        let allowed = if found.is_dir() { access.directory_mode() } else { access.mode };
+        let mode = found.mode();
+        if !is_known || !(found.is_dir() || found.is_file()) {
             findings.remedy(
                 "files",
-                format!("{} is no file of a store", path.display()),
-                format!("rm {}", path.display()),
+                format!("{shown}/{name} does not belong to a store"),
+                format!("find out what it is: ls -ld {shown}/{name}"),
             );
-        } else if Some(meta.uid()) != dir.access.uid {
-            let owner = dir.access.uid.unwrap_or_default();
+        } else if Some(found.uid()) != access.uid {
+            let owner = access.uid.unwrap_or_default();
             findings.remedy(
                 "files",
-                format!("{} belongs to user {}, the directory to {owner}", path.display(), meta.uid()),
-                format!("chown -R --reference={shown} {shown}"),
+                format!("{shown}/{name} belongs to user {}, the directory to {owner}", found.uid()),
+                format!("chown --no-dereference --reference={shown} {shown}/{name}"),
             );
         } else if mode & !allowed != 0 {
             findings.remedy(
                 "files",
-                format!("{} is open to others (mode {mode:04o})", path.display()),
-                format!("chmod {allowed:04o} {}", path.display()),
+                format!("{shown}/{name} is open to others (mode {mode:04o})"),
+                format!("chmod {allowed:04o} {shown}/{name}"),
             );
         }
     };
-    for entry in fs::read_dir(&dir.path).into_iter().flatten().flatten() {
-        look(&entry.path());
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            for inner in fs::read_dir(entry.path()).into_iter().flatten().flatten() {
-                look(&inner.path());
-            }
+    for name in open.names().unwrap_or_default() {
+        let Ok(found) = open.stat(&name) else { continue };
+        let text = name.to_string_lossy().into_owned();
+        let inner = open.dir(&name).and_then(|dir| Ok((dir.names()?, dir)));
+        let is_known = is_made_here(&text);
+        look(text.clone(), is_known, found);
+        let Some((names, dir)) = inner.ok().filter(|_| is_known) else { continue };
+        for inner in names {
+            let Ok(found) = dir.stat(&inner) else { continue };
+            let inner = inner.to_string_lossy();
+            look(format!("{text}/{inner}"), is_generations(&inner), found);
         }
     }
-    if files == 0 {
-        findings.remedy(
-            "files",
-            format!("nothing can be seen in {shown}"),
-            format!("sudo sesscache doctor {shown}, unless the directory is empty"),
-        );
-    } else if !findings.0.iter().any(|finding| finding.subject == "files") {
+    if !findings.0.iter().any(|finding| finding.subject == "files") {
         findings.fine("files", "owner and modes are right");
     }
 }
@@ -180,11 +195,10 @@ fn kind(number: u64) -> String {
     }
 }
 
-fn file_system(dir: &Directory, findings: &mut Findings) {
+fn file_system(open: &OpenDirectory<'_>, findings: &mut Findings) {
     const SUBJECT: &str = "file system";
-    let path = &dir.path;
-    let (Ok(found), Ok(room)) = (files::file_system(path), files::room(path)) else {
-        return findings.remedy(SUBJECT, "its kind cannot be found out", format!("stat -f {}", path.display()));
+    let (Ok(found), Ok(room)) = (files::file_system(open.file()), files::room(open.file())) else {
+        return findings.remedy(SUBJECT, "its kind cannot be found out", format!("stat -f {}", open.path().display()));
     };
     let name = kind(room.kind);
     match found {
@@ -215,7 +229,7 @@ fn keys(dir: &Directory, findings: &mut Findings) {
     }
 }
 
-fn store(inspect: &mut Inspect, findings: &mut Findings) {
+fn store(inspect: &mut Inspect, room: Option<Room>, findings: &mut Findings) {
     match inspect.damage() {
         Some(damage) => findings.remedy(
             "store",
@@ -233,16 +247,16 @@ fn store(inspect: &mut Inspect, findings: &mut Findings) {
             Err(error) => findings.refused("store", &error),
         },
     }
-    space(inspect, findings);
+    space(inspect, room, findings);
     limits(inspect, findings);
     readers(inspect, findings);
 }
 
 /// The store reserves its space in steps: what is not yet reserved must be free when it is wanted.
-fn space(inspect: &Inspect, findings: &mut Findings) {
+fn space(inspect: &Inspect, room: Option<Room>, findings: &mut Findings) {
     let capacity = inspect.capacity();
     let reserved = inspect.reserved().min(capacity);
-    let Ok(room) = files::room(inspect.path()) else { return };
+    let Some(room) = room else { return };
     let size = |bytes: u64| match bytes as f64 / f64::from(1 << 20) {
         mib if mib < 1024.0 => format!("{mib:.1} MiB"),
         mib => format!("{:.1} GiB", mib / 1024.0),

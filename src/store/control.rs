@@ -10,11 +10,15 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
 
+use super::boot::BootId;
 use super::counters::{Counters, SHARDS};
+use super::directory::OpenDirectory;
+use super::entries::platform;
 use super::id::siphash;
 use super::tombstones::Tombstones;
 use crate::options::{CAPACITY_LIMITS, READERS_LIMITS};
-use crate::sys::files::{self, Access};
+use crate::sys::dir::Dir;
+use crate::sys::files;
 use crate::sys::shared_page::{Shareable, SharedPage, Word};
 use crate::sys::{clock, crypto};
 
@@ -38,7 +42,8 @@ struct ControlPage {
     readers: AtomicU32,
     guard: AtomicU32,
     next_shard: AtomicU32,
-    _reserved: AtomicU32,
+    /// The boot of the machine, by who last could tell; 0: nobody could.
+    boot: AtomicU32,
     /// Moments of the last look for dead readers and of the last round of maintenance, by any process, in milliseconds.
     reader_check: AtomicU64,
     round: AtomicU64,
@@ -189,31 +194,26 @@ impl ControlPage {
 
 impl Control {
     /// Creates the file unless it is there. Two processes at once: one of them wins, both go on with its file.
-    pub(crate) fn create(directory: &Path, shape: Shape, access: Access) -> io::Result<()> {
-        Self::publish(directory, shape, access, |from, to| match fs::hard_link(from, to) {
+    pub(crate) fn create(dir: &OpenDirectory<'_>, shape: Shape) -> io::Result<()> {
+        Self::publish(dir, shape, |from, to| match dir.link(from, to) {
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
             other => other,
         })
     }
 
     /// Puts a new file in the place of a damaged one.
-    pub(crate) fn replace(directory: &Path, shape: Shape, access: Access) -> io::Result<()> {
-        Self::publish(directory, shape, access, |from, to| fs::rename(from, to))
+    pub(crate) fn replace(dir: &OpenDirectory<'_>, shape: Shape) -> io::Result<()> {
+        Self::publish(dir, shape, |from, to| dir.rename(from, to))
     }
 
-    fn publish(
-        directory: &Path,
-        shape: Shape,
-        access: Access,
-        place: impl Fn(&Path, &Path) -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn publish(dir: &OpenDirectory<'_>, shape: Shape, place: impl Fn(&str, &str) -> io::Result<()>) -> io::Result<()> {
         let mut random = [[0_u8; 16]; 3];
         if !crypto::random(random.as_flattened_mut()) {
             return Err(io::Error::other("the kernel has no random bytes to give"));
         }
         let [mask, names, unique] = &random;
-        let temporary = directory.join(format!("control.{:032x}", u128::from_ne_bytes(*unique)));
-        let placed = files::create_zeroed(&temporary, SIZE, access).and_then(|file| {
+        let temporary = format!("control.{:032x}", u128::from_ne_bytes(*unique));
+        let placed = files::create_zeroed(dir, &temporary, SIZE, dir.access()).and_then(|file| {
             let page = SharedPage::<ControlPage>::map(&file)?;
             let created = clock::micros();
             page.superblock.init(created, mask, names);
@@ -223,29 +223,26 @@ impl Control {
             // Any number but one that a session of an earlier control file has noted.
             page.flushes.store(created, Ordering::Relaxed);
             page.set_wanted(shape);
-            place(&temporary, &directory.join("control"))
+            page.boot.store(dir.boot().map_or(0, BootId::number), Ordering::Relaxed);
+            place(&temporary, "control")
         });
         crypto::cleanse(random.as_flattened_mut());
-        let _ = fs::remove_file(&temporary);
+        let _ = dir.remove(&temporary);
         placed
     }
 
     /// Maps the file.
-    pub(crate) fn open(directory: &Path) -> Result<Control, Unusable> {
-        Control::map(directory, files::open, SharedPage::map)
+    pub(crate) fn open(dir: &OpenDirectory<'_>) -> Result<Control, Unusable> {
+        Control::map(dir.open("control"), SharedPage::map)
     }
 
     /// Maps the file for looking only: whatever changes it is a fault.
-    pub(crate) fn view(directory: &Path) -> Result<Control, Unusable> {
-        Control::map(directory, files::open_to_read, SharedPage::map_to_read)
+    pub(crate) fn view(dir: &OpenDirectory<'_>) -> Result<Control, Unusable> {
+        Control::map(dir.open_to_read("control"), SharedPage::map_to_read)
     }
 
-    fn map(
-        directory: &Path,
-        open: fn(&Path) -> io::Result<File>,
-        map: fn(&File) -> io::Result<SharedPage<ControlPage>>,
-    ) -> Result<Control, Unusable> {
-        let file = match open(&directory.join("control")) {
+    fn map(file: io::Result<File>, map: fn(&File) -> io::Result<SharedPage<ControlPage>>) -> Result<Control, Unusable> {
+        let file = match file {
             Ok(file) => file,
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Unusable::Missing),
             Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => return Err(Unusable::Damaged),
@@ -266,8 +263,20 @@ impl Control {
     }
 
     /// Whether the file under that name is still the mapped one.
-    pub(crate) fn is_current_file(&self, directory: &Path) -> bool {
-        fs::symlink_metadata(directory.join("control")).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.identity)
+    pub(crate) fn is_current_file(&self, dir: &Dir) -> bool {
+        dir.stat("control").is_ok_and(|found| found.file() == self.identity)
+    }
+
+    /// The boot of the machine, as this process knows it or as others have noted it.
+    pub(crate) fn boot(&self, known: Option<BootId>) -> Option<BootId> {
+        known.or_else(|| BootId::noted(self.page.boot.load(Ordering::Relaxed)))
+    }
+
+    /// Notes the boot for those who cannot tell.
+    pub(crate) fn note_boot(&self, known: Option<BootId>) {
+        if let Some(boot) = known.filter(|boot| self.page.boot.load(Ordering::Relaxed) != boot.number()) {
+            self.page.boot.store(boot.number(), Ordering::Relaxed);
+        }
     }
 
     /// Whether another file is there in its place, or none. A directory that is out of reach since the process changed its
@@ -388,12 +397,6 @@ fn is_due(last: &AtomicU64, pause: u64) -> bool {
     // A moment that lies ahead is of a clock that was set back since: count it as long ago.
     (then > now || now - then >= pause)
         && last.compare_exchange(then, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-}
-
-/// Names what processes must have in common to share a store.
-pub(crate) fn platform() -> String {
-    let libc = if cfg!(target_env = "musl") { "musl" } else { "gnu" };
-    format!("{}-{}-{}", std::env::consts::ARCH, libc, files::page_size())
 }
 
 fn platform_hash() -> u64 {

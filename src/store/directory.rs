@@ -1,15 +1,27 @@
 //! The directory of a store: found or made, and refused unless it is as private as the secrets in it.
+//!
+//! It may belong to another user than the one who works in it: root opens a store for a worker without rights (`owner=`). What
+//! root does there by name, that user can turn against it. So the directory is open by descriptor for as long as something is
+//! done in it, nothing leads out of it, and root has the rights of its owner meanwhile. It is closed afterwards: in a process
+//! that changes its root directory, a descriptor leads out.
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::ops::Deref;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::control::platform;
+use super::boot::BootId;
+use super::entries::{is_made_here, new_name};
 use crate::options::Options;
 use crate::status::{Error, Result, Status};
+use crate::sys::copy_on_write;
+use crate::sys::credentials::{self, ActingAs, Ids};
+use crate::sys::dir::{walk, Blocked, Dir, Identity, Way};
 use crate::sys::files::{self, Access, FileSystem};
-use crate::sys::{copy_on_write, crypto};
+
+/// The user and group of those who have no rights.
+const NOBODY: u32 = 65_534;
 
 /// Where a store is and who may reach it.
 #[derive(Clone, Debug)]
@@ -20,107 +32,297 @@ pub(crate) struct Directory {
     pub(crate) key: PathBuf,
     /// True when `key=` named it: then it is the operator's, and never written.
     pub(crate) key_is_foreign: bool,
-    /// Tells this boot from earlier ones: without sync, LMDB promises nothing after a power cut.
-    boot: String,
-    /// Device and inode.
-    pub(crate) identity: (u64, u64),
+    /// Tells this boot from earlier ones: without sync, LMDB promises nothing after a power cut. `None` when it cannot be read.
+    pub(crate) boot: Option<BootId>,
+    /// Which directory it was when the way to it was checked.
+    pub(crate) identity: Identity,
+}
+
+/// The directory, open, with the rights that one should have in it.
+pub(crate) struct OpenDirectory<'d> {
+    found: Found,
+    of: &'d Directory,
+    /// The effective user.
+    me: u32,
+    rights: Option<ActingAs>,
+}
+
+/// A directory, and how it was when it was opened.
+pub(crate) struct Found {
+    dir: Dir,
+    meta: fs::Metadata,
 }
 
 impl Directory {
-    /// Checks the directory, making it first when it is missing.
-    pub(crate) fn prepare(path: &Path, options: &Options) -> Result<Directory> {
+    /// Checks the directory, making it first when it is missing, and says which one it is.
+    pub(crate) fn prepare(path: &Path, options: &Options) -> Result<(Directory, Found)> {
         if path.as_os_str().is_empty() {
             return Err(Error::invalid("the path is empty").remedy("give a directory, such as /run/myserver-tls"));
         }
-        let path = std::path::absolute(path).map_err(|e| Error::system("cannot find the current directory", &e))?;
+        let path = absolute(path)?;
         let access = access(options)?;
-        let failed = |doing: &str, e: &io::Error| Error::system(format_args!("cannot {doing} {}", path.display()), e);
-        match fs::DirBuilder::new().mode(0o700).create(&path) {
-            Ok(()) => {
-                let made = fs::File::open(&path).and_then(|directory| access.apply(&directory, true));
-                made.map_err(|e| failed("set owner and mode of", &e))?;
-            }
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-            // On a read-only file system an existing directory may answer EROFS: the look below tells.
-            Err(_) if fs::symlink_metadata(&path).is_ok() => {}
-            Err(e) => return Err(failed("create", &e)),
-        }
-        let meta = fs::symlink_metadata(&path).map_err(|e| failed("look at", &e))?;
-        check_directory(&path, &meta, access)?;
-        let deadly = |kind: &str| {
-            let why = "where a full disk or quota ends the processes that share memory";
-            Err(Error::invalid(format!("{} is on {kind}, {why}", path.display()))
-                .remedy("use a directory on tmpfs, such as /run/myserver-tls"))
-        };
-        match files::file_system(&path).map_err(|e| failed("look at", &e))? {
+        let way = way(&path, access.uid)?;
+        let found = find_or_make(&path, &way, access)?;
+        check_directory(&path, &way.resolved, &found, access)?;
+        match files::file_system(found.dir.file()).map_err(|e| failed("look at", &path, &e))? {
             FileSystem::Network(kind) => {
                 let text = format!("{} is on {kind}, where shared memory does not work", path.display());
                 return Err(Error::invalid(text).remedy("use a local directory, such as /run/myserver-tls"));
             }
-            FileSystem::Deadly(kind) => return deadly(kind),
-            // Where a store is already, somebody has tried it out.
-            FileSystem::Overlay if fs::symlink_metadata(path.join("control")).is_err() => {
-                if copy_on_write::probe(&new_path(&path)?).map_err(|e| failed("write to", &e))? {
-                    return deadly("an overlay over a file system with copy on write");
-                }
-            }
+            FileSystem::Deadly(kind) => return Err(deadly(&path, kind)),
             FileSystem::Overlay | FileSystem::CopyOnWrite | FileSystem::Local => {}
         }
-        let key = options.key.clone().unwrap_or_else(|| path.join("key"));
-        Ok(Directory {
-            key,
+        let directory = Directory {
+            key: options.key.clone().unwrap_or_else(|| path.join("key")),
             key_is_foreign: options.key.is_some(),
-            boot: boot_id(),
-            identity: (meta.dev(), meta.ino()),
+            boot: BootId::read(),
+            identity: Dir::identity(&found.meta),
             access,
             path,
-        })
+        };
+        Ok((directory, found))
     }
 
     /// A directory that is there already, taken as it is: whoever looks at it has no wishes about its owner and modes.
     pub(crate) fn existing(path: &Path, key: Option<&Path>) -> Result<Directory> {
-        let path = std::path::absolute(path).map_err(|e| Error::system("cannot find the current directory", &e))?;
-        let failed = |e: &io::Error| match e.kind() {
+        let path = absolute(path)?;
+        let missing = |e: &io::Error| match e.kind() {
             io::ErrorKind::NotFound => Error::new(Status::NotFound, format!("there is no {}", path.display())),
-            _ => Error::system(format_args!("cannot look at {}", path.display()), e),
+            _ => failed("look at", &path, e),
         };
-        let meta = fs::metadata(&path).map_err(|e| failed(&e))?;
-        if !meta.is_dir() {
-            return Err(Error::invalid(format!("{} is not a directory", path.display())));
-        }
-        let mode = fs::metadata(path.join("control")).map_or(0o600, |control| control.mode() & 0o660);
-        Ok(Directory {
+        let way = walk(&path).map_err(|blocked| match blocked {
+            Blocked::System(_, e) => missing(&e),
+            blocked => self::blocked(&path, blocked),
+        })?;
+        let dir =
+            way.parent.dir(&way.name).map_err(|e| no_directory(&path, &way, &e).unwrap_or_else(|| missing(&e)))?;
+        let meta = dir.metadata().map_err(|e| missing(&e))?;
+        way.check(meta.uid()).map_err(|blocked| self::blocked(&path, blocked))?;
+        let mut directory = Directory {
             key: key.map_or_else(|| path.join("key"), Path::to_owned),
             key_is_foreign: key.is_some(),
-            boot: boot_id(),
-            identity: (meta.dev(), meta.ino()),
-            access: Access { mode, uid: Some(meta.uid()), gid: Some(meta.gid()), owners_group: None },
+            boot: BootId::read(),
+            identity: Dir::identity(&meta),
+            // A group of root's says nothing about what its owner may hand on.
+            access: Access {
+                mode: 0o600,
+                uid: Some(meta.uid()),
+                gid: Some(meta.gid()).filter(|gid| *gid != 0 || meta.uid() == 0),
+                owners_group: files::primary_group(meta.uid()),
+            },
             path,
-        })
+        };
+        let control = directory.enter()?.stat("control");
+        directory.access.mode = control.map_or(0o600, |control| control.mode() & 0o660);
+        Ok(directory)
     }
 
-    /// Looks again, where files are opened later than the directory was: another one in its place must be as private.
-    pub(crate) fn check_again(&self) -> Result<()> {
-        match fs::symlink_metadata(&self.path) {
-            Ok(meta) if (meta.dev(), meta.ino()) != self.identity => check_directory(&self.path, &meta, self.access),
-            // What is missing or out of reach fails where it is opened.
-            _ => Ok(()),
+    /// Opens the directory for as long as something is done in it. Another one in its place must be as private.
+    pub(crate) fn enter(&self) -> Result<OpenDirectory<'_>> {
+        let mut found = Found::new(Dir::open_path(&self.path)).map_err(|e| failed("open", &self.path, &e))?;
+        if Dir::identity(&found.meta) != self.identity {
+            found = self.find_checked()?;
         }
+        self.enter_found(found)
+    }
+
+    /// The same with what [`Directory::prepare`] has found. Root has the rights of the owner in it.
+    pub(crate) fn enter_found(&self, found: Found) -> Result<OpenDirectory<'_>> {
+        let (me, meta) = (credentials::effective_user(), &found.meta);
+        let is_others = me == 0 && meta.uid() != 0;
+        let rights = is_others.then(|| act(owners(meta.uid(), self.access, meta.gid()), &self.path)).transpose()?;
+        Ok(OpenDirectory { found, of: self, me, rights })
+    }
+
+    fn find_checked(&self) -> Result<Found> {
+        let way = way(&self.path, self.access.uid)?;
+        let found = Found::new(way.parent.dir(&way.name)).map_err(|e| failed("open", &self.path, &e))?;
+        check_directory(&self.path, &way.resolved, &found, self.access)?;
+        Ok(found)
     }
 
     /// Why the directory would be refused by whoever opens it with owner and modes as they are.
     pub(crate) fn refusal(&self) -> Option<Error> {
-        let meta = fs::symlink_metadata(&self.path);
-        match meta.map_err(|e| Error::system(format_args!("cannot look at {}", self.path.display()), &e)) {
-            Ok(meta) => check_directory(&self.path, &meta, self.access).err(),
-            Err(error) => Some(error),
-        }
+        self.find_checked().err()
+    }
+}
+
+impl OpenDirectory<'_> {
+    pub(crate) fn access(&self) -> Access {
+        self.of.access
     }
 
-    /// The directory of a generation.
-    pub(crate) fn generation(&self, number: u64) -> PathBuf {
-        self.path.join(generation_name(&self.boot, number))
+    pub(crate) fn path(&self) -> &Path {
+        &self.of.path
     }
+
+    pub(crate) fn boot(&self) -> Option<BootId> {
+        self.of.boot
+    }
+
+    /// A path for LMDB, which opens by path, to a directory in this one. What nobody but this user may change is reached by its
+    /// path: /proc takes a fresh process 10 us. What others may change is reached by descriptor.
+    pub(crate) fn path_for_lmdb(&self, name: &str, dir: &Dir) -> PathBuf {
+        let meta = &self.found.meta;
+        let is_ours_alone = self.rights.is_none() && meta.uid() == self.me && meta.mode() & 0o022 == 0;
+        let by_descriptor = (!is_ours_alone).then(|| dir.path()).filter(|path| path.exists());
+        by_descriptor.unwrap_or_else(|| self.of.path.join(name))
+    }
+
+    /// The rights with which LMDB opens. Its open(2) follows a link in the place of a file, which those may put there who may
+    /// write the directory of root: it must not be root who follows it.
+    pub(crate) fn rights_for_lmdb(&self) -> Result<Option<ActingAs>> {
+        let meta = &self.found.meta;
+        let is_shared = meta.uid() == 0 && meta.mode() & 0o020 != 0;
+        let nobody = Ids { uid: NOBODY, gid: meta.gid() };
+        (self.me == 0 && is_shared).then(|| act(nobody, &self.of.path)).transpose()
+    }
+
+    /// Before a store is made in it: whether it is one, or empty, and on a file system that can hold one.
+    pub(crate) fn check_before_making(&self) -> Result<()> {
+        if !is_store_or_empty(self) {
+            return Err(not_its_own(self.path()));
+        }
+        let failed = |e: io::Error| failed("write to", self.path(), &e);
+        if files::file_system(self.file()).map_err(failed)? == FileSystem::Overlay
+            && copy_on_write::probe(self, &new_name()?).map_err(failed)?
+        {
+            return Err(deadly(self.path(), "an overlay over a file system with copy on write"));
+        }
+        Ok(())
+    }
+}
+
+impl Deref for OpenDirectory<'_> {
+    type Target = Dir;
+
+    fn deref(&self) -> &Dir {
+        &self.found.dir
+    }
+}
+
+impl Found {
+    fn new(opened: io::Result<Dir>) -> io::Result<Found> {
+        let dir = opened?;
+        Ok(Found { meta: dir.metadata()?, dir })
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf> {
+    std::path::absolute(path).map_err(|e| Error::system("cannot find the current directory", &e))
+}
+
+fn failed(doing: &str, path: &Path, e: &io::Error) -> Error {
+    Error::system(format_args!("cannot {doing} {}", path.display()), e)
+}
+
+fn deadly(path: &Path, kind: &str) -> Error {
+    let why = "where a full disk or quota ends the processes that share memory";
+    Error::invalid(format!("{} is on {kind}, {why}", path.display()))
+        .remedy("use a directory on tmpfs, such as /run/myserver-tls")
+}
+
+/// Ids of the owner of a directory. Root's group is nobody's by its being the directory's.
+fn owners(uid: u32, access: Access, group: u32) -> Ids {
+    let gid = access.gid.or(access.owners_group);
+    Ids { uid, gid: gid.unwrap_or(if group == 0 { NOBODY } else { group }) }
+}
+
+fn act(ids: Ids, path: &Path) -> Result<ActingAs> {
+    ids.act().map_err(|e| {
+        Error::system(
+            format_args!(
+                "cannot work as user {} in {}, which is that user's (CAP_SETUID and CAP_SETGID)",
+                ids.uid,
+                path.display()
+            ),
+            &e,
+        )
+    })
+}
+
+/// The way to a directory, checked: nobody but root, this user and `owner` can change where it leads.
+fn way(path: &Path, owner: Option<u32>) -> Result<Way> {
+    let way = walk(path).map_err(|reason| blocked(path, reason))?;
+    way.check(owner.unwrap_or_else(credentials::effective_user)).map_err(|reason| blocked(path, reason))?;
+    Ok(way)
+}
+
+fn blocked(path: &Path, reason: Blocked) -> Error {
+    let shown = path.display();
+    let text = match reason {
+        Blocked::System(at, e) => return Error::system(format_args!("cannot reach {shown}: {}", at.display()), &e),
+        Blocked::NoName => return not_its_own(path),
+        Blocked::Link(at, user) => {
+            format!(
+                "{} on the way to {shown} is a symbolic link of user {user}, who could lead it anywhere",
+                at.display()
+            )
+        }
+        Blocked::Owner(at, user) => format!(
+            "{} on the way to {shown} belongs to user {user}, who could put another directory in its place",
+            at.display()
+        ),
+        Blocked::Writable(at) => format!(
+            "{} on the way to {shown} is writable by everybody, so anybody could replace what is in it",
+            at.display()
+        ),
+    };
+    Error::invalid(text).remedy("use a place whose directories belong to root, such as /run/NAME/tls")
+}
+
+/// What stands in the place of a directory, if that is why it does not open.
+fn no_directory(path: &Path, way: &Way, e: &io::Error) -> Option<Error> {
+    if !matches!(e.raw_os_error(), Some(libc::ENOTDIR | libc::ELOOP)) {
+        return None;
+    }
+    let shown = path.display();
+    Some(match way.parent.stat(&way.name) {
+        Ok(found) if found.is_link() => {
+            Error::invalid(format!("{shown} is a symbolic link")).remedy("give the directory it points to")
+        }
+        _ => Error::invalid(format!("{shown} is not a directory")).remedy("give the path of one, or of one to be made"),
+    })
+}
+
+/// A directory that is made has the sticky bit until it has its owner, which tells it from all that others could put in its
+/// place between the two calls: nobody but this user can make one like it.
+const UNFINISHED: u32 = 0o1700;
+
+fn find_or_make(path: &Path, way: &Way, access: Access) -> Result<Found> {
+    let open = || Found::new(way.parent.dir(&way.name));
+    match open() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            let above = way.parent.metadata().map_err(|e| failed("look above", path, &e))?;
+            let is_others = credentials::effective_user() == 0 && above.uid() != 0;
+            let rights = is_others.then(|| act(owners(above.uid(), access, above.gid()), path)).transpose()?;
+            match way.parent.make_dir(&way.name, UNFINISHED) {
+                Ok(()) => {}
+                // Another process was faster.
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(failed("create", path, &e)),
+            }
+            let user = if rights.is_some() { above.uid() } else { credentials::effective_user() };
+            finish(path, way, open(), user, access)
+        }
+        // One whose maker was killed, or is about to do the same.
+        found => finish(path, way, found, credentials::effective_user(), access),
+    }
+}
+
+/// Gives a directory that `user` has made a moment ago its owner and mode.
+fn finish(path: &Path, way: &Way, found: io::Result<Found>, user: u32, access: Access) -> Result<Found> {
+    let Found { dir, meta } =
+        found.map_err(|e| no_directory(path, way, &e).unwrap_or_else(|| failed("open", path, &e)))?;
+    let is_unfinished = meta.mode() & libc::S_ISVTX != 0 && meta.mode() & 0o077 == 0 && meta.uid() == user;
+    if !is_unfinished {
+        return Ok(Found { dir, meta });
+    }
+    let finished = dir.names().and_then(|names| match names.is_empty() {
+        true => access.apply(&dir.readable()?, true).and_then(|()| Found::new(Ok(dir))),
+        false => Ok(Found { dir, meta }),
+    });
+    finished.map_err(|e| failed("set owner and mode of", path, &e))
 }
 
 /// Owner, group and mode by number; refused when there is no such user or group.
@@ -140,45 +342,51 @@ pub(super) fn access(options: &Options) -> Result<Access> {
     Ok(Access { mode: options.mode, uid, gid, owners_group })
 }
 
-fn check_directory(path: &Path, meta: &fs::Metadata, access: Access) -> Result<()> {
-    let shown = path.display();
-    if meta.file_type().is_symlink() {
-        return Err(Error::invalid(format!("{shown} is a symbolic link")).remedy("give the directory it points to"));
-    }
-    if !meta.is_dir() {
-        let error = Error::invalid(format!("{shown} is not a directory"));
-        return Err(error.remedy("give the path of one, or of one to be made"));
-    }
-    let me = files::effective_user();
-    let owner = access.uid.unwrap_or(me);
+fn check_directory(path: &Path, resolved: &Path, found: &Found, access: Access) -> Result<()> {
+    let (shown, meta) = (path.display(), &found.meta);
+    let owner = access.uid.unwrap_or_else(credentials::effective_user);
     let shared_by_group = access.mode & 0o060 != 0;
-    if meta.uid() != owner && !(shared_by_group && meta.uid() == 0) {
-        let uid = meta.uid();
-        return Err(Error::invalid(format!("{shown} belongs to user {uid}, not to {owner}"))
-            .run(format!("chown {owner} {shown}, or give owner={uid}")));
-    }
+    let is_owned = meta.uid() == owner || (shared_by_group && meta.uid() == 0);
     let allowed = access.directory_mode();
     let mode = meta.mode() & 0o777;
-    if mode & !allowed != 0 {
-        return Err(Error::invalid(format!("{shown} is open to others (mode {mode:04o})"))
-            .run(format!("chmod {allowed:04o} {shown}")));
+    if is_owned && mode & !allowed == 0 {
+        return Ok(());
     }
-    // Whoever may rename the directory may put another in its place.
-    let Some(parent) = path.parent() else { return Ok(()) };
-    let above =
-        fs::metadata(parent).map_err(|e| Error::system(format_args!("cannot look at {}", parent.display()), &e))?;
-    if above.mode() & 0o002 != 0 && above.mode() & libc::S_ISVTX == 0 {
-        let parent = parent.display();
-        return Err(Error::invalid(format!("{parent} is writable by everybody, so anybody could replace {shown}"))
-            .remedy(format!("use another place, or run: chmod o-w {parent}")));
+    // A command that would harm a directory of others is never said.
+    if is_of_the_system(resolved) || !is_store_or_empty(&found.dir) {
+        return Err(not_its_own(path));
     }
-    Ok(())
+    let uid = meta.uid();
+    Err(match is_owned {
+        false => Error::invalid(format!("{shown} belongs to user {uid}, not to {owner}"))
+            .run(format!("chown {owner} {shown}, or give owner={uid}")),
+        true => Error::invalid(format!("{shown} is open to others (mode {mode:04o})"))
+            .run(format!("chmod {allowed:04o} {shown}")),
+    })
+}
+
+/// The answer to a directory where others have something.
+pub(crate) fn not_its_own(path: &Path) -> Error {
+    Error::invalid(format!("{} is neither empty nor a store", path.display()))
+        .remedy("give it a directory of its own, such as /run/NAME/tls")
+}
+
+fn is_store_or_empty(dir: &Dir) -> bool {
+    dir.names().is_ok_and(|names| names.iter().all(|name| name.to_str().is_some_and(is_made_here)))
+}
+
+/// Directories that are the system's also when they happen to be empty (hier(7)).
+fn is_of_the_system(resolved: &Path) -> bool {
+    const ALL_IN: [&str; 6] = ["/", "/dev", "/home", "/usr", "/usr/local", "/var"];
+    const THESE: [&str; 4] = ["/run/lock", "/run/shm", "/run/systemd", "/run/user"];
+    let is_among = |all: &[&str], path: &Path| all.iter().any(|one| Path::new(one) == path);
+    is_among(&THESE, resolved) || resolved.parent().is_none_or(|above| is_among(&ALL_IN, above))
 }
 
 /// Refuses a file that others may read or change. Used for the keys.
 pub(crate) fn check_private(path: &Path, meta: &fs::Metadata, access: Access) -> Result<()> {
     let mode = meta.mode() & 0o777;
-    let me = files::effective_user();
+    let me = credentials::effective_user();
     if !(meta.uid() == me || meta.uid() == 0 || access.uid == Some(meta.uid())) {
         let path = path.display();
         return Err(Error::invalid(format!("{path} belongs to user {}", meta.uid())).run(format!("chown {me} {path}")));
@@ -191,50 +399,8 @@ pub(crate) fn check_private(path: &Path, meta: &fs::Metadata, access: Access) ->
     Ok(())
 }
 
-/// A name that nobody has, for what is being made in the directory of a store. What is left of it is cleared away later.
-pub(super) fn new_path(directory: &Path) -> Result<PathBuf> {
-    let mut random = [0; 8];
-    match crypto::random(&mut random) {
-        true => Ok(directory.join(format!("new-{:016x}", u64::from_ne_bytes(random)))),
-        false => Err(Error::new(Status::System, "the kernel has no random bytes to give")),
-    }
-}
-
-/// Eight digits of the boot id; the same for all boots where /proc is missing.
-fn boot_id() -> String {
-    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let digits: String = id.chars().filter(char::is_ascii_hexdigit).take(8).collect();
-    if digits.len() == 8 {
-        digits
-    } else {
-        "00000000".to_owned()
-    }
-}
-
 /// The status for a directory whose control file is of another version.
 pub(crate) fn other_format(path: &Path, what: &str) -> Error {
     Error::new(Status::Format, format!("{} {what}", path.display()))
         .remedy("stop what uses it and remove the directory, or give another path")
-}
-
-/// The name of a generation's directory.
-fn generation_name(boot: &str, number: u64) -> String {
-    format!("v1-{}-{boot}-{number:x}", platform())
-}
-
-pub(super) fn generation_number(name: &str) -> Option<u64> {
-    let (head, number) = name.rsplit_once('-')?;
-    head.starts_with("v1-").then(|| u64::from_str_radix(number, 16).ok()).flatten()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_generation_is_known_by_its_name() {
-        assert_eq!(generation_number(&generation_name("0badcafe", 0x1234_5678_9abc)), Some(0x1234_5678_9abc));
-        assert_eq!(generation_number("control"), None);
-        assert_eq!(generation_number("key-1"), None);
-    }
 }

@@ -5,22 +5,28 @@
 //! inherited one in a forked child would break the parent.
 
 use std::ffi::CString;
+use std::fs::File;
+use std::io;
 use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::{fs, io};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lmdb::EnvironmentFlags;
 use lmdb_sys as ffi;
 
 use super::control::Shape;
+use super::entries::{DATA, LOCK};
 use super::id::SENTINEL;
 use super::mdb;
 use super::write_lock::WriteGuard;
-use crate::sys::files::{self, Access};
+use crate::sys::dir::Dir;
+use crate::sys::files::{self, Access, FirstByte};
+use crate::sys::fork_safe::Registry;
 use crate::sys::{fork_safe, process, shared_page};
 
 mod descriptors;
@@ -40,10 +46,37 @@ pub(crate) use self::readers::ReaderSlot;
 use self::txn::NO_STAT;
 pub(crate) use self::txn::{Next, Txn, Write};
 
+/// How long a thread waits for another one that is opening an environment of this process.
+const OPENING: Duration = Duration::from_millis(50);
+/// Environments that a process can have open: two for each store.
+const MOST: usize = 512;
+
+/// The environments of this process, by device and inode of their lock files.
+static ENVIRONMENTS: Registry<Env, MOST> = Registry::new();
+
+/// Device and inode of the two files of an environment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Files {
+    pub(crate) data: (u64, u64),
+    pub(crate) lock: (u64, u64),
+}
+
+impl Files {
+    /// Makes both, so that their modes do not depend on the umask, and so that every page of the lock file has a block
+    /// behind it: LMDB maps it sparse, which is SIGBUS on a full tmpfs.
+    pub(crate) fn create(dir: &Dir, readers: u32, access: Access) -> io::Result<Files> {
+        let identity = |file: &File| files::identity(file.as_raw_fd()).ok_or_else(io::Error::last_os_error);
+        let data = identity(&files::create(dir, DATA, access)?)?;
+        let lock = identity(&files::create_zeroed(dir, LOCK, mdb::lock_file_len(readers), access)?)?;
+        Ok(Files { data, lock })
+    }
+}
+
 /// An open environment of this process.
 pub(crate) struct Env {
     raw: *mut ffi::MDB_env,
     process: u64,
+    is_registered: bool,
     descriptors: Descriptors,
     /// `None` without a lock file, on a read-only file system.
     locks: Option<Locks>,
@@ -64,44 +97,76 @@ unsafe impl Send for Env {}
 unsafe impl Sync for Env {}
 
 impl Env {
-    /// Makes the files of a new generation in a directory that nobody else knows yet.
-    ///
-    /// `reserve` bytes of the data file get blocks before the first write through the map.
-    pub(crate) fn create(directory: &Path, shape: Shape, reserve: u64, access: Access) -> Result<(), Fault> {
-        let system = |e: io::Error| Fault::System(e.raw_os_error().unwrap_or(libc::EIO));
-        // Made first, so that their modes do not depend on the umask, and so that every page of the lock file has a
-        // block behind it: LMDB maps it sparse, which is SIGBUS on a full tmpfs.
-        files::create(&directory.join("data.mdb"), access).map_err(system)?;
-        let lock = mdb::lock_file_len(shape.readers);
-        files::create_zeroed(&directory.join("lock.mdb"), lock, access).map_err(system)?;
-        let env = Env::open_raw(directory, shape, shape.capacity as usize, Env::flags(shape))?;
+    /// Makes a new generation's environment in files that were created a moment ago. `reserve` bytes of the data file get
+    /// blocks before the first write through the map.
+    pub(crate) fn create(path: &Path, shape: Shape, files: Files, reserve: u64) -> Result<(), Fault> {
+        let env = Env::open_raw(path, shape, files, shape.capacity as usize, Env::flags(shape))?;
         if !shape.guard {
-            files::reserve(&directory.join("data.mdb"), 0, reserve).map_err(system)?;
+            env.reserve(0, reserve).map_err(|e| Fault::System(e.raw_os_error().unwrap_or(libc::EIO)))?;
         }
         env.write_alone(|write| write.put(SENTINEL, b"sesscache"))
     }
 
-    /// Opens the generation in `directory`. Damage that shows from outside is found here.
-    pub(crate) fn open(directory: &Path, shape: Shape) -> Result<Env, Fault> {
-        Env::open_as(directory, shape, Env::flags(shape))
+    /// The environment of these files, opened unless this process has it: LMDB wants one of a lock file in a process, because
+    /// it would make locks anew that are held, and give up all its locks at the end of either (lmdb.h). `None` when another
+    /// thread is opening one for too long.
+    pub(crate) fn find_or<E>(files: Files, open: impl FnOnce() -> Result<Env, E>) -> Option<Result<Arc<Env>, E>> {
+        let is_mine = |env: &Env| env.process == process::incarnation() && env.has_its_files();
+        let register = |mut env: Env| {
+            env.is_registered = true;
+            Arc::new(env)
+        };
+        ENVIRONMENTS.find_or_try(files.lock, OPENING, is_mine, || open().map(register))
+    }
+
+    /// Opens them for reading and writing. Damage that shows from outside is found here.
+    pub(crate) fn open(path: &Path, shape: Shape, files: Files) -> Result<Env, Fault> {
+        Env::open_as(path, shape, files, Env::flags(shape))
     }
 
     /// The same for reading alone: the map is read-only, and only a reader slot is ever written.
-    pub(crate) fn view(directory: &Path, shape: Shape) -> Result<Env, Fault> {
+    pub(crate) fn view(path: &Path, shape: Shape, files: Files) -> Result<Env, Fault> {
         let flags = (Env::flags(shape) - EnvironmentFlags::WRITE_MAP) | EnvironmentFlags::READ_ONLY;
-        Env::open_as(directory, shape, flags)
+        Env::open_as(path, shape, files, flags)
     }
 
-    fn open_as(directory: &Path, shape: Shape, flags: EnvironmentFlags) -> Result<Env, Fault> {
-        let env = Env::open_raw(directory, shape, 0, flags)?;
+    fn open_as(path: &Path, shape: Shape, files: Files, flags: EnvironmentFlags) -> Result<Env, Fault> {
+        let env = Env::open_raw(path, shape, files, 0, flags)?;
         let info = env.info();
-        let file = fs::metadata(directory.join("data.mdb")).map_or(0, |meta| meta.len());
+        let len = env.data_file().and_then(|data| data.metadata()).map_or(0, |meta| meta.len());
         // A guarded file may end early: LMDB does not write pages that are free again when their transaction ends.
         let needed = if shape.guard { 0 } else { shape.capacity };
-        if info.me_mapsize as u64 != shape.capacity || file < needed || info.me_last_pgno >= env.pages {
+        if info.me_mapsize as u64 != shape.capacity || len < needed || info.me_last_pgno >= env.pages {
             return Err(Fault::Damaged(ffi::MDB_INVALID));
         }
         Ok(env)
+    }
+
+    /// The data file, as LMDB has it open. It stays LMDB's. An error when the host has closed it.
+    pub(crate) fn data_file(&self) -> io::Result<ManuallyDrop<File>> {
+        let open = self.descriptors.data().ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))?;
+        // SAFETY: from_raw_fd wants a descriptor that nobody closes: it is the environment's, which is borrowed, and a
+        // ManuallyDrop closes nothing.
+        Ok(ManuallyDrop::new(unsafe { File::from_raw_fd(open) }))
+    }
+
+    /// How processes other than this one and its parent have the environment of these files open, if a parent has left this one
+    /// its descriptors: saves a child that begins one call to open(2).
+    pub(crate) fn usage(&self, files: Files) -> Option<FirstByte> {
+        let lock = self.descriptors.lock().filter(|lock| files::identity(*lock) == Some(files.lock))?;
+        // SAFETY: from_raw_fd wants a descriptor that nobody closes: it is that of an environment, and a ManuallyDrop closes
+        // nothing.
+        Some(files::first_byte(&ManuallyDrop::new(unsafe { File::from_raw_fd(lock) })))
+    }
+
+    /// Makes blocks exist for a part of the data file.
+    pub(crate) fn reserve(&self, from: u64, to: u64) -> io::Result<()> {
+        files::reserve(&*self.data_file()?, from, to)
+    }
+
+    /// The same, unless another process is at it; whether it was done.
+    pub(crate) fn reserve_alone(&self, from: u64, to: u64) -> io::Result<bool> {
+        files::reserve_alone(&*self.data_file()?, from, to)
     }
 
     fn flags(shape: Shape) -> EnvironmentFlags {
@@ -110,8 +175,14 @@ impl Env {
         flags
     }
 
-    fn open_raw(directory: &Path, shape: Shape, map_size: usize, flags: EnvironmentFlags) -> Result<Env, Fault> {
-        let path = CString::new(directory.as_os_str().as_bytes()).map_err(|_| Fault::System(libc::EINVAL))?;
+    fn open_raw(
+        path: &Path,
+        shape: Shape,
+        files: Files,
+        map_size: usize,
+        flags: EnvironmentFlags,
+    ) -> Result<Env, Fault> {
+        let path = CString::new(path.as_os_str().as_bytes()).map_err(|_| Fault::System(libc::EINVAL))?;
         loop {
             let mut raw = ptr::null_mut();
             // SAFETY: mdb_env_create writes one pointer, to `raw`, which is there to be written.
@@ -119,6 +190,7 @@ impl Env {
             let env = Env {
                 raw,
                 process: process::incarnation(),
+                is_registered: false,
                 descriptors: Descriptors::default(),
                 locks: None,
                 guard: shape.guard,
@@ -135,7 +207,7 @@ impl Env {
             // SAFETY: mdb_env_open wants a created environment and a NUL-terminated path, which a CString is.
             let code = unsafe { ffi::mdb_env_open(raw, path.as_ptr(), flags.bits(), 0o600) };
             match code {
-                0 => return env.init(shape.readers),
+                0 => return env.init(shape.readers, files),
                 // A signal during LMDB's lock call makes it report failure with the lock held: begin again.
                 libc::EINTR => {}
                 code => return Err(Fault::from_open(code)),
@@ -144,7 +216,7 @@ impl Env {
     }
 
     /// What follows a successful mdb_env_open.
-    fn init(mut self, readers: u32) -> Result<Env, Fault> {
+    fn init(mut self, readers: u32, files: Files) -> Result<Env, Fault> {
         let mut fd = -1;
         // SAFETY: mdb_env_get_fd wants an open environment, as mdb_env_open has just made it, and writes one integer.
         check(unsafe { ffi::mdb_env_get_fd(self.raw, &mut fd) })?;
@@ -153,6 +225,10 @@ impl Env {
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
         // SAFETY: the environment is open, since mdb_env_open has succeeded.
         self.descriptors = unsafe { Descriptors::of(self.raw, fd) };
+        // Its open(2) goes by path: what is open is looked at again.
+        if !self.descriptors.are(files) {
+            return Err(Fault::Exchanged);
+        }
         self.locks = self.descriptors.lock().map(|fd| Locks::of(fd, readers)).transpose()?;
         let mut stat = NO_STAT;
         // SAFETY: mdb_env_stat reads the meta page of an open environment, which this is, and writes the struct.
@@ -291,6 +367,7 @@ impl Drop for Env {
         if self.process != process::incarnation() {
             return;
         }
+        let lock_file = self.descriptors.lock_file();
         // What else is there of it stays: closing would close files of the host.
         if self.has_its_files() {
             // SAFETY: mdb_env_close wants an environment of this process without transactions: a Reader keeps an Arc of it, and
@@ -298,6 +375,10 @@ impl Drop for Env {
             unsafe { ffi::mdb_env_close(self.raw) };
         } else {
             fork_safe::keep_inherited(self.raw);
+        }
+        // Only then may it be opened again.
+        if let Some(lock_file) = lock_file.filter(|_| self.is_registered) {
+            ENVIRONMENTS.remove(lock_file);
         }
     }
 }

@@ -4,24 +4,25 @@
 //! published by a compare-and-swap in the control file (one swap wins). A maker that dies at any point leaves at worst
 //! a directory that the next maker clears away.
 
-use std::fs;
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::check::{self, Damage, Expected};
+use super::boot::BootId;
 use super::control::{Control, Current, Shape};
-use super::directory::{generation_number, new_path, Directory};
-use super::env::{Env, Fault, ReaderSlot};
+use super::directory::OpenDirectory;
+use super::entries::{generation_name, generation_number, is_unfinished, new_name, DATA, LOCK, PAGE};
+use super::env::{Env, Fault, Files, ReaderSlot};
 use super::page::GenerationPage;
-use super::pages;
 use super::write_lock::{WriteGuard, WriteLock};
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
 use crate::sys::files::{self, FileSystem, FirstByte};
+
+mod dir;
+
+use self::dir::{inspect, GenerationDir};
 
 /// Data files up to this size are reserved whole.
 const RESERVE_WHOLE: u64 = 4 << 20;
@@ -32,22 +33,12 @@ const RESERVE_FIRST: u64 = 1 << 20;
 const READERS_PAUSE: u32 = 50;
 /// Unfinished directories older than this were left by a dead maker.
 const ABANDONED: Duration = Duration::from_secs(60);
-/// A file is not checked again before so many times the check has passed. A server with a process per connection has
-/// nobody who keeps its store open, and each process would check it: this way they spend a 400th of the time on it.
-const RARELY: u64 = 400;
-/// Larger files, by their part in use, are opened without a check.
-const CHECKED: u64 = 512 << 20;
-/// Longest wait for another process that opens the generation, which takes a tenth of one, in milliseconds.
-const OPENING: u32 = 50;
-/// Longest wait for writers to leave, so that the file can be checked while nothing moves in it, in milliseconds.
-const WRITERS_LEAVE: u32 = 50;
 
 /// One generation, open in this process.
 pub(crate) struct Generation {
     pub(crate) number: u64,
     pub(crate) env: Arc<Env>,
     pub(crate) lock: Arc<WriteLock>,
-    pub(crate) data: PathBuf,
     /// No look for dead readers before this tick.
     readers_at: AtomicU64,
     /// No attempt to reserve file space before this tick; 0 when the last one did not fail.
@@ -65,81 +56,45 @@ pub(crate) enum Broken {
 }
 
 impl Generation {
-    /// Opens generation `number`. A page that is mapped already, by a parent, is taken over.
-    pub(crate) fn open(dir: &Directory, number: u64, lock: Option<Arc<WriteLock>>) -> Result<Generation, Broken> {
-        let map = |directory: &Path| match lock {
-            Some(lock) => Ok(Some(lock)),
-            None => WriteLock::open(directory).map(|lock| lock.map(Arc::new)),
-        };
-        Generation::open_as(dir, number, map, inspect_unused, Env::open)
+    /// Opens generation `number` of this boot. From one that is `known`, of this process or a parent, the page is taken over.
+    pub(crate) fn open(
+        open: &OpenDirectory<'_>,
+        number: u64,
+        boot: Option<BootId>,
+        known: Option<&Generation>,
+    ) -> Result<Generation, Broken> {
+        let dir = GenerationDir::find(open, number)?;
+        let lock = known.map_or_else(|| dir.lock(WriteLock::open), |known| Ok(Arc::clone(&known.lock)))?;
+        let files = dir.files()?;
+        dir.check_boot(lock.page(), boot, |page, boot| page.note_boot(boot))?;
+        let env = Env::find_or(files, || {
+            let usage = known.and_then(|known| known.env.usage(files)).unwrap_or_else(|| dir.usage());
+            if usage == FirstByte::Free {
+                dir.inspect_unused(&lock, files).map_err(Broken::Damaged)?;
+            }
+            dir.open(lock.page(), files, usage, Env::open)
+        });
+        let busy = || Broken::Refused(Error::new(Status::Busy, "another thread is opening a store"));
+        Ok(Generation::new(number, env.unwrap_or_else(|| Err(busy()))?, lock))
     }
 
     /// Opens generation `number` for reading alone.
-    pub(crate) fn view(dir: &Directory, number: u64) -> Result<Generation, Broken> {
-        let map = |directory: &Path| WriteLock::view(directory).map(|lock| lock.map(Arc::new));
-        let check = |directory: &Path, lock: &WriteLock| {
-            let page = lock.page();
-            // Nothing may be noted in the page, and nobody may be held off.
-            let data = directory.join("data.mdb");
-            let whole = is_large(&data, page) || is_in_use(directory) || inspect(&data, page.shape()).is_ok();
-            whole.then_some(()).ok_or_else(|| "its data file is damaged".to_owned())
-        };
-        Generation::open_as(dir, number, map, check, Env::view)
+    pub(crate) fn view(open: &OpenDirectory<'_>, number: u64, boot: Option<BootId>) -> Result<Generation, Broken> {
+        let dir = GenerationDir::find(open, number)?;
+        let lock = dir.lock(WriteLock::view)?;
+        let files = dir.files()?;
+        // Nothing may be noted in the page, and nobody may be held off.
+        dir.check_boot(lock.page(), boot, |_, _| {})?;
+        let usage = dir.usage();
+        if usage == FirstByte::Free && !dir.is_large(lock.page()) && dir.inspect(lock.page().shape()).is_err() {
+            return Err(Broken::Damaged("its data file is damaged".to_owned()));
+        }
+        let env = dir.open(lock.page(), files, usage, Env::view)?;
+        Ok(Generation::new(number, Arc::new(env), lock))
     }
 
-    fn open_as(
-        dir: &Directory,
-        number: u64,
-        map: impl FnOnce(&Path) -> io::Result<Option<Arc<WriteLock>>>,
-        check: impl FnOnce(&Path, &WriteLock) -> Result<(), String>,
-        env: fn(&Path, Shape) -> Result<Env, Fault>,
-    ) -> Result<Generation, Broken> {
-        let directory = dir.generation(number);
-        let refused =
-            |e: &io::Error| Broken::Refused(Error::system(format_args!("cannot open {}", directory.display()), e));
-        let lock = match map(&directory) {
-            Ok(Some(lock)) => lock,
-            Ok(None) => return Err(Broken::Damaged("its page is damaged".to_owned())),
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Err(Broken::Gone),
-            Err(e) if matches!(e.raw_os_error(), Some(libc::EINVAL | libc::ELOOP)) => {
-                return Err(Broken::Damaged("its page is no file".to_owned()))
-            }
-            Err(e) => return Err(refused(&e)),
-        };
-        // LMDB would create what is missing, and a new lock file for an old data file means two domains of locks.
-        for name in ["data.mdb", "lock.mdb"] {
-            match fs::symlink_metadata(directory.join(name)) {
-                Ok(meta) if meta.is_file() && meta.len() > 0 => {}
-                Ok(_) => return Err(Broken::Damaged(format!("{name} is empty or no file"))),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                    return Err(Broken::Damaged(format!("{name} is missing")))
-                }
-                Err(e) => return Err(refused(&e)),
-            }
-        }
-        if files::exceeds_file_limit(lock.page().shape().capacity) {
-            return Err(Broken::Refused(limit_too_low()));
-        }
-        check(&directory, &lock).map_err(Broken::Damaged)?;
-        if !can_be_opened(&directory) {
-            let what = "a process is stopped while it opens";
-            return Err(Broken::Refused(Error::new(Status::Busy, format!("{what} {}", directory.display()))));
-        }
-        match env(&directory, lock.page().shape()) {
-            Ok(env) => Ok(Generation {
-                number,
-                env: Arc::new(env),
-                lock,
-                data: directory.join("data.mdb"),
-                readers_at: AtomicU64::new(0),
-                reserve_at: AtomicU64::new(0),
-            }),
-            Err(fault @ Fault::Damaged(_)) => Err(Broken::Damaged(fault.text())),
-            Err(fault) => Err(Broken::Refused(Error::new(
-                Status::System,
-                format!("cannot open {}: {}", directory.display(), fault.text()),
-            ))),
-        }
+    fn new(number: u64, env: Arc<Env>, lock: Arc<WriteLock>) -> Generation {
+        Generation { number, env, lock, readers_at: AtomicU64::new(0), reserve_at: AtomicU64::new(0) }
     }
 
     /// What its processes tell each other.
@@ -150,7 +105,7 @@ impl Generation {
 
     /// Whether every page of the data file is as LMDB takes on trust. No writer moves meanwhile, and readers do not matter.
     pub(crate) fn verify(&self, _inside: &WriteGuard<'_>) -> bool {
-        inspect(&self.data, self.page().shape()).is_ok()
+        self.env.data_file().is_ok_and(|data| inspect(&data, self.page().shape()).is_ok())
     }
 
     /// Frees the slots of readers that died, unless it was done a moment ago: it costs a system call per process attached.
@@ -184,149 +139,92 @@ impl Generation {
     }
 
     /// Begins the generation after `from`. Whoever is fastest makes it; the result is the same for all.
-    pub(crate) fn begin(dir: &Directory, control: &Control, from: Current, keep: bool) -> Result<()> {
+    pub(crate) fn begin(open: &OpenDirectory<'_>, control: &Control, from: Current, keep: bool) -> Result<()> {
         let number = from.number + 1;
-        Generation::make(dir, control, number)?;
+        Generation::make(open, control, number)?;
         if control.switch(from, Current { number, keep }) {
-            clear(dir, control.current());
+            clear(open, control.current());
         }
         Ok(())
     }
 
     /// Makes generation `number`, which nobody uses before it is the current one, unless it is there.
-    pub(crate) fn make(dir: &Directory, control: &Control, number: u64) -> Result<()> {
-        let to = dir.generation(number);
-        if to.exists() {
+    pub(crate) fn make(open: &OpenDirectory<'_>, control: &Control, number: u64) -> Result<()> {
+        let to = generation_name(number);
+        if open.stat(&to).is_ok_and(|found| found.is_dir()) {
             return Ok(());
         }
-        let built = build(dir, control.wanted())?;
-        match fs::rename(&built, &to) {
+        // What else has the name was not made here.
+        let _ = open.remove(&to);
+        let built = build(open, control)?;
+        match open.rename(&built, &to) {
             Ok(()) => Ok(()),
             // A non-empty directory of that name: somebody else's, and as good as ours.
             Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTEMPTY | libc::EEXIST)) => {
-                remove(&built);
+                remove(open, &built);
                 Ok(())
             }
             Err(e) => {
-                remove(&built);
-                Err(Error::system(format_args!("cannot create {}", to.display()), &e))
+                remove(open, &built);
+                Err(Error::system(format_args!("cannot create {}/{to}", open.path().display()), &e))
             }
         }
     }
 }
 
-/// How other processes have the generation open: LMDB then holds a lock on the first byte of its lock file.
-fn use_of(directory: &Path) -> FirstByte {
-    // Closing the descriptor would drop this process's own lock. It has none: a process has one environment per directory,
-    // and this one is not open yet.
-    files::open_to_read(&directory.join("lock.mdb")).map_or(FirstByte::Shared, |file| files::first_byte(&file))
-}
-
-fn is_in_use(directory: &Path) -> bool {
-    use_of(directory) != FirstByte::Free
-}
-
-/// Waits until nobody else is about to open the generation as the first: LMDB would wait for him without a deadline.
-fn can_be_opened(directory: &Path) -> bool {
-    for _ in 0..OPENING {
-        if use_of(directory) != FirstByte::Alone {
-            return true;
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    false
-}
-
-fn is_large(data: &Path, page: &GenerationPage) -> bool {
-    let used = if page.shape().guard { fs::metadata(data).map_or(0, |meta| meta.len()) } else { page.reserved.get() };
-    used > CHECKED
-}
-
-/// Checks a data file that nobody has open. Who has it open has checked it, or relies on who did. A large one is not
-/// checked: at 0.4 s for a GiB the first session of a server would wait for too long.
-fn inspect_unused(directory: &Path, lock: &WriteLock) -> Result<(), String> {
-    let (data, page) = (directory.join("data.mdb"), lock.page());
-    let inode = fs::metadata(&data).map_or(0, |meta| meta.ino());
-    if page.is_trusted(inode) || is_large(&data, page) || is_in_use(directory) {
-        return Ok(());
-    }
-    let begin = Instant::now();
-    if inspect(&data, page.shape()).is_ok() {
-        page.trust(inode, begin.elapsed().as_millis() as u64 * RARELY);
-        return Ok(());
-    }
-    // Somebody may have opened it since then and moved pages under the eyes of the check: look again with writers held off.
-    // Only trying, since a wait in vain would make the puts to come impatient.
-    for _ in 0..WRITERS_LEAVE {
-        if let Ok(_locked) = lock.acquire(Duration::ZERO) {
-            return inspect(&data, page.shape()).map_err(|damage| damage.to_string());
-        }
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    // It is in use after all.
-    Ok(())
-}
-
-/// Reads the whole data file, never through a map: a page that is not there is an error and no signal.
-fn inspect(data: &Path, shape: Shape) -> Result<(), Damage> {
-    let page = files::page_size().min(pages::PAGE_MAX);
-    let unreadable = |_| Damage { page: 0, what: "it cannot be read" };
-    let file = files::open(data).map_err(unreadable)?;
-    // What is written through the map is as long as the map, and LMDB lengthens in silence what is not. A guarded file may
-    // end early: its last pages are free and were never written.
-    if !shape.guard && file.metadata().map_err(unreadable)?.len() < shape.capacity {
-        return Err(Damage { page: shape.capacity / page as u64 - 1, what: "the file ends before it" });
-    }
-    check::check(Expected { page, map: shape.capacity }, |number, out| {
-        file.read_exact_at(out, number * page as u64).is_ok()
-    })?;
-    Ok(())
-}
-
-fn build(dir: &Directory, mut shape: Shape) -> Result<PathBuf> {
+/// Makes a generation under a name that nobody knows, and says it.
+fn build(open: &OpenDirectory<'_>, control: &Control) -> Result<String> {
+    let shape = control.wanted();
     // Zeroed under our eyes, the control page would ask for a lock file of 256 GiB.
     if !shape.is_sane() {
-        return Err(Error::new(Status::Format, format!("{}/control is damaged", dir.path.display())));
+        return Err(Error::new(Status::Format, format!("{}/control is damaged", open.path().display())));
     }
     if files::exceeds_file_limit(shape.capacity) {
         return Err(limit_too_low());
     }
-    let directory = new_path(&dir.path)?;
-    let failed = |e: &io::Error| Error::system(format_args!("cannot create a store in {}", dir.path.display()), e);
-    fs::DirBuilder::new().mode(0o700).create(&directory).map_err(|e| failed(&e))?;
-    let made = (|| {
-        let handle = fs::File::open(&directory).map_err(|e| failed(&e))?;
-        dir.access.apply(&handle, true).map_err(|e| failed(&e))?;
-        if files::file_system(&directory).map_err(|e| failed(&e))? == FileSystem::CopyOnWrite {
-            shape.guard = true;
+    let name = new_name()?;
+    let failed = |e: &io::Error| Error::system(format_args!("cannot create a store in {}", open.path().display()), e);
+    open.make_dir(&name, 0o700).map_err(|e| failed(&e))?;
+    let made = fill(open, &name, shape, control.boot(open.boot())).map_err(|fault| match fault {
+        Fault::System(code) => failed(&io::Error::from_raw_os_error(code)),
+        Fault::Full => {
+            let what = "no space is left on the device, or the quota is used up";
+            Error::new(Status::Full, format!("cannot create a store in {}: {what}", open.path().display()))
         }
-        let reserve = if shape.capacity <= RESERVE_WHOLE { shape.capacity } else { RESERVE_FIRST };
-        let mut made = Env::create(&directory, shape, reserve, dir.access);
-        if matches!(made, Err(Fault::System(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))) {
-            // Space cannot be reserved here, so nothing may be written through the map.
-            shape.guard = true;
-            for name in ["data.mdb", "lock.mdb"] {
-                let _ = fs::remove_file(directory.join(name));
-            }
-            made = Env::create(&directory, shape, reserve, dir.access);
-        }
-        made.map_err(|fault| match fault {
-            Fault::System(code) => failed(&io::Error::from_raw_os_error(code)),
-            Fault::Full => {
-                let what = "no space is left on the device, or the quota is used up";
-                Error::new(Status::Full, format!("cannot create a store in {}: {what}", dir.path.display()))
-            }
-            fault => Error::new(Status::System, fault.text()),
-        })?;
-        WriteLock::create(&directory, shape, reserve, dir.access).map_err(|e| failed(&e))
-    })();
+        fault => Error::new(Status::System, fault.text()),
+    });
     match made {
-        Ok(()) => Ok(directory),
+        Ok(()) => Ok(name),
         Err(error) => {
-            remove(&directory);
+            remove(open, &name);
             Err(error)
         }
     }
+}
+
+fn fill(open: &OpenDirectory<'_>, name: &str, mut shape: Shape, boot: Option<BootId>) -> Result<(), Fault> {
+    let dir = open.dir(name)?;
+    let access = open.access();
+    access.apply(&dir.readable()?, true)?;
+    if files::file_system(dir.file())? == FileSystem::CopyOnWrite {
+        shape.guard = true;
+    }
+    let reserve = if shape.capacity <= RESERVE_WHOLE { shape.capacity } else { RESERVE_FIRST };
+    let init = |shape: Shape| {
+        let files = Files::create(&dir, shape.readers, access)?;
+        let path = open.path_for_lmdb(name, &dir);
+        let _rights = open.rights_for_lmdb().map_err(|_| Fault::System(libc::EPERM))?;
+        Env::create(&path, shape, files, reserve)
+    };
+    let mut made = init(shape);
+    if matches!(made, Err(Fault::System(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))) {
+        // Space cannot be reserved here, so nothing may be written through the map.
+        shape.guard = true;
+        [DATA, LOCK].iter().for_each(|name| drop(dir.remove(name)));
+        made = init(shape);
+    }
+    made?;
+    Ok(WriteLock::create(&dir, shape, boot, reserve, access)?)
 }
 
 fn limit_too_low() -> Error {
@@ -335,38 +233,40 @@ fn limit_too_low() -> Error {
 }
 
 /// Removes everything that is neither the current generation nor the one kept for reading.
-pub(crate) fn clear(dir: &Directory, current: Current) {
+pub(crate) fn clear(open: &OpenDirectory<'_>, current: Current) {
     let kept = |number: u64| number >= current.number || (current.keep && number + 1 == current.number);
-    let Ok(entries) = fs::read_dir(&dir.path) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
+    for name in open.names().unwrap_or_default() {
         let Some(name) = name.to_str() else { continue };
-        let path = entry.path();
-        if let Some(number) = generation_number(name) {
-            if !kept(number) {
-                remove(&path);
+        let is_over = match generation_number(name) {
+            Some(number) => !kept(number),
+            None => {
+                is_unfinished(name) && open.stat(name).is_ok_and(|found| found.age().is_some_and(|age| age > ABANDONED))
             }
-        } else if name.starts_with("new-") || name.starts_with("control.") || name.starts_with("key.") {
-            let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|at| at.elapsed().ok());
-            if age.is_some_and(|age| age > ABANDONED) {
-                remove(&path);
-            }
+        };
+        if is_over {
+            remove(open, name);
         }
     }
 }
 
 /// Removes a generation as a pair, or a leftover file. Those who have it open keep it until they look again.
-fn remove(path: &Path) {
-    for name in ["gate", "data.mdb", "lock.mdb"] {
-        let _ = fs::remove_file(path.join(name));
+fn remove(open: &OpenDirectory<'_>, name: &str) {
+    match open.dir(name) {
+        Ok(dir) => {
+            [PAGE, DATA, LOCK].iter().for_each(|name| drop(dir.remove(name)));
+            let _ = open.remove_dir(name);
+        }
+        // A file, or a link that leads anywhere: its name goes, and nothing else.
+        Err(_) => drop(open.remove(name)),
     }
-    let _ = fs::remove_dir(path).or_else(|_| fs::remove_file(path));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::options::Options;
+    use std::fs;
+    use std::os::unix::fs::FileExt;
 
     #[test]
     fn a_new_generation_is_called_whole_and_a_damaged_one_is_not() {
@@ -378,7 +278,7 @@ mod tests {
         let locked = generation.lock.acquire(Duration::from_secs(1)).unwrap();
         assert!(generation.verify(&locked), "a new generation is called damaged");
         // The flags of the first page behind the meta pages, which is the root.
-        let file = files::open(&generation.data).unwrap();
+        let file = generation.env.data_file().unwrap();
         file.write_all_at(&[0xff], 2 * generation.env.page as u64 + 10).unwrap();
         assert!(!generation.verify(&locked), "a root of no kind is called whole");
         drop(locked);

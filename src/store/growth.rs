@@ -37,7 +37,7 @@ impl Store {
             return Err(Fault::Full);
         }
         if lacks(generation, NEEDED) {
-            self.grow(generation, |from, to| files::reserve(&generation.data, from, to).map(|()| true));
+            self.grow(generation, |from, to| generation.env.reserve(from, to).map(|()| true));
             if lacks(generation, NEEDED) {
                 return Err(Fault::Full);
             }
@@ -49,7 +49,7 @@ impl Store {
     #[inline]
     pub(super) fn grow_ahead(&self, generation: &Generation) {
         if lacks(generation, AHEAD) {
-            self.grow(generation, |from, to| files::reserve_alone(&generation.data, from, to));
+            self.grow(generation, |from, to| generation.env.reserve_alone(from, to));
         }
     }
 

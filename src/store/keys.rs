@@ -7,11 +7,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::control::KEYS_MAX;
-use super::directory::{check_private, Directory};
+use super::directory::{check_private, Directory, OpenDirectory};
 use super::id::{half, name_hash};
 use crate::status::{Error, Result, Status};
 use crate::sys::crypto::{self, KEY};
 use crate::sys::files::{self, Access};
+
+/// The file in a store's directory.
+const KEY_FILE: &str = "key";
 
 /// The keys of one reading of the file.
 pub(crate) struct Keys {
@@ -47,46 +50,58 @@ impl Drop for SealingKey {
 }
 
 impl Keys {
-    /// Makes the key file unless it is there. One that the operator named is never made, only read.
-    pub(crate) fn create(dir: &Directory) -> Result<()> {
-        match fs::symlink_metadata(&dir.key) {
-            Ok(_) => Keys::load(dir).map(|_| ()),
-            Err(_) if dir.key_is_foreign => {
-                let key = dir.key.display();
-                Err(Error::invalid(format!("key='{key}' is not there")).run(format!("openssl rand -out {key} {KEY}")))
-            }
+    /// Makes the key file of the store unless it is there.
+    pub(crate) fn create(open: &OpenDirectory<'_>) -> Result<()> {
+        match open.open_to_read(KEY_FILE) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                write_new_key(&dir.key, dir.access, |from, to| match fs::hard_link(from, to) {
+                write_new_key(open, |from| match open.link(from, KEY_FILE) {
                     Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
                     other => other,
                 })
             }
-            Err(e) => Err(Error::system(format_args!("cannot look at {}", dir.key.display()), &e)),
+            found => Keys::read(&open.path().join(KEY_FILE), open.access(), found).map(drop),
         }
     }
 
     /// Replaces all keys by a new one: what was sealed before cannot be read any more.
-    pub(crate) fn replace(dir: &Directory) -> Result<()> {
-        write_new_key(&dir.key, dir.access, |from, to| fs::rename(from, to))
+    pub(crate) fn replace(open: &OpenDirectory<'_>) -> Result<()> {
+        write_new_key(open, |from| open.rename(from, KEY_FILE))
     }
 
-    /// Reads the file.
+    /// Reads the file. The operator's, which is never made, is read with this process's own rights, and may lie where the owner
+    /// of the directory has none: not while the directory is open.
     pub(crate) fn load(dir: &Directory) -> Result<Arc<Keys>> {
         let path = &dir.key;
-        let failed =
-            |e: &io::Error| Error::system(format_args!("cannot read the sealing keys in {}", path.display()), e);
-        let mut file = fs::OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
-            .open(path)
-            .map_err(|e| failed(&e))?;
+        if !dir.key_is_foreign {
+            return Keys::read(path, dir.access, dir.enter()?.open_to_read(KEY_FILE));
+        }
+        let mut options = fs::OpenOptions::new();
+        match options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let key = path.display();
+                Err(Error::invalid(format!("key='{key}' is not there")).run(format!("openssl rand -out {key} {KEY}")))
+            }
+            opened => Keys::read(path, dir.access, opened),
+        }
+    }
+
+    fn read(path: &Path, access: Access, opened: io::Result<fs::File>) -> Result<Arc<Keys>> {
+        let wrong = || {
+            let path = path.display();
+            Error::invalid(format!("{path} must hold 1 to {KEYS_MAX} keys of {KEY} bytes"))
+                .run(format!("openssl rand -out {path} {KEY}"))
+        };
+        let failed = |e: &io::Error| match e.raw_os_error() {
+            // It is no file.
+            Some(libc::EINVAL) => wrong(),
+            _ => Error::system(format_args!("cannot read the sealing keys in {}", path.display()), e),
+        };
+        let mut file = opened.map_err(|e| failed(&e))?;
         let meta = file.metadata().map_err(|e| failed(&e))?;
-        check_private(path, &meta, dir.access)?;
+        check_private(path, &meta, access)?;
         let len = meta.len() as usize;
         if !meta.is_file() || len == 0 || len % KEY != 0 || len > KEYS_MAX * KEY {
-            let path = path.display();
-            return Err(Error::invalid(format!("{path} must hold 1 to {KEYS_MAX} keys of {KEY} bytes"))
-                .run(format!("openssl rand -out {path} {KEY}")));
+            return Err(wrong());
         }
         let mut secrets = vec![0_u8; len];
         let read = file.read_exact(&mut secrets).map_err(|e| failed(&e));
@@ -119,7 +134,7 @@ impl Keys {
 
     /// Whether the file is no longer the one that was read.
     pub(crate) fn changed(&self, path: &Path) -> bool {
-        fs::metadata(path).is_ok_and(|meta| stamp(&meta) != self.stamp)
+        fs::symlink_metadata(path).is_ok_and(|meta| stamp(&meta) != self.stamp)
     }
 }
 
@@ -133,18 +148,19 @@ fn stamp(meta: &fs::Metadata) -> (u64, u64, i64, i64) {
     (meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec())
 }
 
-fn write_new_key(path: &Path, access: Access, publish: impl Fn(&Path, &Path) -> io::Result<()>) -> Result<()> {
+fn write_new_key(open: &OpenDirectory<'_>, publish: impl Fn(&str) -> io::Result<()>) -> Result<()> {
     let mut secret = [0_u8; KEY + 8];
     if !crypto::random(&mut secret) {
         return Err(Error::new(Status::System, "the kernel has no random bytes to give"));
     }
-    let name = u64::from_ne_bytes(secret[KEY..].try_into().expect("8 bytes"));
-    let temporary = path.with_file_name(format!("key.{name:016x}"));
-    let allowed = files::within_file_limit(KEY as u64);
-    let written =
-        allowed.and_then(|()| files::create(&temporary, access)).and_then(|mut file| file.write_all(&secret[..KEY]));
+    let temporary = format!("key.{:016x}", u64::from_ne_bytes(secret[KEY..].try_into().expect("8 bytes")));
+    let written = files::within_file_limit(KEY as u64)
+        .and_then(|()| files::create(open, &temporary, open.access()))
+        .and_then(|mut file| file.write_all(&secret[..KEY]));
     crypto::cleanse(&mut secret);
-    let published = written.and_then(|()| publish(&temporary, path));
-    let _ = fs::remove_file(&temporary);
-    published.map_err(|e| Error::system(format_args!("cannot write a sealing key to {}", path.display()), &e))
+    let published = written.and_then(|()| publish(&temporary));
+    let _ = open.remove(&temporary);
+    published.map_err(|e| {
+        Error::system(format_args!("cannot write a sealing key to {}/{KEY_FILE}", open.path().display()), &e)
+    })
 }

@@ -73,7 +73,8 @@ impl Store {
             if opened.before.as_ref().is_some_and(|before| is_over(before.page())) {
                 let current = control.current();
                 if control.switch(current, Current { number: current.number, keep: false }) {
-                    generation::clear(&self.dir, control.current());
+                    // What stays because the directory is out of reach, the next one clears away.
+                    let _ = self.dir.enter().map(|open| generation::clear(&open, control.current()));
                 }
             }
             let page = opened.now.page();

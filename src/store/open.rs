@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::control::{Control, Current, Shape, Unusable};
-use super::directory::{self, Directory};
+use super::directory::{self, Directory, OpenDirectory};
 use super::env::version::LmdbVersion;
 use super::generation::{Broken, Generation};
 use super::id::Mask;
@@ -23,6 +23,12 @@ use crate::sys::{clock, files};
 const OPENING: Duration = Duration::from_millis(50);
 /// After the store could not be opened, nobody tries again for so many milliseconds.
 const RETRY: u64 = 1_000;
+/// How long a thread waits for another one that ends the last use of a directory.
+const ENDING: Duration = Duration::from_secs(1);
+/// What is said where nobody can tell one boot from the next.
+pub(crate) const BOOT_UNKNOWN: &str =
+    "nobody who uses the store can read /proc/sys/kernel/random/boot_id: after a crash of the \
+    machine, a store that is not on tmpfs may be taken for whole";
 /// Milliseconds between two looks, by processes that start, for others that died.
 const DEATHS: u64 = 1_000;
 /// Times a generation that vanishes or is damaged is followed to its successor, in one opening.
@@ -41,11 +47,21 @@ impl Store {
     /// and fork after they start. The first use opens.
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Arc<Store>> {
         LmdbVersion::running().check()?;
-        let dir = Directory::prepare(path, options)?;
-        let replaced = init_control(&dir, options)?;
-        Keys::create(&dir)?;
-        let store = REGISTRY.find_or_make(dir.identity, || {
-            Arc::new(Store {
+        let (dir, found) = Directory::prepare(path, options)?;
+        if dir.key_is_foreign {
+            // With this process's own rights, which it may not have in the directory.
+            Keys::load(&dir)?;
+        }
+        let replaced = {
+            let open = dir.enter_found(found)?;
+            let replaced = init_control(&open, options)?;
+            if !dir.key_is_foreign {
+                Keys::create(&open)?;
+            }
+            replaced
+        };
+        let make = || {
+            Ok(Arc::new(Store {
                 dir: dir.clone(),
                 deadline: options.deadline,
                 log: Log::new(),
@@ -54,11 +70,13 @@ impl Store {
                 retry_at: AtomicU64::new(0),
                 maintenance_at: AtomicU64::new(0),
                 full_since: AtomicU64::new(0),
-            })
-        });
-        let store = store.ok_or_else(|| {
-            Error::new(Status::Full, format!("{STORES_MAX} directories are open in this process"))
-                .remedy("close one first")
+            }))
+        };
+        // A directory that was removed may have left its inode to this one; one that was renamed is reached by its new path.
+        let is_same = |store: &Store| store.dir.identity == dir.identity && store.dir.path == dir.path;
+        let store = REGISTRY.find_or_try(dir.identity.file, ENDING, is_same, make).unwrap_or_else(|| {
+            Err(Error::new(Status::Full, format!("{STORES_MAX} directories are open in this process"))
+                .remedy("close one first"))
         })?;
         if store.dir.key != dir.key || store.deadline != options.deadline {
             let text = format!("{} is open in this process with another key= or deadline=", dir.path.display());
@@ -97,14 +115,14 @@ impl Store {
     /// Opens what is the current generation by now. A forked child takes over what is plain shared memory, the control page and
     /// those of generations, and the keys: that saves a third of its first lookup. Environments it opens for itself.
     fn attach(&self, known: Known<'_>) -> Result<Arc<OpenStore>> {
-        self.dir.check_again()?;
         let _stdio = files::occupy_stdio().map_err(|e| Error::system("cannot open /dev/null", &e))?;
         let keys = self.current_keys(known)?;
+        let open = self.dir.enter()?;
         for _ in 0..ATTEMPTS {
-            let control = self.current_control(known)?;
+            let control = self.current_control(&open, known)?;
             let (epoch, current) = (AtomicU64::new(control.epoch()), control.current());
-            let Some(now) = self.current_generation(known, &control, current)? else { continue };
-            let before = if current.keep { known.open(&self.dir, &control, current.number - 1).ok() } else { None };
+            let Some(now) = self.current_generation(&open, known, &control, current)? else { continue };
+            let before = if current.keep { known.open(&open, &control, current.number - 1).ok() } else { None };
             let mask = Mask::new(&control.mask);
             if !known.opened.is_some_and(|opened| Arc::ptr_eq(&opened.keys, &keys)) {
                 control.set_keys(keys.numbers());
@@ -129,31 +147,36 @@ impl Store {
     }
 
     /// The control file as it is now, replaced if it is missing or damaged.
-    fn current_control(&self, known: Known<'_>) -> Result<Arc<Control>> {
-        let dir = &self.dir;
+    fn current_control(&self, open: &OpenDirectory<'_>, known: Known<'_>) -> Result<Arc<Control>> {
         if let Some(OpenStore { control, .. }) = known.opened {
-            if control.is_current_file(&dir.path) && control.wanted().is_sane() {
+            if control.is_current_file(open) && control.wanted().is_sane() {
                 return Ok(Arc::clone(control));
             }
         }
-        let mut control = Control::open(&dir.path);
+        let mut control = Control::open(open);
         if matches!(control, Err(Unusable::Missing | Unusable::Damaged)) {
-            write_control(dir, Control::replace, DEFAULT_SHAPE)?;
+            write_control(open, Control::replace, DEFAULT_SHAPE)?;
             self.log.control_was_replaced();
-            control = Control::open(&dir.path);
+            control = Control::open(open);
         }
-        control.map(Arc::new).map_err(|unusable| unusable_error(dir, unusable))
+        let control = control.map_err(|unusable| unusable_error(open.path(), unusable))?;
+        control.note_boot(open.boot());
+        if control.boot(open.boot()).is_none() {
+            self.log.say(Topic::Boot, log::WARNING, || BOOT_UNKNOWN.to_owned());
+        }
+        Ok(Arc::new(control))
     }
 
     /// The current generation. `None` when it is not that any more, or must not be: then a new one has begun.
     fn current_generation(
         &self,
+        open: &OpenDirectory<'_>,
         known: Known<'_>,
         control: &Arc<Control>,
         current: Current,
     ) -> Result<Option<Arc<Generation>>> {
         let mut keep = false;
-        match known.open(&self.dir, control, current.number) {
+        match known.open(open, control, current.number) {
             Ok(now) if !fits(now.page().shape(), control.wanted()) => {
                 self.log.say(Topic::Generation, log::NOTICE, || "other options: a new generation begins".to_owned());
                 keep = true;
@@ -171,7 +194,7 @@ impl Store {
                 .say(Topic::Damage, log::WARNING, || format!("the store is damaged ({what}): a new generation begins")),
             Err(Broken::Refused(error)) => return Err(error),
         }
-        Generation::begin(&self.dir, control, current, keep).map(|()| None)
+        Generation::begin(open, control, current, keep).map(|()| None)
     }
 
     /// Looks for others that died inside an operation, if this process has just started and has not read a page yet; and if
@@ -192,12 +215,15 @@ impl Store {
 
 impl Known<'_> {
     /// A generation: the one that is open, or opened anew, with a page that is mapped already.
-    fn open(self, dir: &Directory, control: &Arc<Control>, number: u64) -> Result<Arc<Generation>, Broken> {
+    fn open(self, open: &OpenDirectory<'_>, control: &Arc<Control>, number: u64) -> Result<Arc<Generation>, Broken> {
         let of_the_control = self.opened.filter(|opened| Arc::ptr_eq(&opened.control, control));
         let known = of_the_control.and_then(|opened| opened.generations().find(|known| known.number == number));
         match known {
             Some(known) if self.mine && known.env.has_its_files() => Ok(Arc::clone(known)),
-            known => Generation::open(dir, number, known.map(|known| Arc::clone(&known.lock))).map(Arc::new),
+            known => {
+                let known = known.map(|known| &**known);
+                Generation::open(open, number, control.boot(open.boot()), known).map(Arc::new)
+            }
         }
     }
 }
@@ -210,7 +236,7 @@ fn fits(is: Shape, wanted: Shape) -> bool {
 }
 
 /// Makes the control file, or tells an existing one what this process wants of it. True when a damaged one had to go.
-fn init_control(dir: &Directory, options: &Options) -> Result<bool> {
+fn init_control(open: &OpenDirectory<'_>, options: &Options) -> Result<bool> {
     let page = files::page_size() as u64;
     let merge = |base: Shape| Shape {
         capacity: options.capacity.unwrap_or(base.capacity) / page * page,
@@ -219,12 +245,13 @@ fn init_control(dir: &Directory, options: &Options) -> Result<bool> {
     };
     let mut replaced = false;
     for _ in 0..ATTEMPTS {
-        let write = match Control::open(&dir.path) {
+        let write = match Control::open(open) {
             Ok(control) => {
                 let wanted = merge(control.wanted());
                 if wanted != control.wanted() {
                     control.want(wanted);
                 }
+                control.note_boot(open.boot());
                 return Ok(replaced);
             }
             Err(Unusable::Missing) => Control::create,
@@ -232,33 +259,33 @@ fn init_control(dir: &Directory, options: &Options) -> Result<bool> {
                 replaced = true;
                 Control::replace
             }
-            Err(unusable) => return Err(unusable_error(dir, unusable)),
+            Err(unusable) => return Err(unusable_error(open.path(), unusable)),
         };
-        write_control(dir, write, merge(DEFAULT_SHAPE))?;
+        write_control(open, write, merge(DEFAULT_SHAPE))?;
     }
     Err(Error::new(Status::Busy, "another process keeps replacing the control file"))
 }
 
 fn write_control(
-    dir: &Directory,
-    write: fn(&Path, Shape, files::Access) -> std::io::Result<()>,
+    open: &OpenDirectory<'_>,
+    write: fn(&OpenDirectory<'_>, Shape) -> std::io::Result<()>,
     shape: Shape,
 ) -> Result<()> {
-    let failed = |e| Error::system(format_args!("cannot write {}/control", dir.path.display()), &e);
-    write(&dir.path, shape, dir.access).map_err(failed)
+    open.check_before_making()?;
+    let failed = |e| Error::system(format_args!("cannot write {}/control", open.path().display()), &e);
+    write(open, shape).map_err(failed)
 }
 
-pub(crate) fn unusable_error(dir: &Directory, unusable: Unusable) -> Error {
+pub(crate) fn unusable_error(path: &Path, unusable: Unusable) -> Error {
     match unusable {
         Unusable::Format(format) => {
-            directory::other_format(&dir.path, &format!("was made by another version of sesscache (format {format})"))
+            directory::other_format(path, &format!("was made by another version of sesscache (format {format})"))
         }
-        Unusable::Platform => {
-            directory::other_format(&dir.path, "is used by programs of another architecture or C library")
-        }
+        Unusable::Platform => directory::other_format(path, "is used by programs of another architecture or C library"),
         Unusable::Missing | Unusable::Damaged => {
-            Error::new(Status::Format, format!("{}/control is damaged", dir.path.display())).remedy("remove it")
+            Error::new(Status::Format, format!("{}/control is damaged", path.display()))
+                .remedy("nothing: the next process that opens the store replaces it")
         }
-        Unusable::System(e) => Error::system(format_args!("cannot open {}/control", dir.path.display()), &e),
+        Unusable::System(e) => Error::system(format_args!("cannot open {}/control", path.display()), &e),
     }
 }

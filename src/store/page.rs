@@ -4,6 +4,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::boot::BootId;
 use super::control::{Shape, FORMAT};
 use super::held::Held;
 use super::id::siphash;
@@ -27,6 +28,8 @@ pub(crate) struct GenerationPage {
     guard: Word,
     /// Of all the above: tells a damaged page from a whole one.
     check: Word,
+    /// The boot of the machine in which it was made; 0: nobody could tell.
+    boot: Word,
     /// Bytes of the data file that have blocks behind them: those that may be written through the map.
     pub(crate) reserved: Word,
     /// When the last record expires, in seconds: after it, nothing here is worth reading.
@@ -62,13 +65,14 @@ unsafe impl Shareable for GenerationPage {}
 
 impl GenerationPage {
     /// Fills the page of a new generation, all of it zero. The mutex is made apart.
-    pub(super) fn init(&self, shape: Shape, reserved: u64) {
+    pub(super) fn init(&self, shape: Shape, boot: Option<BootId>, reserved: u64) {
         self.magic.set(u64::from_ne_bytes(MAGIC));
         self.format.store(FORMAT, Ordering::Relaxed);
         self.readers.store(shape.readers, Ordering::Relaxed);
         self.capacity.set(shape.capacity);
         self.guard.set(u64::from(shape.guard));
         self.check.set(self.checksum());
+        self.boot.set(boot.map_or(0, |boot| u64::from(boot.number())));
         self.reserved.set(reserved);
         self.oldest.set(u64::MAX);
     }
@@ -90,6 +94,16 @@ impl GenerationPage {
             && self.format.load(Ordering::Relaxed) == FORMAT
             && self.check.get() == self.checksum()
             && self.shape().is_sane()
+    }
+
+    /// The boot in which it was made, if anybody could tell.
+    pub(super) fn boot(&self) -> Option<BootId> {
+        BootId::noted(self.boot.get() as u32)
+    }
+
+    /// Notes it, where it has come out.
+    pub(super) fn note_boot(&self, boot: BootId) {
+        self.boot.set(u64::from(boot.number()));
     }
 
     /// What this generation is like.

@@ -17,19 +17,20 @@ impl Store {
     pub(crate) fn flush(self: &Arc<Self>) -> Result<()> {
         let opened = self.obtain()?;
         let control = &opened.control;
-        Generation::make(&self.dir, control, control.current().number + 1)?;
+        let open = self.dir.enter()?;
+        Generation::make(&open, control, control.current().number + 1)?;
         if !self.dir.key_is_foreign {
-            Keys::replace(&self.dir)?;
+            Keys::replace(&open)?;
         }
         control.note_flush();
-        Generation::begin(&self.dir, control, control.current(), false)?;
+        Generation::begin(&open, control, control.current(), false)?;
         // Another process may have begun one at this instant, and kept the old one readable.
         let after = control.current();
         if after.keep {
             control.switch(after, Current { number: after.number, keep: false });
         }
         control.bump();
-        generation::clear(&self.dir, control.current());
+        generation::clear(&open, control.current());
         Ok(())
     }
 
@@ -87,7 +88,7 @@ impl Store {
         if opened.now.number == number {
             if current.number == number {
                 self.log.say(Topic::Generation, log::WARNING, || format!("{why}: a new generation begins"));
-                let _ = Generation::begin(&self.dir, control, current, keep);
+                let _ = self.dir.enter().and_then(|open| Generation::begin(&open, control, current, keep));
             }
         } else if !keep && opened.before.as_ref().is_some_and(|before| before.number == number) {
             control.switch(current, Current { number: current.number, keep: false });

@@ -7,15 +7,17 @@ use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::size_of;
-use std::path::Path;
 use std::time::Duration;
 
 use libc::c_int;
 
+use super::boot::BootId;
 use super::control::Shape;
+use super::entries::PAGE;
 use super::page::GenerationPage;
 use crate::log::Silence;
 use crate::sys::clock;
+use crate::sys::dir::Dir;
 use crate::sys::files::{self, Access};
 use crate::sys::mutex::{Patience, SharedMutex, SPINS};
 use crate::sys::shared_page::SharedPage;
@@ -52,22 +54,28 @@ pub(crate) struct LockTimeout {
 
 impl WriteLock {
     /// Creates the page of a new generation. The caller publishes the directory afterwards, so nobody else sees it yet.
-    pub(crate) fn create(directory: &Path, shape: Shape, reserved: u64, access: Access) -> io::Result<()> {
-        let file = files::create_zeroed(&directory.join("gate"), SIZE, access)?;
+    pub(crate) fn create(
+        dir: &Dir,
+        shape: Shape,
+        boot: Option<BootId>,
+        reserved: u64,
+        access: Access,
+    ) -> io::Result<()> {
+        let file = files::create_zeroed(dir, PAGE, SIZE, access)?;
         let page = SharedPage::<GenerationPage>::map(&file)?;
-        page.init(shape, reserved);
+        page.init(shape, boot, reserved);
         // SAFETY: `init` wants a mutex that nobody uses: the file was made above, in a directory that nobody else knows.
         unsafe { page.mutex.0.init() }
     }
 
     /// Maps the page of a generation; `None` when it is damaged.
-    pub(crate) fn open(directory: &Path) -> io::Result<Option<WriteLock>> {
-        WriteLock::map(files::open(&directory.join("gate"))?, SharedPage::map)
+    pub(crate) fn open(dir: &Dir) -> io::Result<Option<WriteLock>> {
+        WriteLock::map(dir.open(PAGE)?, SharedPage::map)
     }
 
     /// The same for looking only: locking, or noting anything in the page, is a fault.
-    pub(crate) fn view(directory: &Path) -> io::Result<Option<WriteLock>> {
-        WriteLock::map(files::open_to_read(&directory.join("gate"))?, SharedPage::map_to_read)
+    pub(crate) fn view(dir: &Dir) -> io::Result<Option<WriteLock>> {
+        WriteLock::map(dir.open_to_read(PAGE)?, SharedPage::map_to_read)
     }
 
     fn map(file: File, map: fn(&File) -> io::Result<SharedPage<GenerationPage>>) -> io::Result<Option<WriteLock>> {
@@ -173,7 +181,8 @@ mod tests {
         let deadline = Duration::from_secs(1);
         let locked = generation.lock.acquire(deadline).unwrap();
         // With this bit glibc uses instructions that not every processor has (pthreadP.h: PTHREAD_MUTEX_ELISION_NP).
-        let file = files::open(&generation.data.with_file_name("gate")).unwrap();
+        let name = super::super::entries::generation_name(generation.number);
+        let file = fs::OpenOptions::new().write(true).open(path.join(name).join(PAGE)).unwrap();
         file.write_all_at(&0x1ff_u32.to_ne_bytes(), offset_of!(GenerationPage, mutex) as u64 + 16).unwrap();
         drop(locked);
         assert!(generation.lock.acquire(deadline).is_err_and(|timeout| timeout.damaged));

@@ -1,10 +1,11 @@
 //! The copy-on-write probe: whether a file system moves a block that is written again, found by writing one twice.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::FileExt;
+
+use super::dir::Dir;
 
 /// linux/fiemap.h: struct fiemap with room for one struct fiemap_extent behind it.
 #[repr(C)]
@@ -30,10 +31,10 @@ const BLOCK: usize = 4096;
 
 /// Whether it moves a block of a new file. False also where the file system does not say where blocks are: it has no disk
 /// below.
-pub(crate) fn probe(scratch: &Path) -> io::Result<bool> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(scratch)?;
+pub(crate) fn probe(dir: &Dir, scratch: &str) -> io::Result<bool> {
+    let file = dir.create(scratch, 0o600)?;
     let blocks = write(&file, 1).and_then(|first| Ok((first, write(&file, 2)?)));
-    let removed = fs::remove_file(scratch);
+    let removed = dir.remove(scratch);
     let (first, second) = blocks?;
     removed?;
     Ok(first.is_some() && first != second)

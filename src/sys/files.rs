@@ -6,10 +6,11 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{fchown, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::os::unix::fs::{fchown, PermissionsExt};
 use std::ptr;
+
+use super::credentials;
+use super::dir::Dir;
 
 /// Who owns what the store creates, and what others may do with it.
 #[derive(Clone, Copy, Debug)]
@@ -33,7 +34,7 @@ impl Access {
     /// Gives an open file or directory its owner and mode, which the umask may have narrowed.
     pub(crate) fn apply(self, file: &File, directory: bool) -> io::Result<()> {
         // Asked at every file: a process may change its user and keep root's group, which then may give nothing away.
-        let gid = self.gid.or_else(|| self.owners_group.filter(|_| effective_user() == 0));
+        let gid = self.gid.or_else(|| self.owners_group.filter(|_| credentials::effective_user() == 0));
         if self.uid.is_some() || gid.is_some() {
             fchown(file, self.uid, gid)?;
         }
@@ -43,9 +44,9 @@ impl Access {
 }
 
 /// Creates a new file of `len` zero bytes, all of them backed by blocks. An existing file is an error.
-pub(crate) fn create_zeroed(path: &Path, len: usize, access: Access) -> io::Result<File> {
+pub(crate) fn create_zeroed(dir: &Dir, name: &str, len: usize, access: Access) -> io::Result<File> {
     within_file_limit(len as u64)?;
-    let mut file = create(path, access)?;
+    let mut file = create(dir, name, access)?;
     let zeros = [0_u8; 4096];
     for at in (0..len).step_by(zeros.len()) {
         file.write_all(&zeros[..zeros.len().min(len - at)])?;
@@ -54,28 +55,9 @@ pub(crate) fn create_zeroed(path: &Path, len: usize, access: Access) -> io::Resu
 }
 
 /// Creates a new, empty file. An existing one, or a symbolic link in its place, is an error.
-pub(crate) fn create(path: &Path, access: Access) -> io::Result<File> {
-    let file = OpenOptions::new().read(true).write(true).create_new(true).mode(access.mode).open(path)?;
+pub(crate) fn create(dir: &Dir, name: &str, access: Access) -> io::Result<File> {
+    let file = dir.create(name, access.mode)?;
     access.apply(&file, false)?;
-    Ok(file)
-}
-
-/// Opens an existing regular file for reading and writing, following no symbolic link.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
-    open_as(path, true)
-}
-
-/// The same for reading alone.
-pub(crate) fn open_to_read(path: &Path) -> io::Result<File> {
-    open_as(path, false)
-}
-
-fn open_as(path: &Path, write: bool) -> io::Result<File> {
-    let file =
-        OpenOptions::new().read(true).write(write).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
-    }
     Ok(file)
 }
 
@@ -137,21 +119,19 @@ pub(crate) fn identity(descriptor: libc::c_int) -> Option<(u64, u64)> {
 pub(crate) const RESERVE_STEP: u64 = 256 << 10;
 
 /// Makes file blocks exist for `[from, to)`, so that no write through a mapping can meet a full disk (SIGBUS).
-pub(crate) fn reserve(path: &Path, from: u64, to: u64) -> io::Result<()> {
+pub(crate) fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
     within_file_limit(to)?;
-    reserve_in(&open(path)?, from, to)
+    reserve_in(file, from, to)
 }
 
 /// The same, unless another process is at it; whether it was done.
-pub(crate) fn reserve_alone(path: &Path, from: u64, to: u64) -> io::Result<bool> {
+pub(crate) fn reserve_alone(file: &File, from: u64, to: u64) -> io::Result<bool> {
     within_file_limit(to)?;
-    let file = open(path)?;
     // SAFETY: flock takes any descriptor, and touches no memory.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
         return Ok(false);
     }
-    let done = reserve_in(&file, from, to);
-    // By hand: a child that was forked meanwhile has the descriptor as well.
+    let done = reserve_in(file, from, to);
     // SAFETY: as above.
     unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
     done.map(|()| true)
@@ -202,8 +182,8 @@ pub(crate) struct Room {
 }
 
 /// Asks statfs(2) for the room.
-pub(crate) fn room(path: &Path) -> io::Result<Room> {
-    let found = statfs(path)?;
+pub(crate) fn room(directory: &File) -> io::Result<Room> {
+    let found = statfs(directory)?;
     let block = found.f_frsize as u64;
     Ok(Room {
         size: found.f_blocks as u64 * block,
@@ -225,7 +205,7 @@ pub(crate) fn within_file_limit(len: u64) -> io::Result<()> {
     (!exceeds_file_limit(len)).then_some(()).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))
 }
 
-/// What kind of file system `path` is on: one where shared memory and locks work, one where they are no promise, or none.
+/// What kind of file system a directory is on: one where shared memory and locks work, one where they are no promise, or none.
 ///
 /// A page of a shared mapping is written to its file now and then, and the next write to it asks the file system again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,20 +223,19 @@ pub(crate) enum FileSystem {
     Network(&'static str),
 }
 
-fn statfs(path: &Path) -> io::Result<libc::statfs> {
-    let c = CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from_raw_os_error(libc::EINVAL))?;
+fn statfs(directory: &File) -> io::Result<libc::statfs> {
     let mut found = MaybeUninit::<libc::statfs>::zeroed();
-    // SAFETY: statfs wants a NUL-terminated path, which a CString is, and a struct to write to.
-    if unsafe { libc::statfs(c.as_ptr(), found.as_mut_ptr()) } != 0 {
+    // SAFETY: fstatfs takes any number, and wants a struct to write to.
+    if unsafe { libc::fstatfs(directory.as_raw_fd(), found.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: assume_init wants a written struct: statfs succeeded.
+    // SAFETY: assume_init wants a written struct: fstatfs succeeded.
     Ok(unsafe { found.assume_init() })
 }
 
 /// Asks statfs(2). The magic numbers are those of statfs(2) and linux/magic.h.
-pub(crate) fn file_system(path: &Path) -> io::Result<FileSystem> {
-    let found = statfs(path)?;
+pub(crate) fn file_system(directory: &File) -> io::Result<FileSystem> {
+    let found = statfs(directory)?;
     Ok(match found.f_type as u64 & 0xFFFF_FFFF {
         0x6969 => FileSystem::Network("NFS"),
         0xFF53_4D42 | 0xFE53_4D42 | 0x517B => FileSystem::Network("SMB"),
@@ -273,6 +252,11 @@ pub(crate) fn file_system(path: &Path) -> io::Result<FileSystem> {
         0x794C_7630 => FileSystem::Overlay,
         _ => FileSystem::Local,
     })
+}
+
+/// Whether it is on a file system that lives in memory, and so for one boot: tmpfs or ramfs.
+pub(crate) fn is_in_memory(directory: &File) -> bool {
+    statfs(directory).is_ok_and(|found| matches!(found.f_type as u64 & 0xFFFF_FFFF, 0x0102_1994 | 0x8584_58F6))
 }
 
 /// The number of a user given by name or number.
@@ -307,7 +291,11 @@ pub(crate) fn group_id(name: &str) -> Option<u32> {
 }
 
 fn number_or(name: &str, find: impl FnOnce(&CStr) -> Option<u32>) -> Option<u32> {
-    name.parse().ok().or_else(|| find(&CString::new(name).ok()?))
+    if name.bytes().all(|digit| digit.is_ascii_digit()) {
+        // The largest stands for "no change" in chown(2), and is nobody's.
+        return name.parse().ok().filter(|number| *number != u32::MAX);
+    }
+    find(&CString::new(name).ok()?)
 }
 
 /// What `find` writes about a user or a group. Its strings are gone: only the numbers are of use.
@@ -318,12 +306,6 @@ fn entry<T: Copy>(find: impl FnOnce(*mut T, &mut [u8], &mut *mut T) -> libc::c_i
     let code = find(entry.as_mut_ptr(), &mut buffer, &mut found);
     // SAFETY: assume_init wants a valid value: a passwd and a group are integers and pointers, which may be zero.
     (code == 0 && !found.is_null()).then(|| unsafe { entry.assume_init() })
-}
-
-/// The effective user.
-pub(crate) fn effective_user() -> u32 {
-    // SAFETY: geteuid has no requirements.
-    unsafe { libc::geteuid() }
 }
 
 /// The page size of this machine.

@@ -2,6 +2,7 @@
 //! child's way.
 
 use std::any::Any;
+use std::convert::Infallible;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -227,9 +228,24 @@ impl<T, const N: usize> Registry<T, N> {
 
     /// The thing of that identity, made now if there is none. `None` when the registry is full or one is ending for too long.
     pub(crate) fn find_or_make(&self, identity: (u64, u64), make: impl FnOnce() -> Arc<T>) -> Option<Arc<T>> {
+        let made = self.find_or_try(identity, PATIENCE, |_| true, || Ok::<_, Infallible>(make()));
+        made.and_then(Result::ok)
+    }
+
+    /// The thing of that identity that is `usable`, made now if there is none. `None` when the registry is full, or when one
+    /// ends, or another thread is making one, for longer than `patience`.
+    pub(crate) fn find_or_try<E>(
+        &self,
+        identity: (u64, u64),
+        patience: Duration,
+        usable: impl Fn(&T) -> bool,
+        make: impl FnOnce() -> Result<Arc<T>, E>,
+    ) -> Option<Result<Arc<T>, E>> {
         let start = clock::ticks();
         loop {
-            let mut held = self.lock.hold(PATIENCE)?;
+            // Let go of after the lock: it may be the last of its thing, which asks for the lock at its end.
+            let mut unusable = None;
+            let mut held = self.lock.hold(patience)?;
             let mut free = None;
             let mut ending = false;
             for slot in &self.slots {
@@ -238,8 +254,14 @@ impl<T, const N: usize> Registry<T, N> {
                     continue;
                 };
                 if entry.identity == identity {
-                    if let Some(thing) = entry.thing.upgrade() {
-                        return Some(thing);
+                    match entry.thing.upgrade() {
+                        Some(thing) if usable(&thing) => return Some(Ok(thing)),
+                        Some(thing) => {
+                            unusable = Some(thing);
+                            free = Some(slot);
+                            break;
+                        }
+                        None => {}
                     }
                 }
                 // Of other things no Arc is made: if its last owner let go meanwhile, it would end here, under the lock.
@@ -251,15 +273,18 @@ impl<T, const N: usize> Registry<T, N> {
                     }
                 }
             }
-            if !ending {
+            if unusable.is_some() || !ending {
                 let slot = free?;
-                let thing = make();
+                let thing = match make() {
+                    Ok(thing) => thing,
+                    Err(error) => return Some(Err(error)),
+                };
                 let entry = Registration { identity, process: incarnation(), thing: Arc::downgrade(&thing) };
                 slot.replace(&mut held, Some(entry));
-                return Some(thing);
+                return Some(Ok(thing));
             }
             drop(held);
-            if u128::from(clock::ticks() - start) > PATIENCE.as_millis() {
+            if u128::from(clock::ticks() - start) > patience.as_millis() {
                 return None;
             }
             std::thread::sleep(Duration::from_micros(100));
@@ -323,9 +348,10 @@ mod tests {
                 REGISTRY.remove(self.0);
             }
         }
+        let find_or_make = |identity| REGISTRY.find_or_make(identity, || Arc::new(Thing(identity)));
         let use_one = |identity| {
             for _ in 0..100_000 {
-                let thing = REGISTRY.find_or_make(identity, || Arc::new(Thing(identity)));
+                let thing = find_or_make(identity);
                 assert_eq!(thing.expect("a thing that nobody else has can be made").0, identity);
             }
         };
@@ -333,9 +359,9 @@ mod tests {
             scope.spawn(|| use_one((1, 1)));
             use_one((2, 2));
         });
-        let two = [(3, 3), (4, 4)].map(|identity| REGISTRY.find_or_make(identity, || Arc::new(Thing(identity))));
+        let two = [(3, 3), (4, 4)].map(find_or_make);
         let start = clock::ticks();
-        assert!(REGISTRY.find_or_make((5, 5), || Arc::new(Thing((5, 5)))).is_none(), "there is room for two");
+        assert!(find_or_make((5, 5)).is_none(), "there is room for two");
         assert!(clock::ticks() - start < 500, "who finds no room waits for himself");
         assert!(two.iter().all(Option::is_some), "what has ended takes room");
     }

@@ -344,10 +344,11 @@ __attribute__((format(printf, 1, 2))) static void shell(const char *format, ...)
     CHECK(system(command) == 0, "%s: fails", command);
 }
 
-/* The name of a generation ends in the boot it belongs to and its number: makes each one of another boot. */
+/* The page of a generation says which boot it was made in, behind its first 40 bytes: makes each one of another boot. */
 static void age_generations(const char *store)
 {
-    shell("cd '%s' && for g in v1-*; do h=${g%%-*}; mv \"$g\" \"${h%%-*}-00c0ffee-${g##*-}\" || exit 1; done", store);
+    shell("cd '%s' && for g in v1-*; do printf 'c0ffee00' | dd of=$g/gate bs=8 seek=5 conv=notrunc status=none || exit 1; done",
+          store);
 }
 
 /*

@@ -5,6 +5,8 @@ mod crash_loop;
 mod damaged_file;
 mod damaged_store;
 mod damaged_while_open;
+mod directory;
+mod hostile_owner;
 mod killed_workers;
 mod no_room;
 mod over_quota;

@@ -9,6 +9,7 @@ use libc::c_int;
 use lmdb_sys as ffi;
 
 use super::super::mdb;
+use super::Files;
 use crate::sys::files;
 
 /// A number, and device and inode of the file behind it.
@@ -38,6 +39,22 @@ impl Descriptors {
     /// The number of the lock file; `None` when there is none.
     pub(super) fn lock(&self) -> Option<c_int> {
         self.lock.map(|(descriptor, _)| descriptor)
+    }
+
+    /// The number of the data file, if it is still that.
+    pub(super) fn data(&self) -> Option<c_int> {
+        self.data.filter(|_| self.data_is_whole()).map(|(descriptor, _)| descriptor)
+    }
+
+    /// Device and inode of the lock file.
+    pub(super) fn lock_file(&self) -> Option<(u64, u64)> {
+        self.lock.map(|(_, file)| file)
+    }
+
+    /// Whether they lead to these files. On a read-only file system there is no lock file.
+    pub(super) fn are(&self, files: Files) -> bool {
+        let is = |known: Option<Known>, file: (u64, u64)| known.is_none_or(|(_, found)| found == file);
+        is(self.data, files.data) && is(self.meta, files.data) && is(self.lock, files.lock)
     }
 
     /// Whether all of them are still what they were.

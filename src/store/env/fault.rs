@@ -28,6 +28,8 @@ pub(crate) enum Fault {
     LockedMemory,
     /// The host has closed the descriptors of the store, and may have given their numbers to files of its own.
     Closed,
+    /// Other files stood in the place of the store's when LMDB opened them.
+    Exchanged,
     /// The pages contradict themselves.
     Damaged(i32),
     /// The system refused.
@@ -40,6 +42,13 @@ impl Fault {
         match code {
             libc::EAGAIN => Fault::LockedMemory,
             code => Fault::from_code(code),
+        }
+    }
+
+    fn from_system(code: libc::c_int) -> Fault {
+        match code {
+            libc::ENOSPC | libc::EDQUOT => Fault::Full,
+            code => Fault::System(code),
         }
     }
 
@@ -70,9 +79,16 @@ impl Fault {
             Fault::SlotLost => "the reader slot is somebody else's".to_owned(),
             Fault::LockedMemory => shared_page::LOCKED_MEMORY.to_owned(),
             Fault::Closed => "the host has closed the descriptors of the store".to_owned(),
+            Fault::Exchanged => "its files were exchanged while they were opened".to_owned(),
             Fault::Damaged(code) => format!("damaged ({:?})", lmdb::Error::from_err_code(code)),
             Fault::System(code) => io::Error::from_raw_os_error(code).to_string(),
         }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(e: io::Error) -> Fault {
+        e.raw_os_error().map_or(Fault::LockedMemory, Fault::from_system)
     }
 }
 
