@@ -169,7 +169,7 @@ typedef struct {
      */
     uint64_t puts_full;
     /**
-     * sessions not stored for another reason
+     * sessions not stored for another reason, such as being longer than 64 KiB
      */
     uint64_t puts_failed;
     /**

@@ -1,7 +1,13 @@
 //! Where messages go: to the host's function, at most one a second per topic. Without one, nowhere.
+//!
+//! The host's function may take as long as it likes: a terminal that is stopped, a pipe that nobody reads. So it is never called
+//! while this thread holds a lock that others wait for: who takes such a lock holds a [`Silence`] with it.
 
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
+use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
 
 use crate::sys::clock;
 use crate::sys::fork_safe::RcuCell;
@@ -42,9 +48,78 @@ pub(crate) const WARNING: i32 = 4;
 /// syslog(3) LOG_NOTICE.
 pub(crate) const NOTICE: i32 = 5;
 
+/// Messages that a thread keeps during a silence; further ones are lost. There are so many topics.
+const KEPT: usize = TOPICS;
+
+/// A message that is said when the silence ends.
+struct Kept {
+    sink: Arc<Sink>,
+    level: i32,
+    line: CString,
+}
+
+/// The silence of one thread.
+struct Silenced {
+    /// Silences that it holds, one within the other.
+    depth: Cell<usize>,
+    kept: RefCell<Vec<Kept>>,
+}
+
+thread_local! {
+    static SILENCED: Silenced = const { Silenced { depth: Cell::new(0), kept: RefCell::new(Vec::new()) } };
+}
+
+/// While one is held by a thread, what the thread has to say is kept. It is said when the last one ends.
+pub(crate) struct Silence {
+    /// It is its thread's.
+    _thread: PhantomData<*mut ()>,
+}
+
+impl Silence {
+    pub(crate) fn begin() -> Silence {
+        // A thread that is ending says nothing more.
+        let _ = SILENCED.try_with(|silenced| silenced.depth.set(silenced.depth.get() + 1));
+        Silence { _thread: PhantomData }
+    }
+}
+
+impl Drop for Silence {
+    fn drop(&mut self) {
+        let kept = SILENCED.try_with(|silenced| {
+            let depth = silenced.depth.get().saturating_sub(1);
+            silenced.depth.set(depth);
+            if depth == 0 && !std::thread::panicking() {
+                silenced.kept.take()
+            } else {
+                Vec::new()
+            }
+        });
+        for Kept { sink, level, line } in kept.unwrap_or_default() {
+            sink(level, &line);
+        }
+    }
+}
+
+/// Hands a message to the host, or keeps it while this thread is silent.
+fn hand_over(message: Kept) {
+    let now = SILENCED.try_with(|silenced| {
+        if silenced.depth.get() == 0 {
+            return Some(message);
+        }
+        let mut kept = silenced.kept.borrow_mut();
+        if kept.len() < KEPT {
+            kept.push(message);
+        }
+        None
+    });
+    if let Ok(Some(Kept { sink, level, line })) = now {
+        sink(level, &line);
+    }
+}
+
 /// The messages of one store.
 pub(crate) struct Log {
-    sink: RcuCell<Option<Sink>>,
+    sink: RcuCell<Option<Arc<Sink>>>,
     /// Per topic: when it last spoke, and how often it was held back since.
     last: [AtomicU64; TOPICS],
     held_back: [AtomicU64; TOPICS],
@@ -64,7 +139,7 @@ impl Log {
 
     /// Sets where messages go; `None` for nowhere.
     pub(crate) fn set(&self, sink: Option<Sink>) {
-        self.sink.set(sink);
+        self.sink.set(sink.map(Arc::new));
         self.say_what_is_owed();
     }
 
@@ -81,7 +156,8 @@ impl Log {
         }
     }
 
-    /// Says it, unless this topic spoke within the last second. The text is made only when it is said.
+    /// Says it, unless this topic spoke within the last second; during a [`Silence`] at its end. The text is made only when it
+    /// is said.
     pub(crate) fn say(&self, topic: Topic, level: i32, text: impl FnOnce() -> String) {
         let Some(Some(sink)) = self.sink.get() else {
             return;
@@ -100,7 +176,7 @@ impl Log {
             line.push_str(&format!(" ({more} more)"));
         }
         line.retain(|c| c != '\0');
-        sink(level, &CString::new(line).unwrap_or_default());
+        hand_over(Kept { sink: Arc::clone(sink), level, line: CString::new(line).unwrap_or_default() });
     }
 }
 
@@ -108,7 +184,6 @@ impl Log {
 mod tests {
     use super::*;
     use std::sync::atomic::AtomicUsize;
-    use std::sync::Arc;
 
     #[test]
     fn a_storm_on_one_topic_is_one_message_and_other_topics_are_heard() {
@@ -124,5 +199,23 @@ mod tests {
         }
         log.say(Topic::Full, WARNING, || "full".to_owned());
         assert_eq!(heard.load(Ordering::Relaxed), 2);
+    }
+    #[test]
+    fn what_is_said_during_a_silence_is_heard_when_the_last_one_ends() {
+        let log = Log::new();
+        let heard = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&heard);
+        log.set(Some(Box::new(move |_, _| {
+            count.fetch_add(1, Ordering::Relaxed);
+        })));
+        let outer = Silence::begin();
+        let inner = Silence::begin();
+        log.say(Topic::Busy, WARNING, || "slow".to_owned());
+        drop(inner);
+        assert_eq!(heard.load(Ordering::Relaxed), 0, "the host is called within an outer silence");
+        drop(outer);
+        assert_eq!(heard.load(Ordering::Relaxed), 1);
+        log.say(Topic::Full, WARNING, || "full".to_owned());
+        assert_eq!(heard.load(Ordering::Relaxed), 2, "a silence that is over keeps messages");
     }
 }

@@ -103,7 +103,7 @@ table! {
     PutsSkipped puts_skipped "sessions not stored because no client could resume them",
     PutsBusy puts_busy "sessions not stored because the write lock was held past the deadline",
     PutsFull puts_full "sessions not stored because no room could be made",
-    PutsFailed puts_failed "sessions not stored for another reason",
+    PutsFailed puts_failed "sessions not stored for another reason, such as being longer than 64 KiB",
     Takes takes "single-use sessions consumed",
     Removes removes "sessions deleted on request or after a TLS error",
     RemovesIgnored removes_ignored "removals by OpenSSL that were no sign of a bad session",

@@ -4,7 +4,7 @@
 //! own counter; nothing here waits longer than the deadline.
 //!
 //! `open` opens, `thread` keeps what a thread has open; `lookup` and `write` are the operations, `writer` their one way to a
-//! write. `maintenance` is done by the way, `renewal` begins a new generation. LMDB is in `env` and `mdb`.
+//! write, `growth` sees to blocks for it. `maintenance` is done by the way, `renewal` begins a new generation. LMDB is in `env` and `mdb`.
 
 pub(crate) mod boot;
 mod check;
@@ -15,6 +15,8 @@ pub(crate) mod entries;
 pub(crate) mod env;
 mod evict;
 pub(crate) mod generation;
+mod growth;
+mod held;
 pub(crate) mod id;
 pub(crate) mod keys;
 pub(crate) mod lookup;
@@ -45,10 +47,12 @@ use self::directory::Directory;
 use self::generation::Generation;
 use self::id::{DecodedId, Mask};
 use self::keys::Keys;
+use self::thread::ThreadContext;
 use crate::log::Log;
 use crate::options::{Options, MAX_TTL};
 use crate::status::Result;
 use crate::sys::fork_safe::{PerProcess, Registry};
+use crate::sys::per_thread::PerThread;
 use crate::sys::{clock, crypto};
 
 pub(crate) use self::lookup::{Found, Miss};
@@ -59,7 +63,7 @@ pub(crate) use self::names::{Namespace, NamespaceHash};
 pub(crate) use self::record::{flags, Header, RecordKind};
 pub(crate) use self::tombstones::Login;
 
-/// Directories that one process can have mapped: more than caches, because a thread that went idle keeps its map.
+/// Directories that one process can have open: more than caches, because connections keep theirs after it is closed.
 const STORES_MAX: usize = 256;
 
 /// The stores that are open in this process: a second environment on the same files would re-create its live locks.
@@ -71,6 +75,7 @@ pub(crate) struct Store {
     deadline: Duration,
     pub(crate) log: Log,
     opened: PerProcess<OpenStore>,
+    threads: PerThread<ThreadContext>,
     /// No attempt to open before this tick.
     retry_at: AtomicU64,
     maintenance_at: AtomicU64,
@@ -154,7 +159,8 @@ pub(crate) fn check(options: &Options) -> Result<()> {
 
 impl Drop for Store {
     fn drop(&mut self) {
-        // The environment first: only then may the directory be opened again.
+        // Readers before the environment, and that before the entry: only then may the directory be opened again.
+        self.threads.clear();
         self.opened.clear();
         REGISTRY.remove(self.dir.identity.file);
     }

@@ -14,5 +14,6 @@ pub(crate) mod fork_safe;
 #[cfg(feature = "capi")]
 mod memory;
 pub(crate) mod mutex;
+pub(crate) mod per_thread;
 pub(crate) mod process;
 pub(crate) mod shared_page;

@@ -44,7 +44,7 @@ struct ControlPage {
     next_shard: AtomicU32,
     /// The boot of the machine, by who last could tell; 0: nobody could.
     boot: AtomicU32,
-    /// Ticks of the last look for dead readers and of the last round of maintenance, by any process.
+    /// Moments of the last look for dead readers and of the last round of maintenance, by any process, in milliseconds.
     reader_check: AtomicU64,
     round: AtomicU64,
     counters: Counters,
@@ -392,9 +392,9 @@ impl Control {
 }
 
 fn is_due(last: &AtomicU64, pause: u64) -> bool {
-    let now = clock::ticks();
+    let now = clock::wall_millis();
     let then = last.load(Ordering::Relaxed);
-    // A tick from before a reboot lies ahead: count it as long ago.
+    // A moment that lies ahead is of a clock that was set back since: count it as long ago.
     (then > now || now - then >= pause)
         && last.compare_exchange(then, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }

@@ -24,7 +24,7 @@ struct Shard([AtomicU64; COUNTERS]);
 /// What the counters were at a moment.
 #[repr(C)]
 struct Sample {
-    /// In ticks; 0 while it is being written.
+    /// In milliseconds; 0 while it is being written.
     at: AtomicU64,
     counters: [AtomicU64; COUNTERS],
 }
@@ -50,7 +50,7 @@ impl Counters {
     /// Keeps a sample when one is due. Called every second or so while there is traffic; while there is none, nothing is
     /// counted either.
     pub(crate) fn keep_sample(&self) {
-        let now = clock::ticks();
+        let now = clock::wall_millis();
         let sample = &self.samples[(now / SAMPLE_EVERY) as usize % SAMPLES];
         let at = sample.at.load(Ordering::Relaxed);
         if at / SAMPLE_EVERY == now / SAMPLE_EVERY
@@ -67,11 +67,11 @@ impl Counters {
     /// The counters as they were a minute ago, or as long ago as is known if that is less: with how long ago, in
     /// milliseconds. `None` when nothing was counted for long, or not yet.
     pub(crate) fn a_minute_ago(&self) -> Option<(u64, [u64; COUNTERS])> {
-        let now = clock::ticks();
+        let now = clock::wall_millis();
         let read = |sample: &Sample| {
             let at = sample.at.load(Ordering::Acquire);
             let counters = std::array::from_fn(|n| sample.counters[n].load(Ordering::Relaxed));
-            // Written meanwhile, or of an earlier boot: of no use.
+            // Written meanwhile, or by a clock that was set back since: of no use.
             let whole = at != 0 && at <= now && sample.at.load(Ordering::Acquire) == at;
             whole.then(|| (now - at, counters))
         };

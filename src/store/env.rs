@@ -164,6 +164,11 @@ impl Env {
         files::reserve(&*self.data_file()?, from, to)
     }
 
+    /// The same, unless another process is at it; whether it was done.
+    pub(crate) fn reserve_alone(&self, from: u64, to: u64) -> io::Result<bool> {
+        files::reserve_alone(&*self.data_file()?, from, to)
+    }
+
     fn flags(shape: Shape) -> EnvironmentFlags {
         let mut flags = EnvironmentFlags::NO_SYNC | EnvironmentFlags::NO_TLS | EnvironmentFlags::NO_READAHEAD;
         flags.set(EnvironmentFlags::WRITE_MAP, !shape.guard);

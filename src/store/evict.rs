@@ -18,7 +18,7 @@ const HAND: usize = 8;
 /// Entries deleted between two looks at the page count.
 const BATCH: usize = 8;
 /// Records of other namespaces than the largest that are passed over per put: 30 µs at the most.
-const LOOKS: usize = 1_024;
+pub(crate) const LOOKS: usize = 1_024;
 
 /// What was done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -125,16 +125,16 @@ impl<'g> Sweep<'g> {
     }
 
     /// Deletes what has expired outside the time order, up to `most` records in this transaction, looking at no more than
-    /// `looks`.
+    /// `looks`; where it has stopped, if not at the end.
     pub(crate) fn expire_outside(
         &mut self,
         write: &mut Write<'_>,
         from: &[u8],
         most: usize,
         looks: usize,
-    ) -> Result<(), Fault> {
+    ) -> Result<Option<Key>, Fault> {
         let (mut gone, mut looked, mut any) = (self.swept.expired, 0, from > OUTSIDERS);
-        let mut head_gone = false;
+        let (mut head_gone, mut next) = (false, None);
         let usage = &mut self.usage;
         write.sweep(from, |key, value| {
             // A record goes whole, and stays whole.
@@ -147,6 +147,7 @@ impl<'g> Sweep<'g> {
             }
             if key >= TIMES || gone >= most || looked >= looks {
                 any |= key < TIMES;
+                next = Key::read(key).filter(|_| key < TIMES);
                 return Next::Stop;
             }
             looked += 1;
@@ -162,7 +163,7 @@ impl<'g> Sweep<'g> {
         })?;
         self.any_outside = Some(any);
         self.swept.expired = gone;
-        Ok(())
+        Ok(next)
     }
 
     /// Deletes what expires first until at most `limit` pages are in use, or until [`MOST`] entries are gone. Up to `most`

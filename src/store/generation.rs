@@ -26,8 +26,8 @@ use self::dir::{inspect, GenerationDir};
 
 /// Data files up to this size are reserved whole.
 const RESERVE_WHOLE: u64 = 4 << 20;
-/// The least step of reserving: one transaction of 64 KiB records and evictions never needs as much.
-pub(crate) const RESERVE_STEP: u64 = 1 << 20;
+/// Of larger ones, so much at first.
+const RESERVE_FIRST: u64 = 1 << 20;
 /// A process looks for dead readers again after so many times as long as the last look took: a store that a dead one pins may
 /// be full within milliseconds, and with a thousand processes a look takes milliseconds.
 const READERS_PAUSE: u32 = 50;
@@ -209,7 +209,7 @@ fn fill(open: &OpenDirectory<'_>, name: &str, mut shape: Shape, boot: Option<Boo
     if files::file_system(dir.file())? == FileSystem::CopyOnWrite {
         shape.guard = true;
     }
-    let reserve = if shape.capacity <= RESERVE_WHOLE { shape.capacity } else { RESERVE_STEP };
+    let reserve = if shape.capacity <= RESERVE_WHOLE { shape.capacity } else { RESERVE_FIRST };
     let init = |shape: Shape| {
         let files = Files::create(&dir, shape.readers, access)?;
         let path = open.path_for_lmdb(name, &dir);

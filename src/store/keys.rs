@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::control::KEYS_MAX;
 use super::directory::{check_private, Directory, OpenDirectory};
-use super::id::name_hash;
+use super::id::{half, name_hash};
 use crate::status::{Error, Result, Status};
 use crate::sys::crypto::{self, KEY};
 use crate::sys::files::{self, Access};
@@ -28,6 +28,19 @@ pub(super) struct SealingKey {
     pub(super) secret: [u8; KEY],
     /// Names the key in a record, without showing it.
     pub(super) number: u16,
+    /// Under which nonces are made.
+    pub(super) nonces: (u64, u64),
+}
+
+impl SealingKey {
+    fn new(secret: &[u8; KEY]) -> SealingKey {
+        let mut labelled = [0; KEY + 6];
+        labelled[..KEY].copy_from_slice(secret);
+        labelled[KEY..].copy_from_slice(b"nonces");
+        let derived = crypto::sha256(&labelled);
+        crypto::cleanse(&mut labelled);
+        SealingKey { secret: *secret, number: number(secret), nonces: (half(&derived, 0), half(&derived, 8)) }
+    }
 }
 
 impl Drop for SealingKey {
@@ -92,10 +105,8 @@ impl Keys {
         }
         let mut secrets = vec![0_u8; len];
         let read = file.read_exact(&mut secrets).map_err(|e| failed(&e));
-        let keys = secrets
-            .chunks_exact(KEY)
-            .map(|secret| SealingKey { secret: secret.try_into().expect("KEY bytes"), number: number(secret) })
-            .collect();
+        let keys = secrets.chunks_exact(KEY).map(|secret| SealingKey::new(secret.try_into().expect("KEY bytes")));
+        let keys = keys.collect();
         crypto::cleanse(&mut secrets);
         read?;
         Ok(Arc::new(Keys { keys, stamp: stamp(&meta) }))

@@ -90,7 +90,7 @@ impl Store {
     /// Sweeps, unless somebody is writing.
     fn sweep_if_idle(&self, generation: &Generation) -> Option<usize> {
         let locked = generation.lock.acquire(std::time::Duration::ZERO).ok()?;
-        self.with_room(generation).ok()?;
+        self.with_room(generation, &locked).ok()?;
         let now = clock::coarse_micros();
         let mut sweep = Sweep::begin(&locked, now);
         generation.env.write(&locked, |write| sweep.expire(write, SWEEP)).ok()?;

@@ -12,10 +12,11 @@ use super::generation::{Broken, Generation};
 use super::id::Mask;
 use super::keys::Keys;
 use super::{OpenStore, Store, REGISTRY, STORES_MAX};
-use crate::log::{self, Log, Topic};
+use crate::log::{self, Log, Silence, Topic};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS};
 use crate::status::{Error, Result, Status};
 use crate::sys::fork_safe::{self, PerProcess};
+use crate::sys::per_thread::PerThread;
 use crate::sys::{clock, files};
 
 /// How long one thread waits for another of its process that is opening the store, which takes less than a millisecond.
@@ -65,6 +66,7 @@ impl Store {
                 deadline: options.deadline,
                 log: Log::new(),
                 opened: PerProcess::new(),
+                threads: PerThread::new(),
                 retry_at: AtomicU64::new(0),
                 maintenance_at: AtomicU64::new(0),
                 full_since: AtomicU64::new(0),
@@ -73,7 +75,7 @@ impl Store {
         // A directory that was removed may have left its inode to this one; one that was renamed is reached by its new path.
         let is_same = |store: &Store| store.dir.identity == dir.identity && store.dir.path == dir.path;
         let store = REGISTRY.find_or_try(dir.identity.file, ENDING, is_same, make).unwrap_or_else(|| {
-            Err(Error::new(Status::Full, format!("{STORES_MAX} directories are mapped in this process"))
+            Err(Error::new(Status::Full, format!("{STORES_MAX} directories are open in this process"))
                 .remedy("close one first"))
         })?;
         if store.dir.key != dir.key || store.deadline != options.deadline {
@@ -91,6 +93,8 @@ impl Store {
         if clock::ticks() < self.retry_at.load(Ordering::Relaxed) {
             return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
         }
+        // Other threads of this process wait for the one that opens.
+        let _silence = Silence::begin();
         let opened = self.opened.update(OPENING, |found| match found {
             fork_safe::Holding::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
             fork_safe::Holding::Mine(opened) => self.attach(Known { opened: Some(opened), mine: true }),

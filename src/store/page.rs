@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::boot::BootId;
 use super::control::{Shape, FORMAT};
+use super::held::Held;
 use super::id::siphash;
 use super::usage::{UsageTable, NAMESPACES};
 use crate::sys::clock;
@@ -41,15 +42,19 @@ pub(crate) struct GenerationPage {
     pub(crate) foreign: Word,
     /// Bytes of each namespace.
     pub(crate) usage: UsageTable,
-    /// When the write lock was last taken, in ticks; tells a slow holder from a stuck one.
-    pub(super) locked_at: Word,
-    /// Until this tick the file need not be checked again, and which file that is, by its inode.
+    /// How often the write lock was taken: tells one holder from the next.
+    pub(super) taken: Word,
+    /// Until this moment the file need not be checked again, in milliseconds, and which file that is, by its inode.
     trusted: Word,
     trusted_file: Word,
-    /// When processes died inside an operation, in ticks: the last few of them, in no order.
+    /// When processes died inside an operation, in milliseconds: the last few of them, in no order.
     deaths: [Word; DEATHS],
     /// Not 0: so many died within so short a time that the file is to be checked.
     suspect: Word,
+    /// When the file was checked, in milliseconds.
+    trusted_from: Word,
+    /// Tells a slow holder of the write lock from a stuck one.
+    pub(super) held: Held,
     pub(super) mutex: Apart,
     /// The whole hash of the namespace in each row of `usage`; 0: not known.
     namespaces: [Word; NAMESPACES],
@@ -112,7 +117,7 @@ impl GenerationPage {
 
     /// Notes that a process died inside an operation: killed by somebody, or by a damaged page.
     pub(crate) fn note_death(&self) {
-        let now = clock::ticks();
+        let now = clock::wall_millis();
         // The longest ago gives way. Two at the same instant may be noted as one.
         let first = self.deaths.iter().min_by_key(|death| death.get());
         first.inspect(|death| death.set(now));
@@ -143,13 +148,17 @@ impl GenerationPage {
 
     /// Whether the data file of this inode counts as checked. One put in its place does not.
     pub(crate) fn is_trusted(&self, inode: u64) -> bool {
-        self.trusted_file.get() == inode && self.trusted.get() > clock::ticks()
+        // A clock that is set back trusts nothing that was noted after it.
+        let trusted = self.trusted_from.get()..self.trusted.get();
+        self.trusted_file.get() == inode && trusted.contains(&clock::wall_millis())
     }
 
     /// Notes that it does, for so many milliseconds.
     pub(crate) fn trust(&self, inode: u64, millis: u64) {
         self.trusted_file.set(inode);
-        self.trusted.set(clock::ticks() + millis);
+        let now = clock::wall_millis();
+        self.trusted_from.set(now);
+        self.trusted.set(now + millis);
     }
 
     /// Notes a record that was put, by its expiry.

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::id::KEY_MAX;
+use super::id::{siphash128, KEY_MAX};
 use super::keys::{Keys, SealingKey};
-use super::record::{Header, SealedRecord, HEADER, OVERHEAD};
+use super::record::{flags, Header, SealedRecord, HEADER, OVERHEAD};
 use crate::sys::crypto::{self, Cipher, NONCE, TAG};
 
 /// What a seal proves besides plaintext and header, so that a record opens nowhere else.
@@ -16,6 +16,9 @@ pub(crate) struct AssociatedData<'a> {
     pub(crate) namespace: u64,
 }
 
+/// The secret of a session ends before so many bytes of its DER (ssl_asn1.c: SSL_SESSION_ASN1), and no two sessions share it. What
+/// follows, certificates above all, would only make the nonce dearer.
+const SECRET_WITHIN: usize = 128;
 const ASSOCIATED_MAX: usize = HEADER + KEY_MAX + 8;
 
 impl AssociatedData<'_> {
@@ -33,34 +36,33 @@ impl AssociatedData<'_> {
     }
 }
 
-/// Seals and opens for one thread: kept cipher contexts, and a nonce that never repeats.
+/// Seals and opens for one thread, with cipher contexts that are kept.
 pub(crate) struct Sealer {
     keys: Arc<Keys>,
     sealing: Option<Cipher>,
     opening: Vec<Option<Cipher>>,
-    /// A 96-bit counter from a random start, per thread and anew after fork: a hundred million threads that seal a
-    /// million records each meet with a chance of 2^-23 (96 bits less 2 times 27 bits less 20 bits, halved). `None` until
-    /// the first record is sealed: a child that only looks up needs no random bytes.
-    nonce: Option<u128>,
+    /// How many records were sealed, from a random start, per thread and anew after fork. `None` until the first one: a child that
+    /// only looks up needs no random bytes.
+    count: Option<u128>,
 }
 
 impl Sealer {
     /// For a thread that starts.
     pub(crate) fn new(keys: Arc<Keys>) -> Sealer {
-        Sealer { opening: keys.all().iter().map(|_| None).collect(), sealing: None, keys, nonce: None }
+        Sealer { opening: keys.all().iter().map(|_| None).collect(), sealing: None, keys, count: None }
     }
 
-    fn next_nonce(&mut self) -> Option<[u8; NONCE]> {
-        let last = match self.nonce {
+    fn next_count(&mut self) -> Option<[u8; 16]> {
+        let last = match self.count {
             Some(last) => last,
             None => {
                 let mut start = [0_u8; 16];
-                crypto::random(&mut start[..NONCE]).then(|| u128::from_le_bytes(start))?
+                crypto::random(&mut start).then(|| u128::from_le_bytes(start))?
             }
         };
         let next = last.wrapping_add(1);
-        self.nonce = Some(next);
-        next.to_le_bytes().first_chunk().copied()
+        self.count = Some(next);
+        Some(next.to_le_bytes())
     }
 
     /// The keys in use.
@@ -70,7 +72,7 @@ impl Sealer {
 
     /// Goes on with other keys.
     pub(crate) fn change(&mut self, keys: Arc<Keys>) {
-        *self = Sealer { nonce: self.nonce, ..Sealer::new(keys) };
+        *self = Sealer { count: self.count, ..Sealer::new(keys) };
     }
 
     /// Writes the whole record to `out`, notes the key in the header, and says the tag.
@@ -81,7 +83,7 @@ impl Sealer {
         plain: &[u8],
         out: &mut Vec<u8>,
     ) -> Option<[u8; TAG]> {
-        let nonce = self.next_nonce()?;
+        let count = self.next_count()?;
         let key = self.keys.all().first()?;
         if self.sealing.is_none() {
             self.sealing = Cipher::sealing(&key.secret);
@@ -93,9 +95,12 @@ impl Sealer {
         let (nonce_out, rest) = rest.split_first_chunk_mut::<NONCE>()?;
         let (sealed, tag_out) = rest.split_last_chunk_mut::<TAG>()?;
         header.write(head);
-        *nonce_out = nonce;
         let cipher = self.sealing.as_mut()?;
-        *tag_out = associated.after(head, |associated| cipher.seal(&nonce, associated, plain, sealed))??;
+        let telling = if header.has(flags::OPAQUE) { plain } else { &plain[..plain.len().min(SECRET_WITHIN)] };
+        *tag_out = associated.after(head, |associated| {
+            *nonce_out = nonce(key, &count, associated, telling);
+            cipher.seal(nonce_out, associated, plain, sealed)
+        })??;
         Some(*tag_out)
     }
 
@@ -119,5 +124,48 @@ impl Sealer {
             })
         });
         opened == Some(true)
+    }
+}
+
+/// A nonce that follows from what makes a seal differ from others, under a secret: equal for equal records alone, or by a chance of
+/// 1 in 2^96. A counter by itself, or random bytes drawn before, repeat in the copy of a machine that is resumed twice, for
+/// records that differ; and so may what the kernel draws then.
+fn nonce(key: &SealingKey, count: &[u8; 16], associated: &[u8], plain: &[u8]) -> [u8; NONCE] {
+    let keys = [count, associated, plain].into_iter().fold(key.nonces, siphash128);
+    let mut nonce = [0; NONCE];
+    nonce[..8].copy_from_slice(&keys.0.to_le_bytes());
+    nonce[8..].copy_from_slice(&keys.1.to_le_bytes()[..4]);
+    nonce
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::store::Store;
+
+    #[test]
+    fn a_copy_of_a_machine_seals_with_other_nonces_unless_it_seals_the_same() {
+        let path = std::env::temp_dir().join(format!("sesscache-copied-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
+        let keys = Arc::clone(&store.obtain().unwrap().keys);
+        let seal = |sealer: &mut Sealer, key: &[u8], plain: &[u8]| {
+            let mut record = Vec::new();
+            sealer.seal(&mut Header::default(), AssociatedData { key, namespace: 1 }, plain, &mut record).unwrap();
+            <[u8; NONCE]>::try_from(&record[HEADER..HEADER + NONCE]).unwrap()
+        };
+        let mut sealer = Sealer::new(Arc::clone(&keys));
+        seal(&mut sealer, b"before", b"the machine is copied");
+        let sealed = |key: &[u8], plain: &[u8]| {
+            let mut copy = Sealer { count: sealer.count, ..Sealer::new(Arc::clone(&keys)) };
+            seal(&mut copy, key, plain)
+        };
+        let nonce = sealed(b"key", b"one session");
+        assert_eq!(nonce, sealed(b"key", b"one session"), "this copy is none");
+        assert_ne!(nonce, sealed(b"key", b"two session"));
+        assert_ne!(nonce, sealed(b"kez", b"one session"));
+        assert_ne!(seal(&mut sealer, b"key", b"one session"), seal(&mut sealer, b"key", b"one session"));
+        std::fs::remove_dir_all(&path).unwrap();
     }
 }

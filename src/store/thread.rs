@@ -12,7 +12,8 @@ use super::id::RANDOM;
 use super::seal::Sealer;
 use super::{OpenStore, Store};
 use crate::status::{Error, Result, Status};
-use crate::sys::{crypto, fork_safe, process};
+use crate::sys::crypto;
+use crate::sys::per_thread::{Keeps, Lease, PerThread};
 
 /// Ids whose random bytes are drawn at once: one call into OpenSSL's generator costs as much as a lookup.
 const POOL: usize = 64;
@@ -40,7 +41,7 @@ impl Snapshot {
 }
 
 /// See the module's first lines. Fields are dropped in this order: readers before the environments they read.
-pub(super) struct ThreadContext {
+pub(crate) struct ThreadContext {
     pub(super) now: Snapshot,
     pub(super) before: Option<Snapshot>,
     pub(super) sealer: Sealer,
@@ -53,8 +54,6 @@ pub(super) struct ThreadContext {
     pool: [u8; POOL * RANDOM],
     pool_left: usize,
     last_moment: u64,
-    process: u64,
-    store: Arc<Store>,
 }
 
 impl ThreadContext {
@@ -71,14 +70,8 @@ impl ThreadContext {
             pool: [0; POOL * RANDOM],
             pool_left: 0,
             last_moment: 0,
-            process: process::incarnation(),
             opened,
-            store: Arc::clone(store),
         })
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.process == process::incarnation() && self.opened.is_current()
     }
 
     fn refresh(&mut self, store: &Arc<Store>) -> Result<()> {
@@ -139,27 +132,17 @@ impl ThreadContext {
     }
 }
 
-/// The contexts of a thread: one, in nearly every program.
-struct ThreadContexts(Vec<ThreadContext>);
+impl Keeps for Store {
+    type Value = ThreadContext;
 
-impl Drop for ThreadContexts {
-    fn drop(&mut self) {
-        leave_inherited(&mut self.0);
-    }
-}
-
-/// Sets aside the contexts of a parent process: ending one here would end the parent's reader.
-fn leave_inherited(contexts: &mut Vec<ThreadContext>) {
-    let process = process::incarnation();
-    if contexts.iter().any(|thread| thread.process != process) {
-        let (mine, inherited) = contexts.drain(..).partition(|thread| thread.process == process);
-        fork_safe::keep_inherited::<Vec<ThreadContext>>(inherited);
-        *contexts = mine;
+    fn values(&self) -> &PerThread<ThreadContext> {
+        &self.threads
     }
 }
 
 thread_local! {
-    static CONTEXTS: RefCell<ThreadContexts> = const { RefCell::new(ThreadContexts(Vec::new())) };
+    /// The contexts of a thread: one, in nearly every program.
+    static CONTEXTS: RefCell<Vec<Lease<Store>>> = const { RefCell::new(Vec::new()) };
 }
 
 fn no_context() -> Error {
@@ -171,12 +154,11 @@ pub(super) fn with<T>(store: &Arc<Store>, f: impl FnOnce(&mut ThreadContext) -> 
     CONTEXTS
         .try_with(|contexts| {
             let mut contexts = contexts.try_borrow_mut().map_err(|_| no_context())?;
-            let contexts = &mut contexts.0;
-            let at = match contexts.iter().position(|thread| Arc::ptr_eq(&thread.store, store)) {
-                Some(at) if contexts[at].is_fresh() => at,
-                found => find_or_make(contexts, found, store)?,
+            let at = match contexts.iter().position(|lease| lease.is_of(store)) {
+                Some(at) if contexts[at].value(store).is_some_and(|thread| thread.opened.is_current()) => at,
+                _ => find_or_make(&mut contexts, store)?,
             };
-            let thread = &mut contexts[at];
+            let thread = contexts[at].value(store).ok_or_else(no_context)?;
             let result = f(thread);
             thread.clean_up();
             Ok(result)
@@ -185,21 +167,11 @@ pub(super) fn with<T>(store: &Arc<Store>, f: impl FnOnce(&mut ThreadContext) -> 
 }
 
 #[cold]
-fn find_or_make(contexts: &mut Vec<ThreadContext>, found: Option<usize>, store: &Arc<Store>) -> Result<usize> {
-    leave_inherited(contexts);
-    if let Some(at) = found.filter(|at| contexts.get(*at).is_some_and(|thread| Arc::ptr_eq(&thread.store, store))) {
-        return contexts[at].refresh(store).map(|()| at);
+fn find_or_make(contexts: &mut Vec<Lease<Store>>, store: &Arc<Store>) -> Result<usize> {
+    contexts.retain(Lease::is_alive);
+    if let Some(at) = contexts.iter().position(|lease| lease.is_of(store)) {
+        return contexts[at].value(store).map_or(Err(no_context()), |thread| thread.refresh(store)).map(|()| at);
     }
-    contexts.push(ThreadContext::take(store)?);
+    contexts.push(Lease::new(store, ThreadContext::take(store)?));
     Ok(contexts.len() - 1)
-}
-
-/// Gives up this thread's context, so that a closed store lets go of its map at once.
-pub(crate) fn leave(store: &Arc<Store>) {
-    let _ = CONTEXTS.try_with(|contexts| {
-        if let Ok(mut contexts) = contexts.try_borrow_mut() {
-            leave_inherited(&mut contexts.0);
-            contexts.0.retain(|thread| !Arc::ptr_eq(&thread.store, store));
-        }
-    });
 }

@@ -7,6 +7,7 @@ use super::control::Flushes;
 use super::env::{Fault, Write};
 use super::evict::{self, Sweep, Swept};
 use super::generation::Generation;
+use super::growth::NEEDED;
 use super::id::{Key, OUTSIDERS};
 use super::record::{flags, Header, OVERHEAD, PLAIN_MAX};
 use super::revocation::may_be_stored;
@@ -59,7 +60,8 @@ impl Store {
         self.put(id, namespace, None, header, data).map(drop)
     }
 
-    /// Stores a record under its id; completes the header as the record has it, and says the record's tag.
+    /// Stores a record under its id and counts what came of it; completes the header as the record has it, and says the record's
+    /// tag.
     fn put(
         self: &Arc<Self>,
         id: &[u8],
@@ -68,56 +70,66 @@ impl Store {
         header: &mut Header,
         plain: &[u8],
     ) -> Result<[u8; TAG]> {
-        let kind = if session.is_some() { RecordKind::Session } else { RecordKind::Opaque };
-        if plain.len() > PLAIN_MAX {
-            return Err(Error::new(
-                Status::Full,
-                format!("a record holds at most {PLAIN_MAX} bytes, not {}", plain.len()),
-            ));
-        }
         self.maintenance();
         thread::with(self, |thread| {
-            if session.is_some_and(|seen| !may_be_stored(thread, header, seen)) {
-                thread.opened.control.counters().add(thread.shard, Counter::PutsSkipped, 1);
-                return Err(Error::new(Status::NotFound, "the session was ended before it was stored"));
-            }
-            let namespace = thread.opened.namespace_hash(namespace);
-            let decoded = thread.opened.decode(id, clock::coarse_micros());
-            let key = decoded.key(id, kind, || namespace.half());
-            let key = key.ok_or_else(|| Error::invalid("an id has 1 to 255 bytes"))?;
-            header.namespace = namespace.half();
-            header.flags |= if kind == RecordKind::Opaque { flags::OPAQUE } else { 0 };
-            if OVERHEAD + plain.len() > piece(thread.now.generation.env.page) {
-                header.flags |= flags::CONTINUED;
-            }
-            // A session's id is made once; an application may put again what lies in the generation before.
-            if header.has(flags::OPAQUE) || key.expiry().is_none() {
-                if let Some(before) = thread.before.as_mut() {
-                    // Or it would come back when the new one goes.
-                    if self.read(before, |txn| Ok(txn.get(key.bytes())?.is_some()))? {
-                        self.delete_if(&before.generation, &key, |_| Ok(true))?;
-                    }
-                }
-            }
-            let mut record = std::mem::take(&mut thread.record);
-            let associated = AssociatedData { key: key.bytes(), namespace: namespace.whole() };
-            let done = match thread.sealer.seal(header, associated, plain, &mut record) {
-                Some(tag) => {
-                    let written = self.write_record(thread, &key, (header, namespace), &record);
-                    written.map(|()| tag).map_err(Error::from)
-                }
-                None => Err(Error::new(Status::OpenSsl, "AES-256-GCM failed")),
-            };
-            thread.record = record;
+            let done = self.put_uncounted(thread, (id, namespace), session, header, plain);
             let counter = match done.as_ref().map_err(|error| error.status) {
                 Ok(_) => Counter::Puts,
+                Err(Status::NotFound) => Counter::PutsSkipped,
                 Err(Status::Busy) => Counter::PutsBusy,
-                Err(Status::Full) => Counter::PutsFull,
+                Err(Status::Full) if plain.len() <= PLAIN_MAX => Counter::PutsFull,
                 Err(_) => Counter::PutsFailed,
             };
             thread.opened.control.counters().add(thread.shard, counter, 1);
             done
         })?
+    }
+
+    fn put_uncounted(
+        self: &Arc<Self>,
+        thread: &mut ThreadContext,
+        (id, namespace): (&[u8], Namespace<'_>),
+        session: Option<Flushes>,
+        header: &mut Header,
+        plain: &[u8],
+    ) -> Result<[u8; TAG]> {
+        if plain.len() > PLAIN_MAX {
+            let detail = format!("a record holds at most {PLAIN_MAX} bytes, not {}", plain.len());
+            return Err(Error::new(Status::Full, detail));
+        }
+        let kind = if session.is_some() { RecordKind::Session } else { RecordKind::Opaque };
+        if session.is_some_and(|seen| !may_be_stored(thread, header, seen)) {
+            return Err(Error::new(Status::NotFound, "the session was ended before it was stored"));
+        }
+        let namespace = thread.opened.namespace_hash(namespace);
+        let decoded = thread.opened.decode(id, clock::coarse_micros());
+        let key = decoded.key(id, kind, || namespace.half());
+        let key = key.ok_or_else(|| Error::invalid("an id has 1 to 255 bytes"))?;
+        header.namespace = namespace.half();
+        header.flags |= if kind == RecordKind::Opaque { flags::OPAQUE } else { 0 };
+        if OVERHEAD + plain.len() > piece(thread.now.generation.env.page) {
+            header.flags |= flags::CONTINUED;
+        }
+        // A session's id is made once; an application may put again what lies in the generation before.
+        if header.has(flags::OPAQUE) || key.expiry().is_none() {
+            if let Some(before) = thread.before.as_mut() {
+                // Or it would come back when the new one goes.
+                if self.read(before, |txn| Ok(txn.get(key.bytes())?.is_some()))? {
+                    self.delete_if(&before.generation, &key, |_| Ok(true))?;
+                }
+            }
+        }
+        let mut record = std::mem::take(&mut thread.record);
+        let associated = AssociatedData { key: key.bytes(), namespace: namespace.whole() };
+        let done = match thread.sealer.seal(header, associated, plain, &mut record) {
+            Some(tag) => {
+                let written = self.write_record(thread, &key, (header, namespace), &record);
+                written.map(|()| tag).map_err(Error::from)
+            }
+            None => Err(Error::new(Status::OpenSsl, "AES-256-GCM failed")),
+        };
+        thread.record = record;
+        done
     }
 
     fn write_record(
@@ -128,7 +140,7 @@ impl Store {
         record: &[u8],
     ) -> Result<(), Fault> {
         let generation = &thread.now.generation;
-        let done = self.lock(generation).and_then(|locked| self.put_locked(generation, &locked, key, header, record));
+        let done = self.with_lock(generation, |locked| put_locked(generation, locked, key, header, record));
         let swept = done.inspect_err(|fault| match fault {
             Fault::Full => self.on_full(thread),
             fault => self.note_fault(generation, *fault),
@@ -140,67 +152,6 @@ impl Store {
             }
         }
         Ok(())
-    }
-
-    fn put_locked(
-        &self,
-        generation: &Generation,
-        locked: &WriteGuard<'_>,
-        key: &Key,
-        (header, namespace): (&Header, NamespaceHash),
-        record: &[u8],
-    ) -> Result<Swept, Fault> {
-        self.with_room(generation)?;
-        let (env, page) = (&generation.env, generation.page());
-        let now = clock::coarse_micros();
-        let seconds = u64::from(header.expires);
-        page.note_life(seconds.max(key.expiry().unwrap_or(0) / 1_000_000).saturating_sub(now / 1_000_000));
-        let pieces = record.len().div_ceil(piece(env.page));
-        let room = room(generation, pieces + 1);
-        let outside = key.expiry().is_none();
-        let put = |write: &mut Write<'_>, sweep: &mut Sweep<'_>| {
-            sweep.expire(write, EXPIRE_PER_PUT)?;
-            if outside {
-                sweep.expire_outside(write, key.bytes(), EXPIRE_PER_PUT, LOOKS_PER_PUT)?;
-            }
-            sweep.make_room(write, room, key)?;
-            let (first, rest) = record.split_at(record.len().min(piece(env.page)));
-            // A new id is the last key, unless another process was faster or it is outside the time order. A record that
-            // replaces one goes after the old one is deleted: a shorter one must leave no continuation behind.
-            let appended = !outside && write.append(key.bytes(), first)?;
-            if !appended && !write.insert(key.bytes(), first)? {
-                sweep.delete(write, key)?;
-                write.put(key.bytes(), first)?;
-            }
-            sweep.usage.put(header.namespace, key.bytes(), first);
-            for (n, bytes) in rest.chunks(piece(env.page)).enumerate() {
-                let key = key.continuation(n as u8 + 1);
-                write.put(key.bytes(), bytes)?;
-                sweep.usage.put(header.namespace, key.bytes(), bytes);
-            }
-            Ok(())
-        };
-        let swept = match sweep_in(generation, locked, now, put) {
-            // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
-            Err(Fault::Full) => {
-                let freed = sweep_in(generation, locked, now, |write, sweep| {
-                    let less = write.txn().used_pages()?.saturating_sub(pieces + 8);
-                    sweep.make_room(write, (less, less), key)
-                })?;
-                let mut swept = sweep_in(generation, locked, now, put)?;
-                swept.evicted += freed.evicted;
-                swept
-            }
-            other => other?,
-        };
-        if outside {
-            page.foreign.set(1);
-        }
-        page.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
-        if namespace.whole() != 0 {
-            page.note_namespace((namespace.whole(), namespace.half()));
-        }
-        Ok(swept)
     }
 
     /// Removes the record under `id` from everywhere it may be; false when there was none.
@@ -242,21 +193,23 @@ impl Store {
     /// Deletes at most `most` expired records; how many it were.
     pub(crate) fn sweep(self: &Arc<Self>, most: usize) -> Result<usize> {
         thread::with(self, |thread| {
-            let mut gone = 0;
+            let (mut gone, mut outside) = (0, Some(OUTSIDERS.to_vec()));
             while gone < most {
                 let generation = &thread.now.generation;
-                let batch = (most - gone).min(evict::MOST);
+                let (batch, mut next) = ((most - gone).min(evict::MOST), None);
                 let swept = self.change(generation, |write, sweep| {
                     sweep.expire(write, batch)?;
-                    if generation.page().foreign.is_set() {
-                        sweep.expire_outside(write, OUTSIDERS, batch, usize::MAX)?;
-                    }
+                    next = match outside.as_ref().filter(|_| generation.page().foreign.is_set()) {
+                        Some(from) => sweep.expire_outside(write, from, batch, evict::LOOKS)?,
+                        None => None,
+                    };
                     Ok(())
                 })?;
-                if swept.expired == 0 {
+                gone += swept.expired;
+                outside = next.map(|key| key.bytes().to_vec());
+                if swept.expired == 0 && outside.is_none() {
                     break;
                 }
-                gone += swept.expired;
             }
             if gone > 0 {
                 thread.opened.control.counters().add(thread.shard, Counter::Expired, gone as u64);
@@ -281,6 +234,65 @@ impl Store {
     }
 }
 
+fn put_locked(
+    generation: &Generation,
+    locked: &WriteGuard<'_>,
+    key: &Key,
+    (header, namespace): (&Header, NamespaceHash),
+    record: &[u8],
+) -> Result<Swept, Fault> {
+    let (env, page) = (&generation.env, generation.page());
+    let now = clock::coarse_micros();
+    let seconds = u64::from(header.expires);
+    page.note_life(seconds.max(key.expiry().unwrap_or(0) / 1_000_000).saturating_sub(now / 1_000_000));
+    let pieces = record.len().div_ceil(piece(env.page));
+    let room = room(generation, pieces + 1);
+    let outside = key.expiry().is_none();
+    let put = |write: &mut Write<'_>, sweep: &mut Sweep<'_>| {
+        sweep.expire(write, EXPIRE_PER_PUT)?;
+        if outside {
+            sweep.expire_outside(write, key.bytes(), EXPIRE_PER_PUT, LOOKS_PER_PUT)?;
+        }
+        sweep.make_room(write, room, key)?;
+        let (first, rest) = record.split_at(record.len().min(piece(env.page)));
+        // A new id is the last key, unless another process was faster or it is outside the time order. A record that
+        // replaces one goes after the old one is deleted: a shorter one must leave no continuation behind.
+        let appended = !outside && write.append(key.bytes(), first)?;
+        if !appended && !write.insert(key.bytes(), first)? {
+            sweep.delete(write, key)?;
+            write.put(key.bytes(), first)?;
+        }
+        sweep.usage.put(header.namespace, key.bytes(), first);
+        for (n, bytes) in rest.chunks(piece(env.page)).enumerate() {
+            let key = key.continuation(n as u8 + 1);
+            write.put(key.bytes(), bytes)?;
+            sweep.usage.put(header.namespace, key.bytes(), bytes);
+        }
+        Ok(())
+    };
+    let swept = match sweep_in(generation, locked, now, put) {
+        // Room as counted was not room as LMDB finds it: free a leaf's worth first, in a transaction of its own.
+        Err(Fault::Full) => {
+            let freed = sweep_in(generation, locked, now, |write, sweep| {
+                let less = write.txn().used_pages()?.saturating_sub(pieces + 8);
+                sweep.make_room(write, (less, less), key)
+            })?;
+            let mut swept = sweep_in(generation, locked, now, put)?;
+            swept.evicted += freed.evicted;
+            swept
+        }
+        other => other?,
+    };
+    if outside {
+        page.foreign.set(1);
+    }
+    page.note_put(key.expiry().unwrap_or(u64::MAX), seconds);
+    if namespace.whole() != 0 {
+        page.note_namespace((namespace.whole(), namespace.half()));
+    }
+    Ok(swept)
+}
+
 /// Pages that may hold records before one of `pieces` is put, and those that may while records
 /// of the largest namespace are searched for. The rest is what LMDB needs to change any page, and what readers pin meanwhile.
 fn room(generation: &Generation, pieces: usize) -> (usize, usize) {
@@ -290,6 +302,61 @@ fn room(generation: &Generation, pieces: usize) -> (usize, usize) {
     } else {
         pages
     };
-    let reserve = (usable / 8).max(24).min(usable);
+    // A file that cannot grow must not be used up to where no transaction begins any more.
+    let least = if usable < pages { NEEDED as usize / generation.env.page + 24 } else { 24 };
+    let reserve = (usable / 8).max(least).min(usable);
     (usable.saturating_sub(reserve + pieces), usable.saturating_sub(reserve / 2 + pieces))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use std::path::PathBuf;
+
+    fn store(name: &str) -> (Arc<Store>, PathBuf) {
+        let path = std::env::temp_dir().join(format!("sesscache-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&path);
+        (Store::open(&path, &Options::parse("capacity=4MiB").unwrap()).unwrap(), path)
+    }
+
+    #[test]
+    fn a_sweep_lets_others_write_and_misses_no_record() {
+        const LIVE: usize = 2 * evict::LOOKS + 100;
+        const EXPIRED: usize = 200;
+        let (store, path) = store("sweep");
+        let now = clock::seconds() as u32;
+        for n in 0..LIVE + EXPIRED {
+            let expires = if n < LIVE { now + 600 } else { now };
+            let mut header = Header { expires, ..Header::default() };
+            store.put_opaque(&siphash_of(n), Namespace(""), &mut header, b"").unwrap();
+        }
+        let generation = Arc::clone(&store.obtain().unwrap().now);
+        let left = || thread::with(&store, |thread| thread.now.read(|txn| txn.entries()).unwrap()).unwrap();
+        let before = generation.page().taken.get();
+        let swept = store.sweep(10_000).unwrap();
+        // Puts sweep a little as well.
+        assert!(swept > 0 && left() == LIVE + 1, "{swept} swept, {} left", left());
+        let writes = generation.page().taken.get() - before;
+        assert!(writes > 2, "{LIVE} records are looked at in {writes} writes");
+        std::fs::remove_dir_all(&path).unwrap();
+    }
+
+    fn siphash_of(n: usize) -> [u8; 8] {
+        super::super::id::siphash(1, 2, &n.to_ne_bytes()).to_ne_bytes()
+    }
+
+    #[test]
+    fn a_session_that_is_too_long_is_counted() {
+        let (store, path) = store("too-long");
+        let flushes = store.obtain().unwrap().control.flushes();
+        let id = store.issue_id(std::time::Duration::from_secs(60)).unwrap();
+        let too_long = vec![0; PLAIN_MAX + 1];
+        let refused = store.put_session(&id, Namespace(""), flushes, &mut Header::default(), &too_long);
+        assert_eq!(refused.unwrap_err().status, Status::Full);
+        let refused = store.put_opaque(b"mine", Namespace(""), &mut Header::default(), &too_long);
+        assert_eq!(refused.unwrap_err().status, Status::Full);
+        assert_eq!(store.stats().unwrap().get("puts_failed"), Some(2));
+        std::fs::remove_dir_all(&path).unwrap();
+    }
 }

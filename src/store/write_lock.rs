@@ -15,6 +15,7 @@ use super::boot::BootId;
 use super::control::Shape;
 use super::entries::PAGE;
 use super::page::GenerationPage;
+use crate::log::Silence;
 use crate::sys::clock;
 use crate::sys::dir::Dir;
 use crate::sys::files::{self, Access};
@@ -36,6 +37,8 @@ pub(crate) struct WriteLock {
 /// Proof of holding a [`WriteLock`]; released on drop.
 pub(crate) struct WriteGuard<'a> {
     lock: &'a WriteLock,
+    /// Ends after the lock is released: the host's log function must not keep other processes waiting.
+    _silence: Silence,
     /// The mutex belongs to the thread that locked it.
     _thread: PhantomData<*mut ()>,
 }
@@ -45,7 +48,7 @@ pub(crate) struct WriteGuard<'a> {
 pub(crate) struct LockTimeout {
     /// Somebody has written over it.
     pub(crate) damaged: bool,
-    /// For so long the same holder has had it, in milliseconds.
+    /// For so long processes have met the same holder, in milliseconds.
     pub(crate) held_for: u64,
 }
 
@@ -99,13 +102,10 @@ impl WriteLock {
     /// Waits at most until the deadline; after a wait that was in vain, for a second not at all.
     pub(crate) fn acquire(&self, deadline: Duration) -> Result<WriteGuard<'_>, LockTimeout> {
         if self.lock(deadline) {
-            self.page.locked_at.set(clock::ticks());
-            return Ok(WriteGuard { lock: self, _thread: PhantomData });
+            self.page.taken.set(self.page.taken.get().wrapping_add(1));
+            return Ok(WriteGuard { lock: self, _silence: Silence::begin(), _thread: PhantomData });
         }
-        Err(LockTimeout {
-            damaged: !self.is_sound(),
-            held_for: clock::ticks().saturating_sub(self.page.locked_at.get()),
-        })
+        Err(LockTimeout { damaged: !self.is_sound(), held_for: self.page.held.meet(self.page.taken.get()) })
     }
 
     fn lock(&self, deadline: Duration) -> bool {
@@ -161,11 +161,14 @@ impl Drop for WriteGuard<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::{self, Topic};
     use crate::options::Options;
     use crate::store::Store;
     use std::fs;
     use std::mem::offset_of;
     use std::os::unix::fs::FileExt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::Arc;
 
     #[test]
     #[cfg(target_env = "gnu")]
@@ -185,6 +188,24 @@ mod tests {
         assert!(generation.lock.acquire(deadline).is_err_and(|timeout| timeout.damaged));
         assert!(store.lock(generation).is_err());
         assert!(store.obtain().unwrap().now.number > generation.number, "nobody can store any more");
+        fs::remove_dir_all(&path).unwrap();
+    }
+    #[test]
+    fn the_host_hears_nothing_before_the_write_lock_is_released() {
+        let path = std::env::temp_dir().join(format!("sesscache-silence-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&path);
+        let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
+        let generation = Arc::clone(&store.obtain().unwrap().now);
+        let (heard, listener) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&generation));
+        let count = Arc::clone(&heard);
+        store.log.set(Some(Box::new(move |_, _| {
+            assert!(listener.lock.acquire(Duration::ZERO).is_ok(), "the host is called under the write lock");
+            count.fetch_add(1, Ordering::Relaxed);
+        })));
+        let locked = store.lock(&generation).unwrap();
+        store.log.say(Topic::Full, log::WARNING, || "said under the lock".to_owned());
+        drop(locked);
+        assert_eq!(heard.load(Ordering::Relaxed), 1);
         fs::remove_dir_all(&path).unwrap();
     }
 }

@@ -1,21 +1,16 @@
 //! The one way to a write: take the write lock, see to room, change everything in one transaction.
 
-use std::sync::atomic::Ordering;
-
 use super::env::{Fault, Txn, Write};
 use super::evict::{Sweep, Swept};
-use super::generation::{Generation, RESERVE_STEP};
+use super::generation::Generation;
 use super::id::Key;
 use super::write_lock::WriteGuard;
 use super::Store;
 use crate::log::{self, Topic};
-use crate::sys::{clock, files};
+use crate::sys::clock;
 
 /// A write lock whose holder does not move for so many milliseconds is left behind with its generation.
 pub(super) const STUCK: u64 = 1_000;
-
-/// Milliseconds between two attempts to reserve on a full file system.
-const PAUSE: u64 = 1_000;
 
 impl Store {
     /// Takes the write lock, or says that it is held. One that is held by a stopped process is left behind.
@@ -26,8 +21,9 @@ impl Store {
                 self.give_up(generation.number, "the store is damaged");
                 return Fault::LockTimeout;
             }
+            let millis = held_for.max(self.deadline.as_millis() as u64);
             self.log.say(Topic::Busy, log::WARNING, || {
-                format!("another process has been writing for {held_for} ms; sessions are not stored meanwhile")
+                format!("another process has been writing for more than {millis} ms; sessions are not stored meanwhile")
             });
             if held_for > STUCK {
                 self.leave_behind(generation.number, "a writer is stopped");
@@ -41,15 +37,26 @@ impl Store {
         Ok(locked)
     }
 
+    /// Does `f` under the write lock, with room for a transaction; what need not be done there follows.
+    pub(super) fn with_lock<'g, T>(
+        &self,
+        generation: &'g Generation,
+        f: impl FnOnce(&WriteGuard<'g>) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        let locked = self.lock(generation)?;
+        let done = self.with_room(generation, &locked).and_then(|()| f(&locked));
+        drop(locked);
+        self.grow_ahead(generation);
+        done
+    }
+
     /// Makes the changes of `f` in one transaction, under the write lock.
     pub(super) fn change<'g>(
         &self,
         generation: &'g Generation,
         f: impl FnMut(&mut Write<'_>, &mut Sweep<'g>) -> Result<(), Fault>,
     ) -> Result<Swept, Fault> {
-        let locked = self.lock(generation)?;
-        self.with_room(generation)?;
-        sweep_in(generation, &locked, clock::coarse_micros(), f)
+        self.with_lock(generation, |locked| sweep_in(generation, locked, clock::coarse_micros(), f))
     }
 
     /// Deletes a whole record, if it is there and `f` says so; whether it did.
@@ -76,46 +83,6 @@ impl Store {
             self.log.say(Topic::Damage, log::ERR, || "processes die of a damaged page in the store".to_owned());
         }
         sound
-    }
-
-    /// Makes sure that the transaction to come meets no page without a block behind it.
-    pub(super) fn with_room(&self, generation: &Generation) -> Result<(), Fault> {
-        let shape = generation.page().shape();
-        let reserved = generation.page().reserved.get();
-        if shape.guard {
-            // Written with pwrite(2), which a limit that was lowered since the store was opened answers with SIGXFSZ.
-            return if files::exceeds_file_limit(shape.capacity) { Err(Fault::Full) } else { Ok(()) };
-        }
-        if reserved >= shape.capacity {
-            return Ok(());
-        }
-        let page = generation.env.page as u64;
-        let extent = generation.env.extent() as u64 * page;
-        if extent + RESERVE_STEP / 2 <= reserved {
-            return Ok(());
-        }
-        let step = (shape.capacity / 64 / page * page).max(RESERVE_STEP);
-        let to = (reserved + step).min(shape.capacity);
-        let (now, reserve_at) = (clock::ticks(), &generation.reserve_at);
-        let reserved = if now < reserve_at.load(Ordering::Relaxed) {
-            reserved
-        } else if let Err(e) = generation.env.reserve(reserved, to) {
-            reserve_at.store(now + PAUSE, Ordering::Relaxed);
-            self.log.say(Topic::Full, log::WARNING, || {
-                format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
-            });
-            reserved
-        } else {
-            generation.page().reserved.set(to);
-            reserve_at.store(0, Ordering::Relaxed);
-            to
-        };
-        // A quarter of a step is more than any one transaction allocates: 64 KiB, the path to it, and the free list.
-        if extent + RESERVE_STEP / 4 <= reserved {
-            Ok(())
-        } else {
-            Err(Fault::Full)
-        }
     }
 }
 

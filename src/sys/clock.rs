@@ -1,4 +1,4 @@
-//! The clocks: wall time for expiry, monotonic time for pauses.
+//! The clocks: wall time for expiry and for what processes tell each other, monotonic time for pauses of one process.
 
 fn read(clock: libc::clockid_t) -> libc::timespec {
     let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -21,16 +21,22 @@ pub(crate) fn coarse_micros() -> u64 {
     whole_micros(read(libc::CLOCK_REALTIME_COARSE))
 }
 
+/// Milliseconds since 1970 UTC, at the resolution of the timer tick. The only clock that the processes of a store share; it may be
+/// set, so whoever goes by it must do no harm then.
+pub(crate) fn wall_millis() -> u64 {
+    coarse_micros() / 1_000
+}
+
 /// Microseconds since 1970 UTC, exact: the order of ids depends on it.
 pub(crate) fn micros() -> u64 {
     whole_micros(read(libc::CLOCK_REALTIME))
 }
 
-/// In ticks.
+/// In milliseconds.
 pub(crate) const SECOND: u64 = 1_000;
 pub(crate) const MINUTE: u64 = 60 * SECOND;
 
-/// Milliseconds of a clock that no administrator can set, the same in every process since boot; never 0.
+/// Milliseconds of a clock that no administrator can set; never 0. For one process alone: in a time namespace it is another.
 pub(crate) fn ticks() -> u64 {
     let now = read(libc::CLOCK_MONOTONIC_COARSE);
     (now.tv_sec.max(0) as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000).max(1)

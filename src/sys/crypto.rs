@@ -86,6 +86,9 @@ pub(crate) struct Cipher {
     ctx: *mut ffi::EVP_CIPHER_CTX,
 }
 
+// SAFETY: an EVP_CIPHER_CTX belongs to no thread, and is used through `&mut` alone.
+unsafe impl Send for Cipher {}
+
 impl Cipher {
     /// A cipher that seals.
     pub(crate) fn sealing(key: &[u8; KEY]) -> Option<Cipher> {

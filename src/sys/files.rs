@@ -114,17 +114,44 @@ pub(crate) fn identity(descriptor: libc::c_int) -> Option<(u64, u64)> {
     Some((found.st_dev, found.st_ino))
 }
 
+/// Bytes by which a file that is in use grows: 70 microseconds on tmpfs, so that no signal that comes less often has it begin anew,
+/// and the process is soon back.
+pub(crate) const RESERVE_STEP: u64 = 256 << 10;
+
 /// Makes file blocks exist for `[from, to)`, so that no write through a mapping can meet a full disk (SIGBUS).
 pub(crate) fn reserve(file: &File, from: u64, to: u64) -> io::Result<()> {
     within_file_limit(to)?;
-    loop {
-        // SAFETY: posix_fallocate takes any numbers, and touches no memory.
-        match unsafe { libc::posix_fallocate(file.as_raw_fd(), from as libc::off_t, (to - from) as libc::off_t) } {
-            0 => return Ok(()),
-            libc::EINTR => {}
-            code => return Err(io::Error::from_raw_os_error(code)),
+    reserve_in(file, from, to)
+}
+
+/// The same, unless another process is at it; whether it was done.
+pub(crate) fn reserve_alone(file: &File, from: u64, to: u64) -> io::Result<bool> {
+    within_file_limit(to)?;
+    // SAFETY: flock takes any descriptor, and touches no memory.
+    if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) } != 0 {
+        return Ok(false);
+    }
+    let done = reserve_in(file, from, to);
+    // SAFETY: as above.
+    unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) };
+    done.map(|()| true)
+}
+
+/// Not by posix_fallocate(3): where the kernel cannot reserve, that writes into every block, which others may be using by then.
+fn reserve_in(file: &File, from: u64, to: u64) -> io::Result<()> {
+    /// Some kernels' tmpfs undoes a step that a signal interrupts.
+    const TRIES: usize = 4;
+    for left in (0..TRIES).rev() {
+        // SAFETY: fallocate takes any numbers, and touches no memory.
+        if unsafe { libc::fallocate(file.as_raw_fd(), 0, from as libc::off_t, (to - from) as libc::off_t) } == 0 {
+            break;
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted || left == 0 {
+            return Err(error);
         }
     }
+    Ok(())
 }
 
 /// Occupies descriptors 0 to 2 for as long as the result lives, so that none of our files becomes the host's stdout.

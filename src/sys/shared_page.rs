@@ -27,6 +27,11 @@ pub(crate) unsafe trait Shareable: Sync {}
 pub(crate) struct Word(AtomicU64);
 
 impl Word {
+    #[cfg(test)]
+    pub(crate) const fn new(value: u64) -> Word {
+        Word(AtomicU64::new(value))
+    }
+
     #[inline]
     pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
@@ -40,6 +45,11 @@ impl Word {
     #[inline]
     pub(crate) fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Sets it, unless it is larger already.
+    pub(crate) fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
     }
 
     /// Sets it, and says what it was.

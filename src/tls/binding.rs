@@ -10,7 +10,7 @@ use super::policy::Policy;
 use super::slots::{self, trampolines, SLOTS};
 use crate::options::Options;
 use crate::status::{Error, Result, Status};
-use crate::store::{thread, Store};
+use crate::store::Store;
 use crate::sys::fork_safe::Registry;
 
 /// The bindings of this process. Those of equal stores and policies are one: a server may have an SSL_CTX for each certificate,
@@ -66,8 +66,6 @@ impl Drop for Binding {
         if self.slot() < SLOTS {
             slots::release(self.slot());
         }
-        // So that the map goes with the last cache of a directory, and not with the thread.
-        thread::leave(&self.store);
         BINDINGS.remove(identity(&self.store, &self.policy, self.decoded.limit()));
     }
 }

@@ -156,9 +156,9 @@ fn no_type_has_the_name_of_another() {
             let line = line.trim_start();
             let line = line.strip_prefix("pub").map_or(line, |rest| rest.trim_start_matches(|c| c != ' ').trim_start());
             let Some(rest) = line.strip_prefix("struct ").or_else(|| line.strip_prefix("enum ")) else { continue };
-            let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric()).collect();
-            // Types that a macro names have none here.
-            if name.is_empty() {
+            let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            // What a macro names, and C's types, are no names of this crate.
+            if !name.starts_with(|c: char| c.is_ascii_uppercase()) {
                 continue;
             }
             if let Some(other) = names.insert(name.clone(), path.clone()) {

@@ -11,9 +11,11 @@ mod killed_workers;
 mod no_room;
 mod over_quota;
 mod shared_directory;
+mod shared_lock;
 mod stopped_in_lmdb;
 mod stopped_process;
 mod suspended_machine;
+mod time_namespaces;
 mod whole_files;
 
 support::roles!();

@@ -1,5 +1,6 @@
 //! What the store promises to whoever puts and gets: room, time, keys, ids, a store for all.
 
+mod closing;
 mod creation;
 mod ids;
 mod keys;

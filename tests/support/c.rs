@@ -1,7 +1,7 @@
 //! Compiles C programs against the staged library, as a user would: with pkg-config.
 
 use crate::process::Finished;
-use crate::{root, run, stage};
+use crate::{root, run, stage, Scratch};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -55,4 +55,14 @@ pub fn program_sources(name: &str) -> Vec<PathBuf> {
 pub fn compile_program(name: &str, output: &Path) {
     let sources = program_sources(name);
     compile(&sources.iter().map(PathBuf::as_path).collect::<Vec<_>>(), output);
+}
+
+/// Compiles a library of tests/support that is preloaded into processes, into the scratch directory.
+pub fn preload(scratch: &Scratch, name: &str) -> PathBuf {
+    let library = scratch.join(&format!("{name}.so"));
+    let mut cc = Command::new("cc");
+    cc.args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-fPIC", "-shared", "-o"]);
+    let status = cc.arg(&library).arg(root().join(format!("tests/support/{name}.c"))).arg("-ldl").status();
+    assert!(status.is_ok_and(|status| status.success()), "`{cc:?}` fails; a C compiler is needed");
+    library
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{root, Scratch, Worker};
+use crate::{preload, Scratch, Worker};
 
 /// A wall clock for workers, to be set by the test.
 pub struct Clock {
@@ -13,14 +13,8 @@ pub struct Clock {
 }
 
 impl Clock {
-    /// Compiles the preloaded library into the scratch directory.
     pub fn new(scratch: &Scratch) -> Clock {
-        let clock = Clock { library: scratch.join("clock.so"), setting: scratch.join("clock") };
-        let source = root().join("tests/support/clock.c");
-        let mut cc = Command::new("cc");
-        cc.args(["-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-O2", "-fPIC", "-shared", "-o"]);
-        let status = cc.arg(&clock.library).arg(&source).arg("-ldl").status();
-        assert!(status.is_ok_and(|status| status.success()), "`{cc:?}` fails; a C compiler is needed");
+        let clock = Clock { library: preload(scratch, "clock"), setting: scratch.join("clock") };
         clock.set(0, 0);
         clock
     }

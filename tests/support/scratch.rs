@@ -12,8 +12,17 @@ pub struct Scratch(Option<TempDir>);
 impl Scratch {
     /// Makes one. The name is only there to be recognised.
     pub fn new(name: &str) -> Scratch {
+        Scratch::within(&std::env::temp_dir(), name)
+    }
+
+    /// On tmpfs, where the stores of servers are.
+    pub fn in_memory(name: &str) -> Scratch {
+        Scratch::within(Path::new("/dev/shm"), name)
+    }
+
+    fn within(parent: &Path, name: &str) -> Scratch {
         let prefix = format!("sesscache-{name}-");
-        let made = Builder::new().prefix(&prefix).permissions(Permissions::from_mode(0o700)).tempdir();
+        let made = Builder::new().prefix(&prefix).permissions(Permissions::from_mode(0o700)).tempdir_in(parent);
         let made = made.unwrap_or_else(|e| panic!("no scratch directory: {e}"));
         // Whatever the umask.
         crate::set_mode(made.path(), 0o755);

@@ -14,6 +14,10 @@ pub(crate) struct Txn {
     pub(super) raw: *mut ffi::MDB_txn,
 }
 
+// SAFETY: with NOTLS, a reading transaction that is used by one thread at a time is bound to none (lmdb.h, mdb_env_open); a
+// writing one stays in the call that began it.
+unsafe impl Send for Txn {}
+
 /// To be filled in.
 pub(super) const NO_STAT: ffi::MDB_stat = ffi::MDB_stat {
     ms_psize: 0,
