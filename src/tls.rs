@@ -37,9 +37,14 @@ pub(crate) use self::ffi::{SSL, SSL_CTX};
 pub(crate) unsafe fn forget(ssl: *mut SSL) -> Result<()> {
     // SAFETY: live, and driven by this thread, as demanded above.
     let conn = unsafe { Conn::new(ssl) };
-    let Some(session) = conn.session() else {
+    // After SSL_clear(3) the session of the connection before is still there.
+    let is_a_connection = conn.is_server() && conn.server_random() != [0; 32];
+    let Some(session) = conn.session().filter(|_| is_a_connection) else {
         return Err(Error::new(Status::NotFound, "the connection has no session"));
     };
+    if conn.is_tls13() && !hooks::tickets_are_stateful(conn) {
+        return Err(Error::new(Status::NotFound, "the connection's tickets are stateless: no cache has them"));
+    }
     let noted = session::note(session);
     // OpenSSL's own cache, turned on after attach, hands out sessions that carry no note.
     let slot = noted.map(|note| note.slot).or_else(|| conn.ctx().callbacks().new.and_then(slots::slot_of));
@@ -52,7 +57,7 @@ pub(crate) unsafe fn forget(ssl: *mut SSL) -> Result<()> {
     if let Some(note) = noted {
         connection.remember(note.login);
     } else if connection.login().is_none() {
-        // A connection without a ticket may get one later; what was resumed without this cache is not ours to end.
+        // A connection without a ticket may get one later; what is resumed without this cache is not ours to end.
         if conn.is_resumed() && !kept {
             return Err(Error::new(Status::NotFound, "the connection's session is in no cache"));
         }

@@ -25,8 +25,6 @@ use crate::sys::{clock, crypto};
 const MAGIC: [u8; 8] = *b"sesscach";
 /// Version of the layout below.
 pub(crate) const FORMAT: u32 = 2;
-/// Keys that a key file may have.
-pub(super) const KEYS_MAX: usize = 16;
 /// Bytes of the file.
 const SIZE: usize = size_of::<ControlPage>();
 
@@ -51,8 +49,6 @@ struct ControlPage {
     /// How often the store was flushed, and the second of the last time.
     flushes: AtomicU64,
     flushed_at: AtomicU64,
-    /// Numbers of the sealing keys in the key file, each plus 1; what follows the last is 0.
-    keys: [AtomicU32; KEYS_MAX],
     tombstones: Tombstones,
 }
 
@@ -341,32 +337,17 @@ impl Control {
     pub(crate) fn note_flush(&self) {
         self.page.flushed_at.fetch_max(clock::seconds(), Ordering::Relaxed);
         self.page.flushes.fetch_add(1, Ordering::AcqRel);
+        self.page.tombstones.forget_moment();
+    }
+
+    /// Says that no flush counts any more by its time: the clock has been set back behind the last one.
+    pub(crate) fn forget_time_of_flush(&self) {
+        self.page.flushed_at.store(0, Ordering::Relaxed);
     }
 
     /// The logins that were ended.
     pub(crate) fn tombstones(&self) -> &Tombstones {
         &self.page.tombstones
-    }
-
-    /// Whether the key file has a key of this number. A process that cannot look into the file any more goes by those that can.
-    #[inline]
-    pub(crate) fn has_key(&self, number: u16) -> bool {
-        let wanted = u32::from(number) + 1;
-        for (at, key) in self.page.keys.iter().enumerate() {
-            match key.load(Ordering::Relaxed) {
-                // Nobody has noted any yet.
-                0 => return at == 0,
-                known if known == wanted => return true,
-                _ => {}
-            }
-        }
-        false
-    }
-
-    /// Notes the numbers of the keys in the key file.
-    pub(crate) fn set_keys(&self, numbers: impl Iterator<Item = u16>) {
-        let numbers = numbers.map(|number| u32::from(number) + 1).chain(std::iter::repeat(0));
-        self.page.keys.iter().zip(numbers).for_each(|(key, number)| key.store(number, Ordering::Relaxed));
     }
 
     /// Whether it is time to look for dead readers: true for one caller in `pause` milliseconds, of all processes.

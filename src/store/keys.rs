@@ -6,7 +6,6 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::control::KEYS_MAX;
 use super::directory::{check_private, Directory, OpenDirectory};
 use super::id::{half, name_hash};
 use crate::status::{Error, Result, Status};
@@ -15,6 +14,9 @@ use crate::sys::files::{self, Access};
 
 /// The file in a store's directory.
 const KEY_FILE: &str = "key";
+
+/// Keys that a file may have.
+const KEYS_MAX: usize = 16;
 
 /// The keys of one reading of the file.
 pub(crate) struct Keys {
@@ -125,11 +127,6 @@ impl Keys {
     /// Whether one of that number is among them.
     pub(crate) fn has(&self, number: u16) -> bool {
         self.keys.iter().any(|key| key.number == number)
-    }
-
-    /// Their numbers.
-    pub(crate) fn numbers(&self) -> impl Iterator<Item = u16> + '_ {
-        self.keys.iter().map(|key| key.number)
     }
 
     /// Whether the file is no longer the one that was read.

@@ -196,7 +196,7 @@ impl Store {
         if !header.is_alive(now, horizon) {
             return Err(Miss::Expired);
         }
-        if !thread.opened.control.has_key(header.key_number) {
+        if !thread.sealer.keys().has(header.key_number) {
             return Err(Miss::Damaged);
         }
         f(&mut Found { header, key: &key, namespace: &namespace, in_before, store: self, thread })

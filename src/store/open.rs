@@ -124,9 +124,6 @@ impl Store {
             let Some(now) = self.current_generation(&open, known, &control, current)? else { continue };
             let before = if current.keep { known.open(&open, &control, current.number - 1).ok() } else { None };
             let mask = Mask::new(&control.mask);
-            if !known.opened.is_some_and(|opened| Arc::ptr_eq(&opened.keys, &keys)) {
-                control.set_keys(keys.numbers());
-            }
             let opened = OpenStore { epoch, control, now, before, keys, mask };
             opened.generations().for_each(|generation| generation.env.keep_out_of_core());
             return Ok(Arc::new(opened));

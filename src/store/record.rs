@@ -34,6 +34,8 @@ pub mod flags {
     pub const OPAQUE: u8 = 8;
     /// The record goes on under the next keys.
     pub const CONTINUED: u8 = 16;
+    /// The servername callback changed what the handshake could agree on, after a lookup would have been.
+    pub const LATE_TERMS: u8 = 32;
 }
 
 /// What lies under an id: an SSL_SESSION, or an application's own bytes.

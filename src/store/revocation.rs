@@ -37,11 +37,24 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Whether nothing of this login may resume any more, or there was a flush since `seen`.
+    pub(crate) fn has_ended(self: &Arc<Self>, login: Login, seen: Flushes) -> bool {
+        let ended = thread::with(self, |thread| {
+            let control = &thread.opened.control;
+            control.flushes() != seen || control.tombstones().has(login, clock::seconds())
+        });
+        ended.unwrap_or(true)
+    }
+}
+
 /// Whether a session may be stored: its login has not been ended, and the store has not been flushed since its handshake.
 pub(super) fn may_be_stored(thread: &ThreadContext, header: &Header, seen: Flushes) -> bool {
     let (control, now) = (&thread.opened.control, clock::seconds());
     let flushed = control.flushed_at();
-    // A flush that lies ahead was made by a clock that has been set back since: it says nothing of the time.
+    if flushed > now {
+        control.forget_time_of_flush();
+    }
     let before = u64::from(header.full_handshake) < flushed && flushed <= now;
     control.flushes() == seen && !before && !control.tombstones().has(header.login(), now)
 }

@@ -10,9 +10,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Tombstones there are places for.
-const PLACES: usize = 8_192;
-/// Places that one lineage may have. A lookup reads as many while there are tombstones at all.
-const WAYS: usize = 8;
+const PLACES: usize = 16_384;
+/// Places side by side. A lineage may lie in either of two such sets, and goes where one is free: so nearly all are taken before any
+/// has to leave. A lookup reads both while there are tombstones at all.
+const SET: usize = 8;
 
 /// What names a login, and when it was (seconds since 1970).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,21 +46,28 @@ impl Tombstones {
     /// Whether nothing of this login may resume, at the moment `now` (seconds).
     #[inline]
     pub(crate) fn has(&self, login: Login, now: u64) -> bool {
-        now <= self.until.load(Ordering::Acquire) && self.search(login)
+        now <= self.until.load(Ordering::Acquire) && self.search(login, now)
     }
 
     #[cold]
-    fn search(&self, login: Login) -> bool {
-        let named = self.ways(login.lineage).any(|place| place.lineage.load(Ordering::Acquire) == login.lineage);
-        // Looked at after the table: what leaves that has become this moment before.
-        named || u64::from(login.full_handshake) <= self.before.load(Ordering::Acquire)
+    fn search(&self, login: Login, now: u64) -> bool {
+        let named = self.places(login.lineage).any(|place| place.lineage.load(Ordering::Acquire) == login.lineage);
+        // Looked at after the table: what leaves that has become this moment before. One that lies ahead is of a clock that has been
+        // set back, and of sessions that end beyond what any session can.
+        let before = self.before.load(Ordering::Acquire);
+        named || u64::from(login.full_handshake) <= before && before <= now
+    }
+
+    /// Nothing is left of the sessions that the moment was for.
+    pub(super) fn forget_moment(&self) {
+        self.before.store(0, Ordering::Release);
     }
 
     /// Ends a login, whose last session expires at `end` (seconds).
     pub(crate) fn bury(&self, login: Login, end: u64, now: u64) {
         let times = end.min(u64::from(u32::MAX)) << 32 | u64::from(login.full_handshake);
         // Another process may take the place that was chosen: as many rounds as there are places end that.
-        let placed = (0..WAYS).any(|_| self.place(login.lineage, times, now));
+        let placed = (0..SET).any(|_| self.place(login.lineage, times, now));
         if !placed {
             self.before.fetch_max(u64::from(login.full_handshake), Ordering::AcqRel);
         }
@@ -68,12 +76,15 @@ impl Tombstones {
 
     /// False when the place that was chosen went to somebody else meanwhile, or all are being written.
     fn place(&self, lineage: u64, times: u64, now: u64) -> bool {
-        if let Some(known) = self.ways(lineage).find(|place| place.lineage.load(Ordering::Acquire) == lineage) {
+        if let Some(known) = self.places(lineage).find(|place| place.lineage.load(Ordering::Acquire) == lineage) {
             known.times.fetch_max(times, Ordering::AcqRel);
             return true;
         }
         // A process that dies while it writes one leaves a place that is never used again.
-        let free = self.ways(lineage).find(|place| place.lineage.load(Ordering::Acquire) == 0);
+        // Of two sets the emptier one: so they fill evenly.
+        let free = |set: &[Tombstone]| set.iter().filter(|place| place.lineage.load(Ordering::Acquire) == 0).count();
+        let emptier = self.sets(lineage).into_iter().max_by_key(|set| free(set));
+        let free = emptier.and_then(|set| set.iter().find(|place| place.lineage.load(Ordering::Acquire) == 0));
         if let Some(place) = free {
             let mine = place.lineage.compare_exchange(0, lineage, Ordering::AcqRel, Ordering::Acquire).is_ok();
             if mine {
@@ -81,7 +92,7 @@ impl Tombstones {
             }
             return mine;
         }
-        let oldest = self.ways(lineage).map(|place| (place.times.load(Ordering::Acquire), place));
+        let oldest = self.places(lineage).map(|place| (place.times.load(Ordering::Acquire), place));
         let Some((old, place)) = oldest.filter(|(times, _)| *times != 0).min_by_key(|(times, _)| *times) else {
             return false;
         };
@@ -96,9 +107,15 @@ impl Tombstones {
         true
     }
 
-    fn ways(&self, lineage: u64) -> impl Iterator<Item = &Tombstone> {
-        let first = lineage as usize % (PLACES / WAYS) * WAYS;
-        self.places[first..first + WAYS].iter()
+    fn sets(&self, lineage: u64) -> [&[Tombstone]; 2] {
+        [lineage, lineage >> 32].map(|hash| {
+            let first = hash as usize % (PLACES / SET) * SET;
+            &self.places[first..first + SET]
+        })
+    }
+
+    fn places(&self, lineage: u64) -> impl Iterator<Item = &Tombstone> {
+        self.sets(lineage).into_iter().flatten()
     }
 }
 
@@ -132,25 +149,49 @@ mod tests {
     #[test]
     fn a_full_table_ends_older_logins_too_and_never_frees_one_that_was_ended() {
         let table = table();
-        let set = |n: u64| n * (PLACES / WAYS) as u64 + 5;
-        let logins: Vec<Login> = (0..20).map(|n| login(set(n), 100 - n as u32)).collect();
+        let set = |n: u64| n * (PLACES / SET) as u64 + 5;
+        let logins: Vec<Login> = (0..40).map(|n| login(set(n), 100 - n as u32)).collect();
         for login in &logins {
             table.bury(*login, END, NOW);
             assert!(logins.iter().take_while(|one| *one != login).all(|one| table.has(*one, NOW)));
         }
         assert!(logins.iter().all(|login| table.has(*login, NOW)));
-        assert!(table.has(login(set(30), 100), NOW), "as old as one that had to leave the table");
-        assert!(!table.has(login(set(30), 10), NOW), "younger than all that had to");
+        assert!(table.has(login(set(50), 100), NOW), "as old as one that had to leave the table");
+        assert!(!table.has(login(set(50), 10), NOW), "younger than all that had to");
     }
 
     #[test]
     fn places_of_expired_tombstones_are_used_again_at_no_cost_to_others() {
         let table = table();
-        for n in 0..WAYS as u64 {
-            table.bury(login(n * (PLACES / WAYS) as u64, 500), NOW - 1, NOW - 400);
+        for n in 0..SET as u64 {
+            table.bury(login(n * (PLACES / SET) as u64, 500), NOW - 1, NOW - 400);
         }
-        table.bury(login(1_000 * (PLACES / WAYS) as u64, 0), END, NOW);
+        table.bury(login(1_000 * (PLACES / SET) as u64, 0), END, NOW);
         assert!(!table.has(login(77, 450), NOW), "an expired tombstone became a moment");
+    }
+
+    #[test]
+    fn hardly_a_place_is_left_before_a_login_has_to_leave() {
+        let table = table();
+        let mut random = 1_u64;
+        let ended = (0..PLACES).position(|_| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            table.bury(login(random ^ random >> 29, 10), END, NOW);
+            table.has(login(77, 20), NOW)
+        });
+        assert!(ended.is_some_and(|n| n > PLACES * 3 / 4), "older logins end after {ended:?} of {PLACES}");
+    }
+
+    #[test]
+    fn a_clock_that_was_ahead_ends_no_later_login() {
+        let table = table();
+        let day = 86_400;
+        for n in 0..2 * PLACES as u64 {
+            let ahead = Login { lineage: n << 20 | n, full_handshake: (NOW + day) as u32 };
+            table.bury(ahead, END + day, NOW + day);
+        }
+        assert!(table.has(login(77, 0), NOW + day), "the table has not overflowed");
+        assert!(!table.has(login(77, 0), NOW), "a login of the right clock is ended by one of another");
     }
 
     #[test]

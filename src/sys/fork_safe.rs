@@ -23,7 +23,7 @@ pub(crate) struct ForkLock {
 }
 
 /// Proof of holding a [`ForkLock`]; released on drop.
-pub(crate) struct Held<'a>(&'a ForkLock);
+pub(crate) struct ForkGuard<'a>(&'a ForkLock);
 
 impl ForkLock {
     pub(crate) const fn new() -> Self {
@@ -31,14 +31,14 @@ impl ForkLock {
     }
 
     /// Waits at most `patience` for the lock.
-    pub(crate) fn hold(&self, patience: Duration) -> Option<Held<'_>> {
+    pub(crate) fn hold(&self, patience: Duration) -> Option<ForkGuard<'_>> {
         let me = incarnation();
         let start = clock::ticks();
         let mut tries = 0_u32;
         loop {
             let seen = self.holder.load(Ordering::Relaxed);
             if seen != me && self.holder.compare_exchange(seen, me, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                return Some(Held(self));
+                return Some(ForkGuard(self));
             }
             tries += 1;
             if tries < 100 {
@@ -52,7 +52,7 @@ impl ForkLock {
     }
 }
 
-impl Drop for Held<'_> {
+impl Drop for ForkGuard<'_> {
     fn drop(&mut self) {
         self.0.holder.store(0, Ordering::Release);
     }
@@ -126,13 +126,13 @@ impl<T> Guarded<T> {
     }
 
     /// The value, for one who holds the lock beside it.
-    fn get<'a>(&'a self, _held: &'a Held<'_>) -> Option<&'a T> {
+    fn get<'a>(&'a self, _held: &'a ForkGuard<'_>) -> Option<&'a T> {
         // SAFETY: as_ref wants null or a value that stays: `replace` boxed it, and ends it only when nobody borrows the lock.
         unsafe { self.0.load(Ordering::Acquire).as_ref() }
     }
 
     /// Puts another one in its place, or none; the old one.
-    fn replace(&self, _held: &mut Held<'_>, value: Option<T>) -> Option<Box<T>> {
+    fn replace(&self, _held: &mut ForkGuard<'_>, value: Option<T>) -> Option<Box<T>> {
         let next = value.map_or(ptr::null_mut(), |value| Box::into_raw(Box::new(value)));
         let old = self.0.swap(next, Ordering::AcqRel);
         // SAFETY: from_raw wants a box that nobody else owns: made above, at another call, and just taken out of its only place.

@@ -53,7 +53,8 @@ impl Binding {
 
     /// Seconds from a full handshake to the end of what follows from it.
     pub(super) fn life(&self, conn: Conn<'_>) -> u64 {
-        self.policy.ttl.map_or_else(|| conn.ctx().timeout().max(1) as u64, |ttl| ttl.as_secs())
+        let of_ctx = || u64::try_from(conn.ctx().timeout()).ok().filter(|seconds| *seconds > 0);
+        self.policy.ttl.map(|ttl| ttl.as_secs()).or_else(of_ctx).unwrap_or_else(|| conn.default_timeout())
     }
 
     pub(super) fn trampolines(&self) -> &'static Trampolines {

@@ -2,7 +2,7 @@
 //!
 //! SSL_clear(3) makes another client's connection of the same SSL and keeps its ex_data, while a renegotiation goes on with
 //! the same client. The server's random number tells them apart: it is all zero in a handshake that has not answered yet,
-//! unless there was a handshake before it in the same connection.
+//! unless there was a handshake before it in the same connection; and another one without a renegotiation is another connection.
 
 use std::cell::RefCell;
 use std::sync::atomic::AtomicI32;
@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicI32;
 use libc::{c_int, c_long, c_void};
 
 use super::ffi;
-use super::openssl::{ex_index, Conn};
+use super::openssl::{ex_index, Conn, Terms};
 use super::session::Session;
 use crate::store::id::ID;
 use crate::store::{Header, Login};
@@ -26,11 +26,17 @@ pub(super) struct Connection(RefCell<Remembered>);
 
 #[derive(Default)]
 struct Remembered {
-    /// The server's random number of the latest handshake; zeros while it is not drawn.
+    /// The server's random number of the latest handshake that came so far.
     random: [u8; 32],
     logins: Vec<Login>,
+    /// The handshake under way is a renegotiation.
+    renegotiates: bool,
+    /// The login of a session that was found for the handshake under way. Only if that resumes it, it is behind the connection.
+    found: Option<Login>,
     /// A session taken for this connection: HelloRetryRequest makes OpenSSL ask for it twice.
     taken: Option<([u8; ID], Header, Session)>,
+    /// What the handshake under way could have agreed on before the servername callback.
+    terms: Option<Terms>,
     /// Bytes of early data that the host allows, where the session that is resumed allows none.
     early_data: Option<u32>,
 }
@@ -43,6 +49,12 @@ impl Remembered {
         }
         *self = Remembered::default();
     }
+
+    fn add(&mut self, login: Login) {
+        if !self.logins.contains(&login) {
+            self.logins.push(login);
+        }
+    }
 }
 
 impl Connection {
@@ -52,8 +64,13 @@ impl Connection {
         let mut memory = found.0.borrow_mut();
         if conn.server_random() == NONE_YET {
             memory.reset(conn);
+        } else if !conn.is_tls13() {
+            // A handshake that had not resumed what was found would have made a session, and forgotten it.
+            memory.renegotiates = true;
+            if let Some(login) = memory.found.take() {
+                memory.add(login);
+            }
         }
-        memory.random = NONE_YET;
         drop(memory);
         Some(found)
     }
@@ -63,10 +80,16 @@ impl Connection {
         let found = Connection::find_or_make(conn)?;
         let mut memory = found.0.borrow_mut();
         let random = conn.server_random();
-        if memory.random != NONE_YET && memory.random != random {
-            memory.reset(conn);
+        if memory.random != random {
+            // Within one connection only a renegotiation draws another one, and TLS 1.3 has none.
+            if conn.is_tls13() || !(memory.renegotiates || conn.has_renegotiated()) {
+                let terms = memory.terms.take();
+                memory.reset(conn);
+                memory.terms = terms;
+            }
+            memory.random = random;
+            memory.renegotiates = false;
         }
-        memory.random = random;
         drop(memory);
         Some(found)
     }
@@ -92,17 +115,28 @@ impl Connection {
         unsafe { found.as_ref() }
     }
 
-    /// Remembers a login that is behind this connection. False when there are too many.
-    pub(super) fn remember(&self, login: Login) -> bool {
-        let logins = &mut self.0.borrow_mut().logins;
-        if logins.contains(&login) {
-            return true;
-        }
-        let fits = logins.len() < LOGINS;
-        if fits {
-            logins.push(login);
-        }
-        fits
+    /// Remembers a login that is behind this connection. What was found for its handshake is, or is not, that one.
+    pub(super) fn remember(&self, login: Login) {
+        let mut memory = self.0.borrow_mut();
+        memory.found = None;
+        memory.add(login);
+    }
+
+    /// Notes the login of a session that was found for the handshake under way. False when the connection has too many.
+    pub(super) fn note_found(&self, login: Login) -> bool {
+        let mut memory = self.0.borrow_mut();
+        memory.found = Some(login);
+        memory.logins.len() < LOGINS
+    }
+
+    /// Notes what the handshake under way could agree on before the servername callback.
+    pub(super) fn set_terms(&self, terms: Terms) {
+        self.0.borrow_mut().terms = Some(terms);
+    }
+
+    /// Whether it could agree on the same after it, as far as is known.
+    pub(super) fn kept_terms(&self, terms: Terms) -> bool {
+        self.0.borrow().terms == Some(terms)
     }
 
     /// The logins behind this connection, the latest last.

@@ -44,6 +44,8 @@ pub(crate) const CRYPTO_EX_INDEX_SSL_SESSION: c_int = 2;
 pub(crate) const OSSL_QUIC1_VERSION: c_int = 1;
 /// ssl.h.
 pub(crate) const SSL_OP_NO_EXTENDED_MASTER_SECRET: u64 = 0x1;
+/// ssl.h.
+pub(crate) const SSL_CTRL_GET_TOTAL_RENEGOTIATIONS: c_int = 12;
 /// ssl.h: a cipher that both sides have.
 pub(crate) const SSL_SECOP_CIPHER_SHARED: c_int = 2 | 1 << 16;
 /// tls1.h: the early_data extension.
@@ -57,6 +59,8 @@ pub(crate) type SecurityCb =
 
 extern "C" {
     pub(crate) fn SSL_get_security_callback(ssl: *const SSL) -> Option<SecurityCb>;
+    pub(crate) fn SSL_get_security_level(ssl: *const SSL) -> c_int;
+    pub(crate) fn SSL_get_default_timeout(ssl: *const SSL) -> c_long;
     pub(crate) fn SSL_get0_security_ex_data(ssl: *const SSL) -> *mut c_void;
     pub(crate) fn SSL_get_ciphers(ssl: *const SSL) -> *mut stack_st_SSL_CIPHER;
     pub(crate) fn SSL_SESSION_get0_cipher(s: *const SSL_SESSION) -> *const SSL_CIPHER;

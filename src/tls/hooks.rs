@@ -28,7 +28,7 @@ fn protocol(conn: Conn<'_>) -> (u16, u8) {
 }
 
 /// Whether TLS 1.3 tickets of this connection are ids that will be looked up, and not sealed sessions.
-fn tickets_are_stateful(conn: Conn<'_>) -> bool {
+pub(super) fn tickets_are_stateful(conn: Conn<'_>) -> bool {
     let options = conn.options();
     options & ffi::SSL_OP_NO_TICKET_64 != 0 || (conn.max_early_data() > 0 && options & ffi::SSL_OP_NO_ANTI_REPLAY == 0)
 }
@@ -60,7 +60,9 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     }
     let full_handshake = u64::from(note.login.full_handshake);
     let expires = (session.time() + session.timeout()).min(full_handshake + binding.life(conn));
-    let expires = session.peer_expires().map_or(expires, |end| expires.min(end));
+    // A host that accepts a certificate which has expired already goes by other rules.
+    let peer_expires = session.peer_expires().filter(|end| *end > session.time());
+    let expires = peer_expires.map_or(expires, |end| expires.min(end));
 
     let name = if binding.policy.sni == Sni::Strict { conn.server_name() } else { None };
     let server_name = match name {
@@ -83,6 +85,7 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     };
     header.flags |= if auth.asks || session.has_peer() { flags::CLIENT_AUTH } else { 0 };
     header.flags |= if has_context { flags::ID_CONTEXT } else { 0 };
+    header.flags |= if tls13 || connection.kept_terms(conn.terms()) { 0 } else { flags::LATE_TERMS };
     let Some(mut der) = session::encode(session) else { return };
     let bytes = der.len();
     let stored = binding.store.put_session(&id, Namespace(&binding.policy.namespace), note.flushes, &mut header, &der);
@@ -108,13 +111,17 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
     let (version, kind) = protocol(conn);
     let tls13 = version == TLS13;
     let auth = client_auth(conn, tls13);
-    let suits = |session: SessionRef<'_>| reject_session(conn, tls13, &auth, session).map_or(Ok(()), Err);
+    let suits = |header: &Header, session: SessionRef<'_>| {
+        reject_session(conn, tls13, &auth, header, session).map_or(Ok(()), Err)
+    };
     let known = Connection::begin(conn).filter(|_| tls13).and_then(|connection| connection.taken(id));
     if let Some((header, session)) = known {
         // The second ClientHello may differ from the first, and so may what the application makes of it.
         let hash = |name: &[u8]| binding.store.server_name_hash(name);
         let miss = reject_client(binding, conn, &header, &auth, hash);
-        let same = miss.is_none() && suits(session.as_ref()).is_ok();
+        let flushes = session::note(session.as_ref()).map(|note| note.flushes);
+        let ended = flushes.is_none_or(|seen| binding.store.has_ended(header.login(), seen));
+        let same = miss.is_none() && !ended && suits(&header, session.as_ref()).is_ok();
         return if same { session.into_raw() } else { std::ptr::null_mut() };
     }
     let mut taken = false;
@@ -132,7 +139,7 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
         }
         let (header, tag) = (found.header, found.tag());
         let known = binding.decoded.find(&tag, &header, id);
-        known.as_ref().map_or(Ok(()), |session| suits(session.as_ref()))?;
+        known.as_ref().map_or(Ok(()), |session| suits(&header, session.as_ref()))?;
         if take {
             found.take()?;
             taken = true;
@@ -147,7 +154,7 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
         if session.as_ref().version() != libc::c_int::from(version) {
             return Err(Miss::Damaged);
         }
-        suits(session.as_ref())?;
+        suits(&header, session.as_ref())?;
         if !take {
             binding.decoded.keep(&tag, &header, bytes, session.as_ref());
         }
@@ -157,7 +164,7 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
     let note = Note { slot: binding.slot(), flushes, login: header.login() };
     session::set_note(&mut session.as_mut(), note);
     let session = session.share();
-    let Some(connection) = Connection::find_or_make(conn).filter(|connection| connection.remember(note.login)) else {
+    let Some(connection) = Connection::find_or_make(conn).filter(|connection| connection.note_found(note.login)) else {
         return std::ptr::null_mut();
     };
     if taken {
@@ -208,6 +215,9 @@ pub(super) fn generate(binding: &Binding, conn: Conn<'_>, session: Option<Sessio
     let (version, _) = protocol(conn);
     if version != TLS13 {
         Connection::begin(conn);
+        if let Some(connection) = Connection::find_or_make(conn) {
+            connection.set_terms(conn.terms());
+        }
     }
     if let Some(mut session) = session.filter(|_| version == TLS13) {
         let Some(connection) = Connection::current(conn) else { return false };

@@ -14,7 +14,7 @@ use libc::c_int;
 
 use super::ffi;
 
-pub(super) use self::conn::Conn;
+pub(super) use self::conn::{Conn, Terms};
 pub(super) use self::ctx::{Callbacks, Ctx, Trampolines};
 pub(super) use self::session::{SessionMut, SessionRef};
 

@@ -100,13 +100,19 @@ pub(super) fn reject_client(
 
 /// Why a session, whose record was not rejected, may not stand in for what this connection would negotiate without it. OpenSSL does
 /// not ask either of the last two, with any cache.
-pub(super) fn reject_session(conn: Conn<'_>, tls13: bool, auth: &ClientAuth, session: SessionRef<'_>) -> Option<Miss> {
+pub(super) fn reject_session(
+    conn: Conn<'_>,
+    tls13: bool,
+    auth: &ClientAuth,
+    header: &Header,
+    session: SessionRef<'_>,
+) -> Option<Miss> {
     // A full handshake would fail without a certificate, so no session without one may stand in for it.
     if auth.insists && !session.has_peer() {
         return Some(Miss::ClientAuth);
     }
-    // TLS 1.3 negotiates the cipher anew.
-    if !tls13 && !conn.allows(session.cipher()) {
+    // TLS 1.3 negotiates the cipher anew. Where the servername callback decides, it has not been called yet.
+    if !tls13 && !header.has(flags::LATE_TERMS) && !conn.allows(session.cipher()) {
         return Some(Miss::Cipher);
     }
     // RFC 7627 section 5.3 makes OpenSSL end a handshake that resumes such a session without the extension.

@@ -169,6 +169,37 @@ static void what_a_key_sealed_ends_where_the_key_file_is_out_of_reach(const char
     SSL_CTX_free(server);
 }
 
+/* In a rollout another process may read another key file. */
+static void another_process_with_other_keys_costs_this_one_nothing(const char *scratch)
+{
+    char *store = store_in(scratch), *options;
+    SSL_CTX *server = tls_attached(store, NULL);
+    struct outcome made = decoded(server);
+
+    CHECK(asprintf(&options, "key=%s", path_in(scratch, "other")) > 0, "out of memory");
+    int file = open(path_in(scratch, "other"), O_WRONLY | O_CREAT | O_EXCL, 0600);
+    CHECK(file >= 0 && write(file, "0123456789abcdef0123456789abcdef", 32) == 32 && close(file) == 0, "no other key");
+    pid_t pid = check_fork();
+    if (pid == 0) {
+        execl("/proc/self/exe", "decoded_sessions", "other-keys", store, options, (char *)NULL);
+        _exit(1);
+    }
+    check_wait(pid, "the process with other keys");
+    sleep(2);
+    CHECK(tls_here(server, with_certificate(TLS1_2_VERSION, &made.newest)).resumed, "another process's keys end sessions here");
+    SSL_CTX_free(server);
+}
+
+/* A process that makes a session with the keys that the options name. */
+static int other_keys(char **argv)
+{
+    SSL_CTX *server = tls_attached(argv[2], argv[3]);
+    int made = tls_here(server, with_certificate(TLS1_2_VERSION, NULL)).given == 1;
+
+    SSL_CTX_free(server);
+    return !made;
+}
+
 static void show_large(SSL *client)
 {
     tls_show(client, CLIENT_6KB);
@@ -202,8 +233,11 @@ int main(int argc, char **argv)
         TEST(a_ticket_that_another_process_has_used_up_stays_gone),
         TEST(what_a_key_sealed_ends_with_the_key),
         TEST(what_a_key_sealed_ends_where_the_key_file_is_out_of_reach),
+        TEST(another_process_with_other_keys_costs_this_one_nothing),
         TEST(large_certificates_fill_no_memory),
     };
 
+    if (argc == 4 && strcmp(argv[1], "other-keys") == 0)
+        return other_keys(argv);
     return check_main(argc, argv, tests, TESTS(tests));
 }

@@ -117,6 +117,50 @@ static void a_session_ends_with_the_certificate_of_its_client(const char *scratc
     }
 }
 
+static void an_expired_certificate_that_the_host_accepts_resumes(const char *scratch)
+{
+    char *store = store_in(scratch);
+    const struct credentials *own = tls_credentials(CLIENT_P256);
+    SSL_CTX *server = serve(store, NULL);
+
+    short_lived = X509_dup(own->certificate);
+    CHECK(short_lived != NULL && X509_gmtime_adj(X509_getm_notAfter(short_lived), -60) != NULL &&
+          X509_sign(short_lived, own->key, EVP_sha256()) > 0, "no certificate");
+    for (int i = 0; i < 2; i++) {
+        struct visit visit = {.version = tls_versions[i], .prepare = ask, .prepare_client = show_short_lived};
+        struct outcome first = tls_here(server, visit);
+
+        visit.offer = &first.newest;
+        CHECK(tls_here(server, visit).resumed, "%s: a session with a certificate that had expired before does not resume",
+              tls_name(tls_versions[i]));
+    }
+    X509_free(short_lived);
+    SSL_CTX_free(server);
+}
+
+static int other_ciphers(SSL *server, int *alert, void *argument)
+{
+    (void)alert;
+    (void)argument;
+    CHECK(SSL_set_cipher_list(server, OLD_CIPHER) == 1, "SSL_set_cipher_list");
+    return SSL_TLSEXT_ERR_OK;
+}
+
+/* The callback runs after any cache's lookup. */
+static void ciphers_that_the_servername_callback_allows_resume(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = serve(store, NEW_CIPHER);
+    struct visit visit = {.version = TLS1_2_VERSION, .name = "a.example", .prepare_client = old_cipher_first};
+
+    SSL_CTX_set_tlsext_servername_callback(server, other_ciphers);
+    struct outcome first = tls_here(server, visit);
+
+    visit.offer = &first.newest;
+    CHECK(tls_here(server, visit).resumed, "a session under a cipher of the name's own does not resume");
+    SSL_CTX_free(server);
+}
+
 static void without_extended_master_secret_a_handshake_is_full_and_does_not_fail(const char *scratch)
 {
     char *store = store_in(scratch);
@@ -163,6 +207,8 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         TEST(a_cipher_that_was_withdrawn_does_not_resume),
         TEST(a_session_ends_with_the_certificate_of_its_client),
+        TEST(an_expired_certificate_that_the_host_accepts_resumes),
+        TEST(ciphers_that_the_servername_callback_allows_resume),
         TEST(without_extended_master_secret_a_handshake_is_full_and_does_not_fail),
         TEST(early_data_that_comes_and_goes_with_the_configuration_fails_no_handshake),
     };

@@ -171,6 +171,68 @@ static void an_ssl_that_is_cleared_belongs_to_the_next_client(const char *scratc
     }
 }
 
+static void one_hash_only(SSL *client)
+{
+    CHECK(SSL_set_ciphersuites(client, "TLS_AES_128_GCM_SHA256") == 1, "SSL_set_ciphersuites");
+}
+
+/* Ids are seen on the wire. With another hash than the session's OpenSSL takes a full handshake before it looks at the binder. */
+static void offering_somebody_elses_id_gives_no_say_over_his_login(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = serve(store);
+    struct outcome victim = tls_here(server, (struct visit){.version = TLS1_3_VERSION});
+    struct outcome own = tls_here(server, (struct visit){.version = TLS1_3_VERSION});
+    struct saved stolen = own.newest;
+    struct visit visit = {.version = TLS1_3_VERSION, .offer = &stolen, .prepare_client = one_hash_only, .finished = forget};
+
+    tls_copy_id(&stolen, &victim.newest);
+    own = tls_here(server, visit);
+    CHECK(!own.resumed, "a session resumes without its secret");
+    none_resumes(store, TLS1_3_VERSION, &own, "the connection that was forgotten");
+    CHECK(tls_resumes_elsewhere(store, NULL, TLS1_3_VERSION, &victim.newest), "somebody else's logout ends a login");
+    SSL_CTX_free(server);
+}
+
+static void a_client_that_leaves_in_the_middle_leaves_nothing_to_the_next_one(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = serve(store);
+    struct outcome alice = tls_here(server, (struct visit){.version = TLS1_3_VERSION}), bob;
+    struct pair *pair = tls_pair(server, (struct visit){.version = TLS1_3_VERSION, .offer = &alice.sessions[0]});
+
+    (void)SSL_do_handshake(pair->client);
+    (void)SSL_do_handshake(pair->server);
+    ERR_clear_error();
+    pair = next_on_same_ssl(pair, server, (struct visit){.version = TLS1_3_VERSION});
+    tls_talk(pair);
+    bob = pair->out;
+    tls_end(pair);
+    tls_here(server, (struct visit){.version = TLS1_3_VERSION, .offer = &alice.sessions[1], .finished = forget});
+    none_resumes(store, TLS1_3_VERSION, &alice, "the login");
+    CHECK(tls_resumes_elsewhere(store, NULL, TLS1_3_VERSION, &bob.newest), "one client's logout ends the next one's login");
+    SSL_CTX_free(server);
+}
+
+static void stateless_tickets(SSL *server)
+{
+    SSL_clear_options(server, SSL_OP_NO_TICKET);
+}
+
+static void refuses_to_forget(SSL *server)
+{
+    CHECK(sesscache_forget(server) == SESSCACHE_NOT_FOUND, "forget says that it has ended what it cannot end");
+}
+
+static void stateless_tickets_are_not_said_to_end(const char *scratch)
+{
+    SSL_CTX *server = serve(store_in(scratch));
+    struct visit visit = {.version = TLS1_3_VERSION, .prepare = stateless_tickets, .finished = refuses_to_forget};
+
+    CHECK(tls_here(server, visit).given > 0, "no ticket");
+    SSL_CTX_free(server);
+}
+
 static void a_handshake_suspended_over_a_flush_carries_nothing_across(const char *scratch)
 {
     char *store = store_in(scratch);
@@ -232,6 +294,9 @@ int main(int argc, char **argv)
         TEST(the_session_from_before_a_renegotiation_ends),
         TEST(a_ticket_made_after_forget_does_not_resume),
         TEST(an_ssl_that_is_cleared_belongs_to_the_next_client),
+        TEST(offering_somebody_elses_id_gives_no_say_over_his_login),
+        TEST(a_client_that_leaves_in_the_middle_leaves_nothing_to_the_next_one),
+        TEST(stateless_tickets_are_not_said_to_end),
         TEST(a_handshake_suspended_over_a_flush_carries_nothing_across),
         TEST(a_flush_that_fails_ends_nothing),
     };

@@ -13,6 +13,14 @@ use crate::tls::ffi;
 #[derive(Clone, Copy)]
 pub(in crate::tls) struct Conn<'a>(*mut ffi::SSL, PhantomData<&'a ()>);
 
+/// What a connection could agree on, by address: its SSL_CTX, its list of ciphers; and its security level.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in crate::tls) struct Terms {
+    ctx: usize,
+    ciphers: usize,
+    level: c_int,
+}
+
 impl<'a> Conn<'a> {
     /// # Safety
     /// For as long as `'a`, `raw` is a live SSL, driven by this thread.
@@ -30,6 +38,35 @@ impl<'a> Conn<'a> {
     pub(in crate::tls) fn is_server(self) -> bool {
         // SAFETY: live, as `new` demands.
         unsafe { ffi::SSL_is_server(self.0) == 1 }
+    }
+
+    /// What it could agree on now: a servername callback may change all of it after the session was looked up.
+    pub(in crate::tls) fn terms(self) -> Terms {
+        Terms {
+            // SAFETY: live, as `new` demands.
+            ctx: unsafe { ffi::SSL_get_SSL_CTX(self.0) } as usize,
+            // SAFETY: live, as `new` demands.
+            ciphers: unsafe { ffi::SSL_get_ciphers(self.0) } as usize,
+            // SAFETY: live, as `new` demands.
+            level: unsafe { ffi::SSL_get_security_level(self.0) },
+        }
+    }
+
+    /// Whether it is TLS 1.3, which QUIC is inside.
+    pub(in crate::tls) fn is_tls13(self) -> bool {
+        matches!(self.version(), ffi::OSSL_QUIC1_VERSION | ffi::TLS1_3_VERSION)
+    }
+
+    /// Whether this side has asked for a renegotiation since SSL_new(3) or SSL_clear(3).
+    pub(in crate::tls) fn has_renegotiated(self) -> bool {
+        // SAFETY: live, as `new` demands; this control reads a counter.
+        unsafe { ffi::SSL_ctrl(self.0, ffi::SSL_CTRL_GET_TOTAL_RENEGOTIATIONS, 0, ptr::null_mut()) > 0 }
+    }
+
+    /// Seconds that a session lives where its SSL_CTX says 0.
+    pub(in crate::tls) fn default_timeout(self) -> u64 {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_get_default_timeout(self.0) }.max(1) as u64
     }
 
     /// Whether its handshake was an abbreviated one.
