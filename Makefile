@@ -22,7 +22,7 @@
 #   make vendor     copies of all crates into vendor/; then `make OFFLINE=1` builds without a network
 #   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
 #   make test-cargo-c        `cargo cinstall` must install what `make install` does; builds cargo-c first if need be
-#   make test-least-rust     the library with the least version of Rust, the program with that of its crates; rustup
+#   make test-least-rust     everything compiles with the least version of Rust; rustup
 #   make deny       licences, sources and advisories of all crates; builds cargo-deny first if need be
 #   make clean
 
@@ -79,8 +79,14 @@ endif
 WARNINGS := -std=c11 -Wall -Wextra -Wpedantic -Werror
 STAGED_PKG_CONFIG := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
 
-# What a step needs: a command, a pkg-config module or a file, and the Debian package that brings it.
-NEED_BUILD := cc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config libssl:libssl-dev
+# The least version of Rust, for everything.
+LEAST      := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+# What a step needs: a command, a pkg-config module or a file, and the Debian package that brings it. cargo of Debian 12 is
+# too old and cargo-web is not. cargo downloads over TLS.
+NEED_BUILD := '$(firstword $(CARGO))>=$(LEAST):cargo|cargo-web' \
+              $(if $(OFFLINE),,/etc/ssl/certs/ca-certificates.crt:ca-certificates) \
+              cc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config libssl:libssl-dev
 NEED_DEMO  := $(NEED_BUILD) openssl:openssl
 # nginx, with what its headers need and the modules that the tests load.
 NEED_NGINX := /usr/sbin/nginx:nginx /usr/share/nginx/src/configure:nginx-dev libpcre2-8:libpcre2-dev zlib:zlib1g-dev \
@@ -132,11 +138,11 @@ stage: $(STAGE)/lib/libsesscache.so $(STAGE)/lib/libsesscache.a $(STAGE)/include
 
 # Cargo knows best whether anything changed; when nothing did, the file keeps its time and nothing below is remade.
 $(RELEASE)/libsesscache.so: fetch FORCE
-	$(CARGO) build --release --quiet $(FEATURES) $(SAME) $(CRATES_FROM)
+	$(CARGO) build --release $(FEATURES) $(SAME) $(CRATES_FROM)
 
 # The crates have a place before the build looks for it.
 fetch:
-	@$(if $(OFFLINE)$(CRATES),:,$(CARGO) fetch --quiet)
+	@$(if $(OFFLINE)$(CRATES),:,$(CARGO) fetch)
 
 $(STAGE)/lib/libsesscache.so.$(ABI): $(RELEASE)/libsesscache.so
 	install -D -m 755 $< $@
@@ -271,13 +277,9 @@ vendor:
 test-reproducible: need-build
 	scripts/test-reproducible
 
-# What the program brings along, its screen above all, is newer than the library.
-LEAST         = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-LEAST_PROGRAM := 1.88
 test-least-rust: need-build
-	rustup toolchain install --profile minimal $(LEAST) $(LEAST_PROGRAM)
-	$(CARGO) +$(LEAST) check --quiet --locked --lib --features capi,openssl --target-dir $(TARGET)/least
-	$(CARGO) +$(LEAST_PROGRAM) check --quiet --locked $(FEATURES) --target-dir $(TARGET)/least
+	rustup toolchain install --profile minimal $(LEAST)
+	$(CARGO) +$(LEAST) check --quiet --locked --workspace --all-targets $(ALL_FEATURES) --target-dir $(TARGET)/least
 
 # The advisories need their database, which only comes from the network: `cargo deny check advisories` by hand.
 deny:
