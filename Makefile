@@ -23,6 +23,7 @@
 #   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
 #   make test-cargo-c        `cargo cinstall` must install what `make install` does; builds cargo-c first if need be
 #   make test-least-rust     everything compiles with the least version of Rust; rustup
+#   make test-releases       the two commands in minimal systems of RELEASES="trixie", and docs/releases.md; SHORT=1: fewer tests
 #   make deny       licences, sources and advisories of all crates; builds cargo-deny first if need be
 #   make clean
 
@@ -111,11 +112,13 @@ NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/i
 
 NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-dbg
 
+NEED_RELEASES := mmdebstrap:mmdebstrap unshare:util-linux
+
 NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
 
 .PHONY: all stage fetch demo demo-chart test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
 .PHONY: vendor test-reproducible test-cargo-c test-least-rust deny deb test-deb install uninstall clean FORCE
-.PHONY: test-servers need-test-servers
+.PHONY: test-servers need-test-servers test-short test-releases need-releases
 .PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
 .DELETE_ON_ERROR:
 
@@ -129,6 +132,7 @@ need-clients: ; @scripts/need $(NEED_CLIENTS)
 need-bench: ; @scripts/need $(NEED_BENCH)
 need-servers: ; @scripts/need $(NEED_SERVERS)
 need-sanitize: ; @scripts/need $(NEED_SANITIZE)
+need-releases: ; @scripts/need $(NEED_RELEASES)
 need-deb:   ; @scripts/need $(NEED_DEB)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
@@ -191,6 +195,11 @@ demo-chart: need-demo stage
 
 test: need-test stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(ALL_FEATURES) $(CRATES_FROM)
+
+# What a release of OpenSSL could break first.
+test-short: need-demo stage
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(FEATURES) $(CRATES_FROM) --test c_programs \
+	    --test resumption
 
 test-servers: $(addprefix test-server-,$(or $(SERVERS),httpd lighttpd hitch))
 
@@ -285,6 +294,11 @@ test-least-rust: need-build
 deny:
 	scripts/cargo-tool cargo-deny 0.20.2 $(abspath $(TARGET)/tools)
 	$(TARGET)/tools/bin/cargo-deny check bans licenses sources
+
+RELEASES ?= trixie
+test-releases: need-releases
+	@SHORT='$(SHORT)'; export SHORT; $(foreach release,$(RELEASES),scripts/test-release $(release) \
+	    '$(abspath $(TARGET))/releases/$(release)' &&) true
 
 # cargo-c takes minutes to build, once.
 test-cargo-c: need-build stage
