@@ -17,7 +17,8 @@
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h and the lists in man/ anew from src/
 #   make manual     write man/sesscache.1 anew from the program
-#   make install    into $(DESTDIR)$(PREFIX), after `make`; `make uninstall` takes it away
+#   make install    into $(DESTDIR)$(PREFIX), after `make`; `make install-strip` leaves out what only debuggers read;
+#                   `make uninstall` takes it away
 #   make deb        Debian packages, into $(TARGET)/deb; `make test-deb` installs them in a scratch root and uses them
 #   make vendor     copies of all crates into vendor/; then `make OFFLINE=1` builds without a network
 #   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
@@ -31,7 +32,12 @@ PREFIX  ?= /usr/local
 LIBDIR  ?=
 DESTDIR ?=
 CARGO   ?= cargo
-CFLAGS  ?= -O2 -g
+# What hardens C, as far as this compiler knows it: canaries, probes of the stack, and CET or its like of arm64.
+HARDENING = $(shell for flag in -fstack-protector-strong -fstack-clash-protection -fcf-protection -mbranch-protection=standard; \
+              do $(CC) $$flag -c -x c -o /dev/null /dev/null 2>/dev/null && echo $$flag; done)
+ifeq ($(origin CFLAGS),undefined)
+CFLAGS   := -O2 -g $(HARDENING)
+endif
 
 override LIBDIR := $(or $(LIBDIR),$(PREFIX)/lib)
 BINDIR     := $(DESTDIR)$(PREFIX)/bin
@@ -70,8 +76,9 @@ RUSTC_ID = $(shell rustc -vV | sed -n 's/^commit-hash: //p')
 comma    := ,
 REMAP    = $(CURDIR)=/usr/src/sesscache $(foreach dir,$(CRATES),$(dir)=/usr/src/sesscache/vendor) \
             $(SYSROOT)/lib/rustlib/src/rust=/rustc/$(RUSTC_ID)
-SAME     = --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma))]' \
-            --config 'env.CFLAGS.value="$(CFLAGS) $(addprefix -ffile-prefix-map=,$(REMAP))"' --config env.CFLAGS.force=true
+SAME     = --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma)) \
+              $(foreach flag,$(LDFLAGS),"-Clink-arg=$(flag)"$(comma))]' \
+            --config 'env.CFLAGS.value="$(CPPFLAGS) $(CFLAGS) $(addprefix -ffile-prefix-map=,$(REMAP))"' --config env.CFLAGS.force=true
 ifdef OFFLINE
 CRATES_FROM := --offline --locked --config 'source.crates-io.replace-with="vendor"' \
             --config 'source.vendor.directory="$(CURDIR)/vendor"'
@@ -117,7 +124,7 @@ NEED_RELEASES := mmdebstrap:mmdebstrap unshare:util-linux
 NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
 
 .PHONY: all stage fetch demo demo-chart test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
-.PHONY: vendor test-reproducible test-cargo-c test-least-rust deny deb test-deb install uninstall clean FORCE
+.PHONY: install-strip vendor test-reproducible test-cargo-c test-least-rust deny deb test-deb install uninstall clean FORCE
 .PHONY: test-servers need-test-servers test-short test-releases need-releases
 .PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
 .DELETE_ON_ERROR:
@@ -167,7 +174,8 @@ $(STAGE)/lib/pkgconfig/sesscache.pc: sesscache.pc.in Cargo.toml Makefile
 
 $(STAGE)/bin/%: c-examples/%.c $(STAGE)/include/sesscache.h $(STAGE)/lib/libsesscache.so $(STAGE)/lib/pkgconfig/sesscache.pc
 	mkdir -p $(@D)
-	$(CC) $(WARNINGS) $(CFLAGS) $$($(STAGED_PKG_CONFIG) --cflags sesscache) $< -o $@ $$($(STAGED_PKG_CONFIG) --libs sesscache)
+	$(CC) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $$($(STAGED_PKG_CONFIG) --cflags sesscache) $< -o $@ $(LDFLAGS) \
+	    $$($(STAGED_PKG_CONFIG) --libs sesscache)
 
 $(STAGE)/bin/sesscache: $(RELEASE)/libsesscache.so
 	install -D -m 755 $(RELEASE)/sesscache $@
@@ -343,17 +351,26 @@ install:
 	$(call fill,sesscache.pc.in,$(LIBRARYDIR)/pkgconfig/sesscache.pc)
 	$(call fill,packaging/cmake/sesscache-config.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config.cmake)
 	$(call fill,packaging/cmake/sesscache-config-version.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config-version.cmake)
+	install -m 644 LICENSE-APACHE LICENSE-MIT $(SHAREDIR)/doc/sesscache/
 	install -m 644 $(addprefix c-examples/,$(addsuffix .c,$(EXAMPLES))) $(EXAMPLEDIR)/
 	$(if $(PROGRAM),install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache)
 	@$(foreach page,$(MANPAGES),install -d $(dir $(call manpage,$(page))) && $(if $(shell test -L $(page) && echo link),cp -Pf,install -m 644) $(page) $(call manpage,$(page)) &&) true
 	@$(foreach file,$(EXTRAS),install -D -m $(if $(filter libexec/%,$(file)),755,644) $(STAGE)/$(file) $(DESTDIR)$(PREFIX)/$(file) &&) true
-	@$(if $(DESTDIR),,echo 'Run ldconfig when $(LIBDIR) is one of its directories.')
+	@$(if $(DESTDIR),,echo 'Now run: ldconfig')
+
+STRIP ?= strip
+# scripts/static-library has stripped that one.
+install-strip: install
+	$(STRIP) --strip-unneeded $(LIBRARYDIR)/libsesscache.so.$(VERSION) $(if $(PROGRAM),$(BINDIR)/sesscache) \
+	    $(addprefix $(DESTDIR)$(PREFIX)/,$(filter-out %/demo,$(filter libexec/%,$(EXTRAS))))
 
 uninstall:
 	rm -f $(INSTALLED)
 	rm -rf $(LIBRARYDIR)/cmake/sesscache $(SHAREDIR)/doc/sesscache $(DESTDIR)$(PREFIX)/libexec/sesscache
-	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake $(DESTDIR)$(PREFIX)/libexec \
-	    $(sort $(dir $(filter $(SHAREDIR)/%,$(INSTALLED)))) 2>/dev/null || true
+	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake 2>/dev/null || true
+	@cd $(DESTDIR)$(PREFIX) && rmdir -p --ignore-fail-on-non-empty share/doc libexec include bin \
+	    $(patsubst $(PREFIX)/%,%,$(filter $(PREFIX)/%,$(LIBDIR))) \
+	    $(sort $(patsubst $(SHAREDIR)/%/,share/%,$(dir $(filter $(SHAREDIR)/%,$(INSTALLED))))) 2>/dev/null || true
 
 clean:
 	$(CARGO) clean
