@@ -12,7 +12,7 @@ fn main() {
     let (major, minor, patch) = (number >> 28, number >> 20 & 0xff, number >> 12 & 0xff);
     if major < 3 {
         let found = if major == 0 { "another libssl".into() } else { format!("OpenSSL {major}.{minor}.{patch}") };
-        println!("cargo::error=sesscache needs OpenSSL 3.0 or later with its headers, and pkg-config finds {found}.");
+        println!("cargo::error=sesscache needs OpenSSL 3.0 or later with its headers, and the build finds {found}.");
     }
     println!("cargo:rustc-env=SESSCACHE_OPENSSL_MAJOR={major}");
 }

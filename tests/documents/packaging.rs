@@ -81,7 +81,7 @@ fn the_build_script_refuses_openssl_before_3_in_one_sentence() {
         done.stdout.lines().filter_map(|line| line.strip_prefix("cargo::error=")).collect::<Vec<_>>().join(";")
     };
     for (version, name) in [(Some("1010117f"), "OpenSSL 1.1.1"), (None, "another libssl")] {
-        let sentence = format!("sesscache needs OpenSSL 3.0 or later with its headers, and pkg-config finds {name}.");
+        let sentence = format!("sesscache needs OpenSSL 3.0 or later with its headers, and the build finds {name}.");
         assert_eq!(said(version), sentence);
     }
     for version in ["300000d0", "30500090", "30600050"] {
