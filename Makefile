@@ -206,8 +206,7 @@ test: need-test stage
 
 # What a release of OpenSSL could break first.
 test-short: need-demo stage
-	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(FEATURES) $(CRATES_FROM) --test c_programs \
-	    --test resumption
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(ALL_FEATURES) $(CRATES_FROM) --test tls
 
 test-servers: $(addprefix test-server-,$(or $(SERVERS),httpd lighttpd hitch))
 

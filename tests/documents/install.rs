@@ -56,7 +56,7 @@ fn a_program_links_with_the_stripped_library_which_is_half_as_large_at_most() {
     let (whole, stripped) = (size("install"), size("install-strip"));
     assert!(stripped < whole / 2, "{stripped} of {whole} bytes");
     let mut cc = prefix.command("cc");
-    cc.args(STRICT).arg(root().join("c-examples/minimal.c")).args(["-o", &scratch.join("program")]);
+    cc.args(STRICT).arg(root().join("c-examples/minimal.c")).args(["-o", &scratch.text("program")]);
     run(cc.args(prefix.pkg_config(&["--cflags", "--libs"])), MINUTE, "").expect_success("a program does not link");
 }
 

@@ -69,7 +69,7 @@ fn the_least_version_of_rust_is_stated_and_held() {
 #[test]
 fn the_build_script_refuses_openssl_before_3_in_one_sentence() {
     let (scratch, minute) = (Scratch::new("build_script"), Duration::from_secs(60));
-    let program = scratch.join("build_script");
+    let program = scratch.text("build_script");
     let mut rustc = Command::new("rustc");
     rustc.args(["--edition", "2021", "-o", &program]).arg(root().join("build.rs"));
     run(&mut rustc, minute, "").expect_success("build.rs does not compile");
