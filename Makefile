@@ -17,12 +17,14 @@
 #   make check      formatting, lints, documentation
 #   make header     write include/sesscache.h and the lists in man/ anew from src/
 #   make manual     write man/sesscache.1 anew from the program
-#   make install    into $(DESTDIR)$(PREFIX), after `make`; `make uninstall` takes it away
+#   make install    into $(DESTDIR)$(PREFIX), after `make`; `make install-strip` leaves out what only debuggers read;
+#                   `make uninstall` takes it away
 #   make deb        Debian packages, into $(TARGET)/deb; `make test-deb` installs them in a scratch root and uses them
 #   make vendor     copies of all crates into vendor/; then `make OFFLINE=1` builds without a network
 #   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
 #   make test-cargo-c        `cargo cinstall` must install what `make install` does; builds cargo-c first if need be
-#   make test-least-rust     the library with the least version of Rust, the program with that of its crates; rustup
+#   make test-least-rust     everything compiles with the least version of Rust; rustup
+#   make test-releases       the two commands in minimal systems of RELEASES="trixie", and docs/releases.md; SHORT=1: fewer tests
 #   make deny       licences, sources and advisories of all crates; builds cargo-deny first if need be
 #   make clean
 
@@ -30,7 +32,12 @@ PREFIX  ?= /usr/local
 LIBDIR  ?=
 DESTDIR ?=
 CARGO   ?= cargo
-CFLAGS  ?= -O2 -g
+# What hardens C, as far as this compiler knows it: canaries, probes of the stack, and CET or its like of arm64.
+HARDENING = $(shell for flag in -fstack-protector-strong -fstack-clash-protection -fcf-protection -mbranch-protection=standard; \
+              do $(CC) $$flag -c -x c -o /dev/null /dev/null 2>/dev/null && echo $$flag; done)
+ifeq ($(origin CFLAGS),undefined)
+CFLAGS   := -O2 -g $(HARDENING)
+endif
 
 override LIBDIR := $(or $(LIBDIR),$(PREFIX)/lib)
 BINDIR     := $(DESTDIR)$(PREFIX)/bin
@@ -69,8 +76,9 @@ RUSTC_ID = $(shell rustc -vV | sed -n 's/^commit-hash: //p')
 comma    := ,
 REMAP    = $(CURDIR)=/usr/src/sesscache $(foreach dir,$(CRATES),$(dir)=/usr/src/sesscache/vendor) \
             $(SYSROOT)/lib/rustlib/src/rust=/rustc/$(RUSTC_ID)
-SAME     = --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma))]' \
-            --config 'env.CFLAGS.value="$(CFLAGS) $(addprefix -ffile-prefix-map=,$(REMAP))"' --config env.CFLAGS.force=true
+SAME     = --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma)) \
+              $(foreach flag,$(LDFLAGS),"-Clink-arg=$(flag)"$(comma))]' \
+            --config 'env.CFLAGS.value="$(CPPFLAGS) $(CFLAGS) $(addprefix -ffile-prefix-map=,$(REMAP))"' --config env.CFLAGS.force=true
 ifdef OFFLINE
 CRATES_FROM := --offline --locked --config 'source.crates-io.replace-with="vendor"' \
             --config 'source.vendor.directory="$(CURDIR)/vendor"'
@@ -79,8 +87,14 @@ endif
 WARNINGS := -std=c11 -Wall -Wextra -Wpedantic -Werror
 STAGED_PKG_CONFIG := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
 
-# What a step needs: a command, a pkg-config module or a file, and the Debian package that brings it.
-NEED_BUILD := cc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config libssl:libssl-dev
+# The least version of Rust, for everything.
+LEAST      := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+# What a step needs: a command, a pkg-config module or a file, and the Debian package that brings it. cargo of Debian 12 is
+# too old and cargo-web is not. cargo downloads over TLS.
+NEED_BUILD := '$(firstword $(CARGO))>=$(LEAST):cargo|cargo-web' \
+              $(if $(OFFLINE),,/etc/ssl/certs/ca-certificates.crt:ca-certificates) \
+              cc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config libssl:libssl-dev
 NEED_DEMO  := $(NEED_BUILD) openssl:openssl
 # nginx, with what its headers need and the modules that the tests load.
 NEED_NGINX := /usr/sbin/nginx:nginx /usr/share/nginx/src/configure:nginx-dev libpcre2-8:libpcre2-dev zlib:zlib1g-dev \
@@ -105,11 +119,13 @@ NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/i
 
 NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-dbg
 
+NEED_RELEASES := mmdebstrap:mmdebstrap unshare:util-linux
+
 NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
 
 .PHONY: all stage fetch demo demo-chart test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
-.PHONY: vendor test-reproducible test-cargo-c test-least-rust deny deb test-deb install uninstall clean FORCE
-.PHONY: test-servers need-test-servers
+.PHONY: install-strip vendor test-reproducible test-cargo-c test-least-rust deny deb test-deb install uninstall clean FORCE
+.PHONY: test-servers need-test-servers test-short test-releases need-releases
 .PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
 .DELETE_ON_ERROR:
 
@@ -123,6 +139,7 @@ need-clients: ; @scripts/need $(NEED_CLIENTS)
 need-bench: ; @scripts/need $(NEED_BENCH)
 need-servers: ; @scripts/need $(NEED_SERVERS)
 need-sanitize: ; @scripts/need $(NEED_SANITIZE)
+need-releases: ; @scripts/need $(NEED_RELEASES)
 need-deb:   ; @scripts/need $(NEED_DEB)
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
@@ -132,11 +149,11 @@ stage: $(STAGE)/lib/libsesscache.so $(STAGE)/lib/libsesscache.a $(STAGE)/include
 
 # Cargo knows best whether anything changed; when nothing did, the file keeps its time and nothing below is remade.
 $(RELEASE)/libsesscache.so: fetch FORCE
-	$(CARGO) build --release --quiet $(FEATURES) $(SAME) $(CRATES_FROM)
+	$(CARGO) build --release $(FEATURES) $(SAME) $(CRATES_FROM)
 
 # The crates have a place before the build looks for it.
 fetch:
-	@$(if $(OFFLINE)$(CRATES),:,$(CARGO) fetch --quiet)
+	@$(if $(OFFLINE)$(CRATES),:,$(CARGO) fetch)
 
 $(STAGE)/lib/libsesscache.so.$(ABI): $(RELEASE)/libsesscache.so
 	install -D -m 755 $< $@
@@ -157,7 +174,8 @@ $(STAGE)/lib/pkgconfig/sesscache.pc: sesscache.pc.in Cargo.toml Makefile
 
 $(STAGE)/bin/%: c-examples/%.c $(STAGE)/include/sesscache.h $(STAGE)/lib/libsesscache.so $(STAGE)/lib/pkgconfig/sesscache.pc
 	mkdir -p $(@D)
-	$(CC) $(WARNINGS) $(CFLAGS) $$($(STAGED_PKG_CONFIG) --cflags sesscache) $< -o $@ $$($(STAGED_PKG_CONFIG) --libs sesscache)
+	$(CC) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $$($(STAGED_PKG_CONFIG) --cflags sesscache) $< -o $@ $(LDFLAGS) \
+	    $$($(STAGED_PKG_CONFIG) --libs sesscache)
 
 $(STAGE)/bin/sesscache: $(RELEASE)/libsesscache.so
 	install -D -m 755 $(RELEASE)/sesscache $@
@@ -185,6 +203,10 @@ demo-chart: need-demo stage
 
 test: need-test stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(ALL_FEATURES) $(CRATES_FROM)
+
+# What a release of OpenSSL could break first.
+test-short: need-demo stage
+	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(ALL_FEATURES) $(CRATES_FROM) --test tls
 
 test-servers: $(addprefix test-server-,$(or $(SERVERS),httpd lighttpd hitch))
 
@@ -271,18 +293,19 @@ vendor:
 test-reproducible: need-build
 	scripts/test-reproducible
 
-# What the program brings along, its screen above all, is newer than the library.
-LEAST         = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
-LEAST_PROGRAM := 1.88
 test-least-rust: need-build
-	rustup toolchain install --profile minimal $(LEAST) $(LEAST_PROGRAM)
-	$(CARGO) +$(LEAST) check --quiet --locked --lib --features capi,openssl --target-dir $(TARGET)/least
-	$(CARGO) +$(LEAST_PROGRAM) check --quiet --locked $(FEATURES) --target-dir $(TARGET)/least
+	rustup toolchain install --profile minimal $(LEAST)
+	$(CARGO) +$(LEAST) check --quiet --locked --workspace --all-targets $(ALL_FEATURES) --target-dir $(TARGET)/least
 
 # The advisories need their database, which only comes from the network: `cargo deny check advisories` by hand.
 deny:
 	scripts/cargo-tool cargo-deny 0.20.2 $(abspath $(TARGET)/tools)
 	$(TARGET)/tools/bin/cargo-deny check bans licenses sources
+
+RELEASES ?= trixie
+test-releases: need-releases
+	@SHORT='$(SHORT)'; export SHORT; $(foreach release,$(RELEASES),scripts/test-release $(release) \
+	    '$(abspath $(TARGET))/releases/$(release)' &&) true
 
 # cargo-c takes minutes to build, once.
 test-cargo-c: need-build stage
@@ -327,17 +350,26 @@ install:
 	$(call fill,sesscache.pc.in,$(LIBRARYDIR)/pkgconfig/sesscache.pc)
 	$(call fill,packaging/cmake/sesscache-config.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config.cmake)
 	$(call fill,packaging/cmake/sesscache-config-version.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config-version.cmake)
+	install -m 644 LICENSE-APACHE LICENSE-MIT $(SHAREDIR)/doc/sesscache/
 	install -m 644 $(addprefix c-examples/,$(addsuffix .c,$(EXAMPLES))) $(EXAMPLEDIR)/
 	$(if $(PROGRAM),install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache)
 	@$(foreach page,$(MANPAGES),install -d $(dir $(call manpage,$(page))) && $(if $(shell test -L $(page) && echo link),cp -Pf,install -m 644) $(page) $(call manpage,$(page)) &&) true
 	@$(foreach file,$(EXTRAS),install -D -m $(if $(filter libexec/%,$(file)),755,644) $(STAGE)/$(file) $(DESTDIR)$(PREFIX)/$(file) &&) true
-	@$(if $(DESTDIR),,echo 'Run ldconfig when $(LIBDIR) is one of its directories.')
+	@$(if $(DESTDIR),,echo 'Now run: ldconfig')
+
+STRIP ?= strip
+# scripts/static-library has stripped that one.
+install-strip: install
+	$(STRIP) --strip-unneeded $(LIBRARYDIR)/libsesscache.so.$(VERSION) $(if $(PROGRAM),$(BINDIR)/sesscache) \
+	    $(addprefix $(DESTDIR)$(PREFIX)/,$(filter-out %/demo,$(filter libexec/%,$(EXTRAS))))
 
 uninstall:
 	rm -f $(INSTALLED)
 	rm -rf $(LIBRARYDIR)/cmake/sesscache $(SHAREDIR)/doc/sesscache $(DESTDIR)$(PREFIX)/libexec/sesscache
-	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake $(DESTDIR)$(PREFIX)/libexec \
-	    $(sort $(dir $(filter $(SHAREDIR)/%,$(INSTALLED)))) 2>/dev/null || true
+	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake 2>/dev/null || true
+	@cd $(DESTDIR)$(PREFIX) && rmdir -p --ignore-fail-on-non-empty share/doc libexec include bin \
+	    $(patsubst $(PREFIX)/%,%,$(filter $(PREFIX)/%,$(LIBDIR))) \
+	    $(sort $(patsubst $(SHAREDIR)/%/,share/%,$(dir $(filter $(SHAREDIR)/%,$(INSTALLED))))) 2>/dev/null || true
 
 clean:
 	$(CARGO) clean

@@ -5,8 +5,14 @@ fn main() {
     // A host may dlclose while SSL_CTXs and threads still point into the library.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
     println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libsesscache.so.0.1");
-    // openssl-sys says which libssl it found, as the hexadecimal OPENSSL_VERSION_NUMBER; the top digit is the major.
-    let version = std::env::var("DEP_OPENSSL_VERSION_NUMBER").expect("openssl-sys names the version of OpenSSL");
-    let number = u64::from_str_radix(&version, 16).expect("a hexadecimal version number");
-    println!("cargo:rustc-env=SESSCACHE_OPENSSL_MAJOR={}", number >> 28);
+    // openssl-sys says which libssl it found, as the hexadecimal OPENSSL_VERSION_NUMBER; the top digit is the major. Of
+    // LibreSSL and the like it says something else.
+    let version = std::env::var("DEP_OPENSSL_VERSION_NUMBER").unwrap_or_default();
+    let number = u64::from_str_radix(&version, 16).unwrap_or_default();
+    let (major, minor, patch) = (number >> 28, number >> 20 & 0xff, number >> 12 & 0xff);
+    if major < 3 {
+        let found = if major == 0 { "another libssl".into() } else { format!("OpenSSL {major}.{minor}.{patch}") };
+        println!("cargo::error=sesscache needs OpenSSL 3.0 or later with its headers, and the build finds {found}.");
+    }
+    println!("cargo:rustc-env=SESSCACHE_OPENSSL_MAJOR={major}");
 }

@@ -29,7 +29,7 @@ pub fn peers(book: &mut Book, scratch: &Scratch) -> io::Result<()> {
 fn peer(
     book: &mut Book,
     (ours, stock): (&mut Ours, &mut Stock),
-    peer: &mut dyn Peer,
+    peer: &mut impl Peer,
     name: &str,
     server: Option<libc::pid_t>,
     behind: Option<f64>,

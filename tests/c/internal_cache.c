@@ -2,7 +2,7 @@
  * A host that turns OpenSSL's own cache on after attach, and empties it from another thread while sessions are made.
  *
  * A session in OpenSSL's cache is seen by all threads. It lies in a hash table by its id: whoever takes the id off it for a
- * moment, and be it to encode it, leaves the table with an entry that nobody finds again, and SSL_CTX_flush_sessions loops.
+ * moment, and be it to encode it, leaves the table with an entry that nobody finds again, and SSL_CTX_flush_sessions_ex loops.
  */
 #include "check.h"
 #include "tls.h"
@@ -18,7 +18,7 @@ static atomic_int done;
 static void *flush(void *ctx)
 {
     while (!atomic_load(&done))
-        SSL_CTX_flush_sessions(ctx, 0);
+        SSL_CTX_flush_sessions_ex(ctx, 0);
     return NULL;
 }
 
@@ -43,7 +43,7 @@ static void sessions_are_made_while_another_thread_flushes(const char *scratch)
     }
     atomic_store(&done, 1);
     CHECK(pthread_join(flusher, NULL) == 0, "pthread_join");
-    SSL_CTX_flush_sessions(server, 0);
+    SSL_CTX_flush_sessions_ex(server, 0);
     CHECK(SSL_CTX_sess_number(server) == 0, "%ld sessions are left in OpenSSL's cache after it was emptied",
           SSL_CTX_sess_number(server));
     SSL_CTX_free(server);

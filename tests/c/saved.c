@@ -28,7 +28,7 @@ void tls_pretend_fresh(struct saved *saved)
 {
     SSL_SESSION *session = tls_load(saved);
 
-    CHECK(SSL_SESSION_set_time(session, (long)time(NULL)) != 0, "SSL_SESSION_set_time");
+    CHECK(SSL_SESSION_set_time_ex(session, time(NULL)) != 0, "SSL_SESSION_set_time_ex");
     tls_save(saved, session);
     SSL_SESSION_free(session);
 }

@@ -15,7 +15,7 @@
 #define PATIENCE_MS 10000
 #define WANDERERS 50
 
-static const unsigned char secret[16] = "cookies of tests";
+static const unsigned char secret[] = "cookies of tests";
 
 /* ---- the server ---- */
 

@@ -64,9 +64,9 @@ static void flushing_the_cache_of_openssl_leaves_the_store_full(const char *scra
         struct outcome first = tls_here(server, (struct visit){.version = tls_versions[i]});
 
         /* 0 stands for all sessions, a time far ahead for all that will have expired by then. */
-        SSL_CTX_flush_sessions(server, 0);
-        SSL_CTX_flush_sessions(server, (long)time(NULL) + 1000000);
-        CHECK(resumes(store, &first, tls_versions[i]), "%s: SSL_CTX_flush_sessions emptied the store",
+        SSL_CTX_flush_sessions_ex(server, 0);
+        SSL_CTX_flush_sessions_ex(server, time(NULL) + 1000000);
+        CHECK(resumes(store, &first, tls_versions[i]), "%s: SSL_CTX_flush_sessions_ex emptied the store",
               tls_name(tls_versions[i]));
         SSL_CTX_free(server);
     }

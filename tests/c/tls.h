@@ -11,6 +11,12 @@
 
 #include <openssl/ssl.h>
 
+/* The names that OpenSSL has since 3.3 and 3.4; those without _ex are deprecated in 3.4. */
+#if OPENSSL_VERSION_NUMBER < 0x30400000L
+#define SSL_SESSION_set_time_ex(session, time) SSL_SESSION_set_time(session, (long)(time))
+#define SSL_CTX_flush_sessions_ex(ctx, time) SSL_CTX_flush_sessions(ctx, (long)(time))
+#endif
+
 /* A session as the client keeps it: plain bytes, so that it can be copied, kept and offered again. */
 struct saved {
     size_t len;

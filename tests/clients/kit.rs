@@ -45,9 +45,12 @@ impl Kit {
         fs::write(&kit.request, REQUEST).expect("write the request");
         let ca_key = kit.scratch.text("ca.key");
         let new_key = "req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 365";
-        openssl(&format!("{new_key} -x509 -subj /CN=clients"), &["-keyout", &ca_key, "-out", &kit.ca]);
+        // What Python 3.13 asks of a chain: a CA says what its key is for, a certificate whose key signed it.
+        let ca = format!("{new_key} -x509 -subj /CN=clients -addext keyUsage=critical,keyCertSign,cRLSign");
+        openssl(&ca, &["-keyout", &ca_key, "-out", &kit.ca]);
         let extensions = kit.scratch.text("extensions");
-        fs::write(&extensions, "subjectAltName=DNS:localhost\nkeyUsage=digitalSignature\n").expect("write a file");
+        let lines = "subjectAltName=DNS:localhost\nkeyUsage=digitalSignature\nauthorityKeyIdentifier=keyid\n";
+        fs::write(&extensions, lines).expect("write a file");
         for pair in [&kit.server, &kit.client] {
             let request = format!("{}.csr", pair.cert);
             openssl(&format!("{new_key} -subj /CN=localhost"), &["-keyout", &pair.key, "-out", &request]);

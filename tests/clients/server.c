@@ -79,10 +79,11 @@ static int read_early(SSL *ssl, char *buffer, size_t room)
     }
 }
 
-static const char *early_state(SSL *ssl)
+/* OpenSSL accepts early data of 0 bytes as well: a client that offers it and then sends none shows nothing. */
+static const char *early_state(SSL *ssl, int len)
 {
     switch (SSL_get_early_data_status(ssl)) {
-    case SSL_EARLY_DATA_ACCEPTED: return "accepted";
+    case SSL_EARLY_DATA_ACCEPTED: return len > 0 ? "accepted" : "empty";
     case SSL_EARLY_DATA_REJECTED: return "rejected";
     default: return "none";
     }
@@ -92,11 +93,12 @@ static const char *early_state(SSL *ssl)
 static void serve(int fd)
 {
     char request[16384] = "", body[256], answer[1024];
-    int len = 0, n = 1;
+    int len = 0, early = 0, n = 1;
     SSL *ssl = SSL_new(ctx);
     ERR_clear_error();
     if (ssl == NULL || SSL_set_fd(ssl, fd) != 1
-        || (max_early_data > 0 && (len = read_early(ssl, request, sizeof request - 1)) < 0) || SSL_accept(ssl) != 1) {
+        || (max_early_data > 0 && (len = early = read_early(ssl, request, sizeof request - 1)) < 0)
+        || SSL_accept(ssl) != 1) {
         /* Browsers give up connections that they opened ahead of need: only what TLS complains of is worth a line. */
         const char *reason = ERR_reason_error_string(ERR_peek_error());
         if (reason != NULL)
@@ -109,7 +111,7 @@ static void serve(int fd)
     if (n <= 0)
         goto out;
     int body_len = snprintf(body, sizeof body, "worker %ld resumed %d\n%s, early data %s, client certificate %s\n",
-                            (long)getpid(), SSL_session_reused(ssl), SSL_get_version(ssl), early_state(ssl),
+                            (long)getpid(), SSL_session_reused(ssl), SSL_get_version(ssl), early_state(ssl, early),
                             SSL_get0_peer_certificate(ssl) != NULL ? "known" : "none");
     n = snprintf(answer, sizeof answer,
                  "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nCache-Control: no-store\r\n"

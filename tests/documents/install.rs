@@ -29,16 +29,35 @@ fn uninstall_leaves_nothing_of_what_install_brought() {
                 "LIBDIR={libdir}: {file} is not in it: {installed:#?}"
             );
         }
-        for file in ["include/sesscache.h", "share/man/man3/sesscache_open.3", "share/doc/sesscache/examples/minimal.c"]
-        {
+        for file in [
+            "include/sesscache.h",
+            "share/man/man3/sesscache_open.3",
+            "share/doc/sesscache/examples/minimal.c",
+            "share/doc/sesscache/LICENSE-MIT",
+        ] {
             assert!(installed.contains(&format!("root/opt/tls/{file}")), "{file} is not installed: {installed:#?}");
         }
         make("uninstall", &place);
         assert_eq!(files_below(scratch.path()), Default::default(), "files stay behind after `make uninstall`");
-        let own =
-            run(Command::new("find").arg(scratch.path()).args(["-mindepth", "1", "-name", "*sesscache*"]), MINUTE, "");
-        assert_eq!(own.stdout, "", "directories stay behind after `make uninstall`");
+        let mut find = Command::new("find");
+        let left = run(find.arg(scratch.path().join("root/opt/tls")).args(["-mindepth", "1"]), MINUTE, "");
+        assert_eq!(left.stdout, "", "directories stay behind after `make uninstall`");
     }
+}
+
+#[test]
+fn a_program_links_with_the_stripped_library_which_is_half_as_large_at_most() {
+    let scratch = Scratch::new("stripped");
+    let prefix = Prefix { path: scratch.path().join("prefix"), libdir: scratch.path().join("prefix/lib") };
+    let size = |target: &str| {
+        make(target, &[format!("PREFIX={}", prefix.path.display())]);
+        fs::metadata(prefix.libdir.join("libsesscache.so")).expect("the shared library").len()
+    };
+    let (whole, stripped) = (size("install"), size("install-strip"));
+    assert!(stripped < whole / 2, "{stripped} of {whole} bytes");
+    let mut cc = prefix.command("cc");
+    cc.args(STRICT).arg(root().join("c-examples/minimal.c")).args(["-o", &scratch.text("program")]);
+    run(cc.args(prefix.pkg_config(&["--cflags", "--libs"])), MINUTE, "").expect_success("a program does not link");
 }
 
 #[test]

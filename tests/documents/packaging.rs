@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use support::root;
+use std::process::Command;
+use std::time::Duration;
+use support::{root, run, Scratch};
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
@@ -53,8 +55,36 @@ fn the_least_version_of_rust_is_stated_and_held() {
         read("README.md").contains(&format!("Rust {stated} or later")),
         "README.md asks for another Rust than {stated}"
     );
+    for package in ["cargo", "rustc"] {
+        let depends = format!("{package} (>= {stated}) | {package}-web (>= {stated})");
+        assert!(read("debian/control").contains(&depends), "debian/control does not have {depends}");
+    }
     assert!(
         manifest.contains("incompatible_msrv = \"deny\""),
         "nothing would notice code that Rust {stated} cannot compile"
     );
+}
+
+/// openssl-sys accepts any libssl since 1.0.1: without this the first word would be rustc's, after a minute.
+#[test]
+fn the_build_script_refuses_openssl_before_3_in_one_sentence() {
+    let (scratch, minute) = (Scratch::new("build_script"), Duration::from_secs(60));
+    let program = scratch.text("build_script");
+    let mut rustc = Command::new("rustc");
+    rustc.args(["--edition", "2021", "-o", &program]).arg(root().join("build.rs"));
+    run(&mut rustc, minute, "").expect_success("build.rs does not compile");
+    let said = |version: Option<&str>| {
+        let mut command = Command::new(&program);
+        command.env_remove("DEP_OPENSSL_VERSION_NUMBER");
+        command.envs(version.map(|version| ("DEP_OPENSSL_VERSION_NUMBER", version)));
+        let done = run(&mut command, minute, "").expect_success("the build script ends");
+        done.stdout.lines().filter_map(|line| line.strip_prefix("cargo::error=")).collect::<Vec<_>>().join(";")
+    };
+    for (version, name) in [(Some("1010117f"), "OpenSSL 1.1.1"), (None, "another libssl")] {
+        let sentence = format!("sesscache needs OpenSSL 3.0 or later with its headers, and the build finds {name}.");
+        assert_eq!(said(version), sentence);
+    }
+    for version in ["300000d0", "30500090", "30600050"] {
+        assert_eq!(said(Some(version)), "", "OpenSSL {version} is refused");
+    }
 }

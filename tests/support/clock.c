@@ -1,8 +1,8 @@
 /*
- * A wall clock that a test sets: preloaded into a worker process, it moves or stops CLOCK_REALTIME, and time(3) with it, which
- * OpenSSL asks, as the file named by SESSCACHE_TEST_CLOCK says, two 64-bit numbers in nanoseconds: what to add, and where the
- * clock stands still (0: it runs). All processes that map the same file have the same time. The monotonic clocks are left alone:
- * nobody can set those on a real machine either.
+ * A wall clock that a test sets: preloaded into a worker process, it moves or stops CLOCK_REALTIME, and with it time(3), which
+ * OpenSSL 3.0 asks, and gettimeofday(2), which later versions ask, as the file named by SESSCACHE_TEST_CLOCK says, two 64-bit
+ * numbers in nanoseconds: what to add, and where the clock stands still (0: it runs). All processes that map the same file have
+ * the same time. The monotonic clocks are left alone: nobody can set those on a real machine either.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -68,4 +69,16 @@ time_t time(time_t *now)
     if (now != NULL)
         *now = wall.tv_sec;
     return wall.tv_sec;
+}
+
+int gettimeofday(struct timeval *restrict now, void *restrict zone)
+{
+    struct timespec wall;
+
+    (void)zone;
+    if (clock_gettime(CLOCK_REALTIME, &wall) != 0)
+        return -1;
+    now->tv_sec = wall.tv_sec;
+    now->tv_usec = wall.tv_nsec / 1000;
+    return 0;
 }

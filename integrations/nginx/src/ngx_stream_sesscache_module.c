@@ -6,6 +6,13 @@
 #include <ngx_stream.h>
 #include <ngx_stream_ssl_module.h>
 
+/* Set by `config`. */
+#if (NGX_SESSCACHE_STREAM_SSL_SRV_CONF)
+typedef ngx_stream_ssl_srv_conf_t ngx_stream_sesscache_tls_conf_t;
+#else
+typedef ngx_stream_ssl_conf_t ngx_stream_sesscache_tls_conf_t;
+#endif
+
 static ngx_int_t ngx_stream_sesscache_init(ngx_conf_t *cf);
 
 static ngx_command_t ngx_stream_sesscache_commands[] = {
@@ -33,7 +40,7 @@ static ngx_uint_t ngx_stream_sesscache_tls;
 static ngx_sesscache_server_t ngx_stream_sesscache_look(void *server, ngx_uint_t tls)
 {
     ngx_stream_core_srv_conf_t *block = server;
-    ngx_stream_ssl_conf_t *ssl = block->ctx->srv_conf[tls];
+    ngx_stream_sesscache_tls_conf_t *ssl = block->ctx->srv_conf[tls];
     return (ngx_sesscache_server_t){ block->ctx->srv_conf, ssl->ssl.ctx, ssl->builtin_session_cache,
                                      ssl->session_ticket_keys != NULL, block->file_name, block->line };
 }
@@ -70,7 +77,7 @@ static ngx_int_t ngx_stream_sesscache_add_variable(ngx_conf_t *cf)
 /* Runs when a connection is over: a session whose client certificate was refused must not come back. */
 static ngx_int_t ngx_stream_sesscache_log(ngx_stream_session_t *s)
 {
-    ngx_stream_ssl_conf_t *ssl = s->srv_conf[ngx_stream_sesscache_tls];
+    ngx_stream_sesscache_tls_conf_t *ssl = s->srv_conf[ngx_stream_sesscache_tls];
     ngx_connection_t *c = s->connection;
     if (c->ssl != NULL && ssl->verify && ngx_sesscache_refused(c, ssl->verify))
         sesscache_forget(c->ssl->connection);

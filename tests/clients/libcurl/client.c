@@ -14,7 +14,7 @@ static int resumed;
 /* What `curl -v` prints. */
 static int on_debug(CURL *easy, curl_infotype type, char *text, size_t len, void *userdata)
 {
-    static const char phrase[] = "SSL reusing session ID", older[] = "SSL re-using session ID";
+    static const char phrase[] = "SSL reusing session", older[] = "SSL re-using session ID";
     (void)easy;
     (void)userdata;
     if (type == CURLINFO_TEXT && ((len >= sizeof phrase - 1 && memcmp(text, phrase, sizeof phrase - 1) == 0)

@@ -87,9 +87,16 @@ int main(int argc, char **argv)
     mbedtls_ssl_conf_ca_chain(&config, &ca, NULL);
     mbedtls_ssl_conf_rng(&config, mbedtls_ctr_drbg_random, &random);
     mbedtls_ssl_conf_read_timeout(&config, 20000);
+#if MBEDTLS_VERSION_MAJOR >= 3
+    mbedtls_ssl_conf_max_tls_version(&config, MBEDTLS_SSL_VERSION_TLS1_2);
+#endif
     if (argc > 6) {
         check(mbedtls_x509_crt_parse_file(&cert, argv[5]), argv[5]);
+#if MBEDTLS_VERSION_MAJOR >= 3
+        check(mbedtls_pk_parse_keyfile(&key, argv[6], NULL, mbedtls_ctr_drbg_random, &random), argv[6]);
+#else
         check(mbedtls_pk_parse_keyfile(&key, argv[6], NULL), argv[6]);
+#endif
         check(mbedtls_ssl_conf_own_cert(&config, &cert, &key), "mbedtls_ssl_conf_own_cert");
     }
     for (int i = 0; i < atoi(argv[3]); i++)
