@@ -265,13 +265,12 @@ fn remove(open: &OpenDirectory<'_>, name: &str) {
 mod tests {
     use super::*;
     use crate::options::Options;
-    use std::fs;
     use std::os::unix::fs::FileExt;
 
     #[test]
     fn a_new_generation_is_called_whole_and_a_damaged_one_is_not() {
-        let path = std::env::temp_dir().join(format!("sesscache-verify-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("store");
         let store = super::super::Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
         let opened = store.obtain().unwrap();
         let generation = &opened.now;
@@ -282,6 +281,5 @@ mod tests {
         file.write_all_at(&[0xff], 2 * generation.env.page as u64 + 10).unwrap();
         assert!(!generation.verify(&locked), "a root of no kind is called whole");
         drop(locked);
-        fs::remove_dir_all(&path).unwrap();
     }
 }

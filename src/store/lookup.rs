@@ -325,8 +325,8 @@ mod tests {
 
     #[test]
     fn a_forged_id_costs_no_hash_of_the_namespace() {
-        let path = std::env::temp_dir().join(format!("sesscache-forged-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("store");
         let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
         let is_hashed = |id: &[u8]| {
             let namespace = LazyNamespace::new(Namespace("shop"));
@@ -339,6 +339,5 @@ mod tests {
         let mut header = Header { expires: u32::MAX, ..Header::default() };
         store.put_opaque(b"made elsewhere", Namespace("shop"), &mut header, b"plain").unwrap();
         assert_eq!(is_hashed(&[7; 32]), (true, true), "an id made elsewhere is looked for without its namespace");
-        std::fs::remove_dir_all(&path).unwrap();
     }
 }

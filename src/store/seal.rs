@@ -146,8 +146,8 @@ mod tests {
 
     #[test]
     fn a_copy_of_a_machine_seals_with_other_nonces_unless_it_seals_the_same() {
-        let path = std::env::temp_dir().join(format!("sesscache-copied-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("store");
         let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
         let keys = Arc::clone(&store.obtain().unwrap().keys);
         let seal = |sealer: &mut Sealer, key: &[u8], plain: &[u8]| {
@@ -166,6 +166,5 @@ mod tests {
         assert_ne!(nonce, sealed(b"key", b"two session"));
         assert_ne!(nonce, sealed(b"kez", b"one session"));
         assert_ne!(seal(&mut sealer, b"key", b"one session"), seal(&mut sealer, b"key", b"one session"));
-        std::fs::remove_dir_all(&path).unwrap();
     }
 }

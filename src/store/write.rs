@@ -312,19 +312,16 @@ fn room(generation: &Generation, pieces: usize) -> (usize, usize) {
 mod tests {
     use super::*;
     use crate::options::Options;
-    use std::path::PathBuf;
-
-    fn store(name: &str) -> (Arc<Store>, PathBuf) {
-        let path = std::env::temp_dir().join(format!("sesscache-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        (Store::open(&path, &Options::parse("capacity=4MiB").unwrap()).unwrap(), path)
+    fn store() -> (Arc<Store>, tempfile::TempDir) {
+        let scratch = tempfile::tempdir().unwrap();
+        (Store::open(&scratch.path().join("store"), &Options::parse("capacity=4MiB").unwrap()).unwrap(), scratch)
     }
 
     #[test]
     fn a_sweep_lets_others_write_and_misses_no_record() {
         const LIVE: usize = 2 * evict::LOOKS + 100;
         const EXPIRED: usize = 200;
-        let (store, path) = store("sweep");
+        let (store, _scratch) = store();
         let now = clock::seconds() as u32;
         for n in 0..LIVE + EXPIRED {
             let expires = if n < LIVE { now + 600 } else { now };
@@ -339,7 +336,6 @@ mod tests {
         assert!(swept > 0 && left() == LIVE + 1, "{swept} swept, {} left", left());
         let writes = generation.page().taken.get() - before;
         assert!(writes > 2, "{LIVE} records are looked at in {writes} writes");
-        std::fs::remove_dir_all(&path).unwrap();
     }
 
     fn siphash_of(n: usize) -> [u8; 8] {
@@ -348,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_session_that_is_too_long_is_counted() {
-        let (store, path) = store("too-long");
+        let (store, _scratch) = store();
         let flushes = store.obtain().unwrap().control.flushes();
         let id = store.issue_id(std::time::Duration::from_secs(60)).unwrap();
         let too_long = vec![0; PLAIN_MAX + 1];
@@ -357,6 +353,5 @@ mod tests {
         let refused = store.put_opaque(b"mine", Namespace(""), &mut Header::default(), &too_long);
         assert_eq!(refused.unwrap_err().status, Status::Full);
         assert_eq!(store.stats().unwrap().get("puts_failed"), Some(2));
-        std::fs::remove_dir_all(&path).unwrap();
     }
 }

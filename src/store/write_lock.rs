@@ -173,8 +173,8 @@ mod tests {
     #[test]
     #[cfg(target_env = "gnu")]
     fn a_write_lock_that_is_written_over_is_left_behind_with_its_generation() {
-        let path = std::env::temp_dir().join(format!("sesscache-lock-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("store");
         let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
         let opened = store.obtain().unwrap();
         let generation = &opened.now;
@@ -188,12 +188,11 @@ mod tests {
         assert!(generation.lock.acquire(deadline).is_err_and(|timeout| timeout.damaged));
         assert!(store.lock(generation).is_err());
         assert!(store.obtain().unwrap().now.number > generation.number, "nobody can store any more");
-        fs::remove_dir_all(&path).unwrap();
     }
     #[test]
     fn the_host_hears_nothing_before_the_write_lock_is_released() {
-        let path = std::env::temp_dir().join(format!("sesscache-silence-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&path);
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("store");
         let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
         let generation = Arc::clone(&store.obtain().unwrap().now);
         let (heard, listener) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&generation));
@@ -206,6 +205,5 @@ mod tests {
         store.log.say(Topic::Full, log::WARNING, || "said under the lock".to_owned());
         drop(locked);
         assert_eq!(heard.load(Ordering::Relaxed), 1);
-        fs::remove_dir_all(&path).unwrap();
     }
 }

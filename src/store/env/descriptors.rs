@@ -89,8 +89,8 @@ mod tests {
     #[test]
     fn a_descriptor_that_is_replaced_is_noticed() {
         for guard in ["off", "on"] {
-            let path = std::env::temp_dir().join(format!("sesscache-descriptors-{guard}-{}", std::process::id()));
-            let _ = std::fs::remove_dir_all(&path);
+            let scratch = tempfile::tempdir().unwrap();
+            let path = scratch.path().join("store");
             let options = Options::parse(&format!("capacity=1MiB guard={guard}")).unwrap();
             let store = Store::open(&path, &options).unwrap();
             let opened = store.obtain().unwrap();
@@ -102,7 +102,6 @@ mod tests {
             // SAFETY: dup2 replaces a number that nobody but the environment knows.
             assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), lock) }, lock);
             assert!(!env.has_its_files(), "guard={guard}: the lock file is gone and nothing is noticed");
-            std::fs::remove_dir_all(&path).unwrap();
         }
     }
 }
