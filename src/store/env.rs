@@ -258,7 +258,7 @@ impl Env {
 
     /// Pages the file has in use from its start, those free for reuse included.
     pub(crate) fn extent(&self) -> usize {
-        self.info().me_last_pgno + 1
+        self.info().me_last_pgno.saturating_add(1)
     }
 
     /// Whether the descriptors still lead to the files of the store: a host may close whatever it does not know.

@@ -23,9 +23,10 @@ const PAUSE: u64 = 1_000;
 /// Whether more is to be reserved for so many bytes beyond the last page in use to be ready.
 fn lacks(generation: &Generation, bytes: u64) -> bool {
     let (page, shape) = (generation.page(), generation.page().shape());
-    let extent = (generation.env.extent() * generation.env.page) as u64;
+    // A damaged page may say anything of how many there are.
+    let extent = (generation.env.extent() as u64).saturating_mul(generation.env.page as u64);
     let reserved = page.reserved.get();
-    !shape.guard && reserved < shape.capacity && extent + bytes > reserved
+    !shape.guard && reserved < shape.capacity && extent.saturating_add(bytes) > reserved
 }
 
 impl Store {
@@ -62,7 +63,10 @@ impl Store {
         }
         let (reserved, capacity) = (&generation.page().reserved, generation.page().shape().capacity);
         let from = reserved.get();
-        let to = (from + files::RESERVE_STEP).min(capacity);
+        let to = from.saturating_add(files::RESERVE_STEP).min(capacity);
+        if to <= from {
+            return;
+        }
         match reserve(from, to) {
             Ok(true) => {
                 reserved.raise(to);

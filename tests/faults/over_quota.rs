@@ -79,8 +79,16 @@ fn refused_calls(place: &Path, options: &str) {
 }
 
 /// The system calls that may say EDQUOT.
-const CALLS: [&str; 8] =
-    ["mkdir", "openat", "write", "pwrite64", "fallocate", "ftruncate", "link,linkat", "rename,renameat,renameat2"];
+const CALLS: [&str; 8] = [
+    "mkdir,mkdirat",
+    "openat",
+    "write",
+    "pwrite64",
+    "fallocate",
+    "ftruncate",
+    "link,linkat",
+    "rename,renameat,renameat2",
+];
 /// So many of them do, one after the other: the pauses after a failure are a second long.
 const REFUSED: u64 = 4;
 
