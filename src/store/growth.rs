@@ -29,6 +29,12 @@ fn lacks(generation: &Generation, bytes: u64) -> bool {
     !shape.guard && reserved < shape.capacity && extent.saturating_add(bytes) > reserved
 }
 
+/// Whether little is left. Under the write lock: how many pages are in use stands where a commit writes.
+#[inline]
+pub(super) fn runs_low(generation: &Generation, _inside: &WriteGuard<'_>) -> bool {
+    lacks(generation, AHEAD)
+}
+
 impl Store {
     /// Makes sure that the transaction to come meets no page without a block behind it.
     pub(super) fn with_room(&self, generation: &Generation, _inside: &WriteGuard<'_>) -> Result<(), Fault> {
@@ -46,12 +52,9 @@ impl Store {
         Ok(())
     }
 
-    /// Reserves a step when little is left, unless another process is at it. Outside the write lock.
-    #[inline]
+    /// Reserves a step, unless another process is at it. Outside the write lock.
     pub(super) fn grow_ahead(&self, generation: &Generation) {
-        if lacks(generation, AHEAD) {
-            self.grow(generation, |from, to| generation.env.reserve_alone(from, to));
-        }
+        self.grow(generation, |from, to| generation.env.reserve_alone(from, to));
     }
 
     /// Reserves one step, if `reserve` does. Two at once do no harm: a block that is there stays as it is.

@@ -3,6 +3,7 @@
 use super::env::{Fault, Txn, Write};
 use super::evict::{Sweep, Swept};
 use super::generation::Generation;
+use super::growth;
 use super::id::Key;
 use super::write_lock::WriteGuard;
 use super::Store;
@@ -45,8 +46,11 @@ impl Store {
     ) -> Result<T, Fault> {
         let locked = self.lock(generation)?;
         let done = self.with_room(generation, &locked).and_then(|()| f(&locked));
+        let runs_low = growth::runs_low(generation, &locked);
         drop(locked);
-        self.grow_ahead(generation);
+        if runs_low {
+            self.grow_ahead(generation);
+        }
         done
     }
 

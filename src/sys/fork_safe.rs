@@ -341,14 +341,14 @@ mod tests {
 
     #[test]
     fn a_thing_leaves_the_registry_while_others_are_looked_for() {
-        static REGISTRY: Registry<Thing, 2> = Registry::new();
-        struct Thing((u64, u64));
-        impl Drop for Thing {
+        static REGISTRY: Registry<Registered, 2> = Registry::new();
+        struct Registered((u64, u64));
+        impl Drop for Registered {
             fn drop(&mut self) {
                 REGISTRY.remove(self.0);
             }
         }
-        let find_or_make = |identity| REGISTRY.find_or_make(identity, || Arc::new(Thing(identity)));
+        let find_or_make = |identity| REGISTRY.find_or_make(identity, || Arc::new(Registered(identity)));
         let use_one = |identity| {
             for _ in 0..100_000 {
                 let thing = find_or_make(identity);

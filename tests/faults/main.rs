@@ -1,5 +1,6 @@
 //! What goes wrong, from a wrong option to a machine that is suspended; docs/faults.md says what a server notices of each.
 
+mod attacker;
 mod bad_input;
 mod crash_loop;
 mod damaged_file;
