@@ -5,6 +5,7 @@
 #include "check.h"
 #include "tls.h"
 
+#include <openssl/rand.h>
 #include <sys/resource.h>
 
 #define TICKETS 100
@@ -233,6 +234,59 @@ static void stateless_tickets_are_not_said_to_end(const char *scratch)
     SSL_CTX_free(server);
 }
 
+static int own_generator(SSL *ssl, unsigned char *id, unsigned int *len)
+{
+    (void)ssl;
+    return RAND_bytes(id, (int)*len);
+}
+
+/* Set after attach, it takes the place of the cache's, which is how the cache learns that a session begins. */
+static void a_renegotiation_with_the_hosts_own_ids_ends_as_well(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *server = serve(store);
+    struct pair *pair;
+    struct outcome out;
+
+    CHECK(SSL_CTX_set_generate_session_id(server, own_generator) == 1, "SSL_CTX_set_generate_session_id");
+    SSL_CTX_set_options(server, SSL_OP_NO_SESSION_RESUMPTION_ON_RENEGOTIATION);
+    pair = tls_pair(server, (struct visit){.version = TLS1_2_VERSION});
+    tls_talk(pair);
+    for (int round = 0; round < 2; round++) {
+        CHECK(SSL_renegotiate(pair->server) == 1 && SSL_do_handshake(pair->server) == 1, "SSL_renegotiate");
+        pump(pair);
+        if (round == 0)
+            forget(pair->server);
+    }
+    out = pair->out;
+    tls_end(pair);
+    CHECK(out.given == 3, "%zu sessions", out.given);
+    none_resumes(store, TLS1_2_VERSION, &out, "a renegotiated connection");
+    SSL_CTX_free(server);
+}
+
+static void a_cleared_ssl_has_nothing_to_forget(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int i = 0; i < 2; i++) {
+        SSL_CTX *server = serve(store);
+        struct pair *pair = tls_pair(server, (struct visit){.version = tls_versions[i]});
+        struct outcome before;
+
+        tls_talk(pair);
+        CHECK(sesscache_forget(pair->client) == SESSCACHE_NOT_FOUND, "a client's connection is forgotten");
+        before = pair->out;
+        (void)SSL_shutdown(pair->server);
+        pair = next_on_same_ssl(pair, server, (struct visit){.version = tls_versions[i]});
+        CHECK(sesscache_forget(pair->server) == SESSCACHE_NOT_FOUND, "a connection that has not begun is forgotten");
+        tls_drop(pair);
+        CHECK(tls_resumes_elsewhere(store, NULL, tls_versions[i], &before.newest), "%s: the client before does not resume",
+              tls_name(tls_versions[i]));
+        SSL_CTX_free(server);
+    }
+}
+
 static void a_handshake_suspended_over_a_flush_carries_nothing_across(const char *scratch)
 {
     char *store = store_in(scratch);
@@ -297,6 +351,8 @@ int main(int argc, char **argv)
         TEST(offering_somebody_elses_id_gives_no_say_over_his_login),
         TEST(a_client_that_leaves_in_the_middle_leaves_nothing_to_the_next_one),
         TEST(stateless_tickets_are_not_said_to_end),
+        TEST(a_renegotiation_with_the_hosts_own_ids_ends_as_well),
+        TEST(a_cleared_ssl_has_nothing_to_forget),
         TEST(a_handshake_suspended_over_a_flush_carries_nothing_across),
         TEST(a_flush_that_fails_ends_nothing),
     };
