@@ -217,8 +217,8 @@ fn fill(open: &OpenDirectory<'_>, name: &str, mut shape: Shape, boot: Option<Boo
         Env::create(&path, shape, files, reserve)
     };
     let mut made = init(shape);
-    if matches!(made, Err(Fault::System(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL))) {
-        // Space cannot be reserved here, so nothing may be written through the map.
+    if matches!(made, Err(Fault::System(libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL | libc::EPERM))) {
+        // Space cannot be reserved here, so nothing may be written through the map. A seccomp filter answers EPERM.
         shape.guard = true;
         [DATA, LOCK].iter().for_each(|name| drop(dir.remove(name)));
         made = init(shape);

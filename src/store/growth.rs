@@ -80,8 +80,12 @@ impl Store {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             Err(e) => {
                 reserve_at.store(now + PAUSE, Ordering::Relaxed);
+                let why = match e.raw_os_error() {
+                    Some(libc::EPERM | libc::ENOSYS) => "this process may not reserve",
+                    _ => "the file system has no",
+                };
                 self.log.say(Topic::Full, log::WARNING, || {
-                    format!("the file system has no room for the store to grow ({e}); older sessions make room instead")
+                    format!("{why} room for the store to grow ({e}); older sessions make room instead")
                 });
             }
         }

@@ -7,6 +7,7 @@ mod damaged_file;
 mod damaged_store;
 mod damaged_while_open;
 mod directory;
+mod filtered_calls;
 mod hostile_owner;
 mod killed_workers;
 mod no_room;
