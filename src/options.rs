@@ -298,6 +298,9 @@ impl Options {
                 return Err(Error::invalid(format!("option '{name}' has no value")).remedy(remedy));
             };
             let (value, left) = value(name, after)?;
+            if !after.starts_with('\'') {
+                check_separator(name, &value, left)?;
+            }
             (row.set)(&mut options, &value).ok_or_else(|| {
                 Error::invalid(format!("option {name}='{value}' is not acceptable"))
                     .remedy(format!("{name} takes {}", row.accepts))
@@ -347,6 +350,27 @@ fn value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str)> {
     Err(Error::invalid(format!("option '{name}': the closing quote is missing")))
 }
 
+/// Refuses a bare value that goes on with another option behind a comma or a semicolon, of which some would be taken for text.
+fn check_separator(name: &str, value: &str, left: &str) -> Result<()> {
+    let is_option = |text: &str| text.split_once('=').is_some_and(|(name, _)| TABLE.iter().any(|row| row.name == name));
+    let separates = |(at, c): (usize, char)| {
+        let next = match &value[at + c.len_utf8()..] {
+            "" => left.trim_start(),
+            next => next,
+        };
+        matches!(c, ',' | ';') && is_option(next)
+    };
+    let Some((at, _)) = value.char_indices().find(|found| separates(*found)) else { return Ok(()) };
+    let (first, c) = (&value[..at], &value[at..=at]);
+    let next = value[at + 1..]
+        .split(c)
+        .next()
+        .filter(|next| !next.is_empty())
+        .unwrap_or_else(|| left.split_whitespace().next().unwrap_or_default());
+    Err(Error::invalid(format!("option {name}='{first}' is followed by '{c}' and another option"))
+        .remedy(format!("spaces separate options: {name}={first} {next}")))
+}
+
 fn word(value: &str) -> Option<String> {
     (!value.is_empty() && value.len() <= 64).then(|| value.to_owned())
 }
@@ -382,41 +406,4 @@ fn time(value: &str) -> Option<Duration> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn refused(text: &str) -> String {
-        Options::parse(text).expect_err(text).to_string()
-    }
-
-    #[test]
-    fn a_full_line_of_configuration_is_understood() {
-        let o = Options::parse(" capacity=256MiB  ttl=2h\tsni=off single_use=always remove=never deadline=20ms decoded=0 guard=on key='/a b/it\\'s' readers=64 namespace='' mode=0660 owner=daemon group=tls ").unwrap();
-        assert_eq!(o.capacity, Some(256 << 20));
-        assert_eq!(o.ttl, Some(Duration::from_secs(7200)));
-        assert_eq!((o.sni, o.single_use, o.remove), (Sni::Off, SingleUse::Always, Remove::Never));
-        assert_eq!(o.key, Some(PathBuf::from("/a b/it's")));
-        assert_eq!((o.mode, o.guard, o.readers, o.decoded), (0o660, Some(true), Some(64), 0));
-        assert_eq!(Options::parse("").unwrap(), Options::default());
-    }
-
-    #[test]
-    fn every_refusal_names_the_option_and_what_it_takes() {
-        for bad in ["capacity=1", "capacity=1KiB", "capacity=65GiB", "capacity=99999999999999999999MiB", "capacity=MiB"]
-        {
-            assert!(refused(bad).contains("1MiB to 64GiB"), "{bad}");
-        }
-        for bad in ["ttl=0s", "ttl=500ms", "ttl=-1s", "ttl=367d", "ttl=5"] {
-            assert!(refused(bad).contains("such as 90s"), "{bad}");
-        }
-        for bad in ["mode=0644", "mode=0666", "mode=rw", "key=relative", "readers=1", "deadline=11s", "sni=yes"] {
-            assert!(refused(bad).contains("takes"), "{bad}");
-        }
-        assert!(refused("capcity=1MiB").contains("capacity"), "a typing error is answered with the names");
-        assert!(refused("ttl").contains("no value"));
-        assert!(refused("ttl = 5s").contains("no space"));
-        assert!(refused("ttl=5s ttl=6s").contains("twice"));
-        assert!(refused("key='/x").contains("closing quote"));
-        assert!(refused("key='/x'y").contains("space after"));
-    }
-}
+mod tests;

@@ -4,6 +4,8 @@
 use std::ffi::CStr;
 use std::fmt;
 
+use crate::sys::credentials;
+
 /// A row of the table of statuses.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -120,7 +122,14 @@ impl Error {
             Some(libc::ENOSPC | libc::EDQUOT) => Status::Full,
             _ => Status::System,
         };
-        Error::new(status, format!("{doing}: {cause}"))
+        let error = Error::new(status, format!("{doing}: {cause}"));
+        match cause.raw_os_error() {
+            Some(libc::EACCES) if credentials::is_root_without_override() => error.remedy(
+                "this root has no CAP_DAC_OVERRIDE: permit it (in systemd by CapabilityBoundingSet=), or give a directory \
+                 where root needs none",
+            ),
+            _ => error,
+        }
     }
 
     pub(crate) fn busy() -> Error {

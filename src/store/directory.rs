@@ -251,6 +251,11 @@ fn way(path: &Path, owner: Option<u32>) -> Result<Way> {
 fn blocked(path: &Path, reason: Blocked) -> Error {
     let shown = path.display();
     let text = match reason {
+        Blocked::System(at, e) if e.kind() == io::ErrorKind::NotFound => {
+            let above = path.parent().unwrap_or(path).display();
+            return Error::new(Status::System, format!("cannot create {shown}: {} is missing", at.display()))
+                .remedy(format!("make {above} first: only the last directory of a path is made"));
+        }
         Blocked::System(at, e) => return Error::system(format_args!("cannot reach {shown}: {}", at.display()), &e),
         Blocked::NoName => return not_its_own(path),
         Blocked::Link(at, user) => {

@@ -34,6 +34,8 @@ use libc::{SYS_setfsgid32 as SETFSGID, SYS_setfsuid32 as SETFSUID, SYS_setgroups
 /// Capabilities that override permissions of files (linux/capability.h: CAP_FS_SET): CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH,
 /// FOWNER, FSETID, LINUX_IMMUTABLE, MKNOD, MAC_OVERRIDE.
 const FILE_CAPABILITIES: u64 = 0b1_1111 | 1 << 9 | 1 << 27 | 1 << 32;
+/// Of these, the one that overrides who may write what (linux/capability.h: CAP_DAC_OVERRIDE).
+const DAC_OVERRIDE: u64 = 1 << 1;
 /// linux/capability.h: _LINUX_CAPABILITY_VERSION_3.
 const CAPABILITY_VERSION: u32 = 0x2008_0522;
 /// Tries to put something back, with a pause after each.
@@ -44,6 +46,12 @@ const PAUSE: Duration = Duration::from_millis(1);
 pub(crate) fn effective_user() -> u32 {
     // SAFETY: geteuid has no requirements.
     unsafe { libc::geteuid() }
+}
+
+/// Whether this is root that permissions of files hold up: a service manager or a container has taken the right to override
+/// them. By what the thread is permitted, which stays while it acts as somebody else.
+pub(crate) fn is_root_without_override() -> bool {
+    effective_user() == 0 && Capabilities::get().is_ok_and(|mine| mine.permitted() & DAC_OVERRIDE == 0)
 }
 
 /// Whose rights.
@@ -192,6 +200,10 @@ impl Capabilities {
 
     fn effective(self) -> u64 {
         u64::from(self.0[0][0]) | u64::from(self.0[1][0]) << 32
+    }
+
+    fn permitted(self) -> u64 {
+        u64::from(self.0[0][1]) | u64::from(self.0[1][1]) << 32
     }
 
     fn with_effective(mut self, effective: u64) -> Capabilities {

@@ -1,6 +1,7 @@
 //! Attaching and detaching an SSL_CTX, and what it keeps of that.
 
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::AtomicI32;
 use std::sync::Arc;
@@ -140,18 +141,32 @@ fn check_openssl(ctx: Ctx<'_>) -> Result<()> {
     // The method table lies in the libssl that made the SSL_CTX; the host may have one of its own, linked statically.
     let ours = module_of(ffi::SSL_CTX_new as *const c_void);
     let theirs = module_of(ctx.method());
-    if ours.is_none() || ours != theirs {
-        let text = "the SSL_CTX was made by another libssl than this library uses";
-        return Err(Error::new(Status::Mismatch, text).remedy("link the program to the shared libssl"));
+    if ours.is_some() && ours.as_ref().map(|ours| ours.begin) == theirs.as_ref().map(|theirs| theirs.begin) {
+        return Ok(());
     }
-    Ok(())
+    let name = |module: Option<Module>| module.map_or_else(|| "no shared object".to_owned(), |module| module.path);
+    let text =
+        format!("the SSL_CTX was made by another libssl ({}) than this library uses ({})", name(theirs), name(ours));
+    Err(Error::new(Status::Mismatch, text).remedy("link the program to the shared libssl"))
 }
 
-/// Where the shared object that contains `address` begins.
-fn module_of(address: *const c_void) -> Option<usize> {
+/// A shared object, or the program itself.
+struct Module {
+    begin: usize,
+    path: String,
+}
+
+/// The one that contains `address`.
+fn module_of(address: *const c_void) -> Option<Module> {
     // SAFETY: all-zero is a valid Dl_info.
     let mut info: libc::Dl_info = unsafe { std::mem::zeroed() };
     // SAFETY: dladdr only compares the address with the maps of loaded objects.
     let found = unsafe { libc::dladdr(address, &mut info) };
-    (found != 0).then_some(info.dli_fbase as usize)
+    if found == 0 || info.dli_fname.is_null() {
+        return None;
+    }
+    // SAFETY: from_ptr wants a string that stays: dladdr has given the name of an object that is loaded, and this library keeps
+    // its libssl loaded as the live SSL_CTX does its own.
+    let path = unsafe { CStr::from_ptr(info.dli_fname) }.to_string_lossy().into_owned();
+    Some(Module { begin: info.dli_fbase as usize, path })
 }

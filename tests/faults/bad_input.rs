@@ -2,7 +2,7 @@
 //! what to do, and the server goes on without a cache.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{chown, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
@@ -122,6 +122,19 @@ fn a_directory_that_others_may_write_is_refused() {
 }
 
 #[test]
+fn a_parent_that_is_missing_is_named() {
+    let scratch = Scratch::new("missing-parent");
+    let (path, missing) = (scratch.text("a/b/store"), scratch.text("a"));
+    let (status, message) = open(&path, None);
+    assert_eq!(status, SYSTEM, "{message}");
+    let above = format!("make {} first", scratch.text("a/b"));
+    assert_helps("a missing parent", &message, &[&format!("cannot create {path}: {missing} is missing"), &above]);
+    assert!(fs::metadata(&missing).is_err(), "a directory was made that nobody asked for");
+    fs::create_dir_all(scratch.join("a/b")).expect("make the directories");
+    assert_eq!(open(&path, None), (OK, String::new()), "what the message asks for does not help");
+}
+
+#[test]
 fn a_path_that_is_too_long_or_leads_nowhere_is_refused() {
     let scratch = Scratch::new("long");
     let cases = [
@@ -168,6 +181,33 @@ fn a_place_where_the_user_may_not_write_is_refused() {
     assert_eq!(fs::read_dir(&store).expect("the store").count(), 0, "a user without rights wrote into root's store");
 }
 
+/// Services whose manager takes capabilities from root meet permissions that a shell of root does not.
+#[test]
+fn root_without_the_right_to_override_is_told_which_one_it_lacks() {
+    assert!(is_root(), "this test gives up a right of root's, so it has to begin with it: run it as root");
+    let scratch = Scratch::new("less-than-root");
+    set_mode(scratch.path(), 0o755);
+    let (others, store) = (scratch.join("others"), scratch.text("others/store"));
+    fs::create_dir(&others).expect("make a directory");
+    set_mode(&others, 0o700);
+    chown(&others, Some(65_534), Some(65_534)).expect("give it to nobody");
+    let open = |capabilities: &str, path: &str| {
+        let mut command = Command::new("setpriv");
+        command.arg(format!("--bounding-set={capabilities}")).args([text(open_report()), path, "owner=65534"]);
+        report_of(command.env("LD_LIBRARY_PATH", stage().join("lib")))
+    };
+    let less = "-dac_override,-dac_read_search";
+    for path in [&store, &format!("{store}/deeper/store")] {
+        let (status, message) = open(less, path);
+        assert_eq!(status, SYSTEM, "{message}");
+        assert_helps("root without CAP_DAC_OVERRIDE", &message, &[path, "ermission denied", "CAP_DAC_OVERRIDE"]);
+    }
+    assert_eq!(open("-net_raw", &store), (OK, String::new()), "what the message asks for does not help");
+    fs::create_dir(scratch.join("own")).expect("make a directory");
+    let own = scratch.text("own/store");
+    assert_eq!(open(less, &own), (OK, String::new()), "a directory where root needs no such right");
+}
+
 /// Runs a shell script where it may mount; $1 is a directory, $2 the program. The mounts end with the script.
 fn with_mounts(script: &str, directory: &str) -> Option<(u32, String)> {
     let mut command = support::in_namespaces("a read-only file system", &["-m"])?;
@@ -196,8 +236,10 @@ const OPTIONS: &[(&str, &[&str])] = &[
     ("nonsense", &["nonsense", "capacity"]),
     ("=64MiB", &["capacity", "ttl"]),
     ("=", &["capacity"]),
-    ("ttl=2h,sni=off", &["ttl", "2h"]),
-    ("ttl=2h;sni=off", &["ttl", "2h"]),
+    ("ttl=2h,sni=off", &["spaces separate options: ttl=2h sni=off"]),
+    ("ttl=2h;sni=off", &["spaces separate options: ttl=2h sni=off"]),
+    ("namespace=a,sni=off", &["spaces separate options: namespace=a sni=off"]),
+    ("ttl=2h,5", &["ttl", "2h"]),
     ("capacity", &["capacity", "MiB"]),
     ("capacity=", &["capacity", "MiB"]),
     ("capacity =64MiB", &["capacity", "="]),

@@ -52,6 +52,7 @@ c_programs! {
     null_arguments
     one_ticket_at_once
     opaque_records
+    other_libssl
     other_local_user
     policy_changes
     renegotiation
