@@ -200,6 +200,18 @@ typedef struct {
      * lookups of a session whose login sesscache_forget() has ended
      */
     uint64_t misses_revoked;
+    /**
+     * hits after which OpenSSL refused the session: the servers differ in their session id contexts, for example
+     */
+    uint64_t hits_refused;
+    /**
+     * full handshakes of the SSL_CTXs that are attached
+     */
+    uint64_t handshakes_full;
+    /**
+     * handshakes of these SSL_CTXs that resumed a session, wherever it was kept
+     */
+    uint64_t handshakes_resumed;
 } sesscache_stats;
 
 /**

@@ -35,6 +35,10 @@ pub(crate) enum Topic {
     Boot,
     /// Readers: slots, clashing process ids.
     Readers,
+    /// What the program has changed of what attaching set.
+    Host,
+    /// Sessions that OpenSSL refuses.
+    Refusals,
     /// A contained fault.
     Bug,
 }

@@ -111,12 +111,17 @@ table! {
     Expired expired "sessions deleted after they expired",
     MissesCipher misses_cipher "lookups of a TLS 1.2 session whose cipher this connection does not allow",
     MissesRevoked misses_revoked "lookups of a session whose login sesscache_forget() has ended",
+    HitsRefused hits_refused "hits after which OpenSSL refused the session: the servers differ in their session id contexts, for example",
+    HandshakesFull handshakes_full "full handshakes of the SSL_CTXs that are attached",
+    HandshakesResumed handshakes_resumed "handshakes of these SSL_CTXs that resumed a session, wherever it was kept",
 }
 
 /// What the program works out besides, under these names.
 pub const READINGS: &[CounterRow] = &[
     row("lookups", Unit::Count, "hits, and misses but for ids that this store did not make"),
-    row("hit_rate", Unit::Ratio, "hits in all lookups, from 0 to 1; ids that this store did not make are left out"),
+    row("hit_rate", Unit::Ratio, "hits that OpenSSL did not refuse in all lookups, from 0 to 1"),
+    row("handshakes", Unit::Count, "handshakes of the SSL_CTXs that are attached: full ones and resumptions"),
+    row("resumption_rate", Unit::Ratio, "resumptions in all handshakes, from 0 to 1"),
     row("expires_first", Unit::Time, "when the first session expires, in seconds since 1970"),
     row("expires_last", Unit::Time, "when the last session expires, in seconds since 1970"),
     row("processes", Unit::Now, "processes that have looked something up and are still there"),
@@ -133,10 +138,19 @@ impl Stats {
         self.hits + misses.map(|(_, n)| n).sum::<u64>() - self.misses_foreign
     }
 
-    /// Hits in all lookups; `None` before the first.
+    /// Hits that OpenSSL did not refuse in all lookups; `None` before the first.
     pub fn hit_rate(&self) -> Option<f64> {
-        let lookups = self.lookups();
-        (lookups > 0).then(|| self.hits as f64 / lookups as f64)
+        share(self.hits.saturating_sub(self.hits_refused), self.lookups())
+    }
+
+    /// Handshakes of the SSL_CTXs that are attached.
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes_full + self.handshakes_resumed
+    }
+
+    /// Resumptions in all handshakes; `None` before the first.
+    pub fn resumption_rate(&self) -> Option<f64> {
+        share(self.handshakes_resumed, self.handshakes())
     }
 
     /// What has been counted since `before`; the gauges are those of `self`.
@@ -150,6 +164,10 @@ impl Stats {
     pub fn get(&self, name: &str) -> Option<u64> {
         TABLE.iter().position(|row| row.name == name).map(|at| self.values()[at])
     }
+}
+
+fn share(part: u64, all: u64) -> Option<f64> {
+    (all > 0).then(|| part as f64 / all as f64)
 }
 
 #[cfg(test)]
@@ -170,6 +188,8 @@ mod tests {
     fn lookups_are_hits_and_misses_of_ids_of_this_store() {
         let stats = Stats { hits: 6, misses_absent: 1, misses_damaged: 1, misses_foreign: 9, ..Stats::default() };
         assert_eq!((stats.lookups(), stats.hit_rate()), (8, Some(0.75)));
+        let refused = Stats { hits_refused: 6, ..stats };
+        assert_eq!(refused.hit_rate(), Some(0.0), "sessions that are found and resume nothing are no success");
         let later = Stats { hits: 8, sessions: 3, ..stats }.since(&stats);
         assert_eq!(later, Stats { hits: 2, sessions: 3, ..Stats::default() });
     }

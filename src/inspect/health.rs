@@ -2,8 +2,10 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use super::{Inspect, Presence};
+use crate::stats::Stats;
 use crate::status::{Error, Remedy, Result, Status};
 use crate::store::directory::{Directory, OpenDirectory};
 use crate::store::entries::{is_generations, is_made_here};
@@ -243,6 +245,7 @@ fn store(inspect: &mut Inspect, room: Option<Room>, findings: &mut Findings) {
             Ok(stats) => {
                 let sessions = stats.get("sessions").unwrap_or_default() as usize;
                 findings.fine("store", format!("{} can be read", several(sessions, "session")));
+                resumption(&stats, inspect.recent(&stats), findings);
             }
             Err(error) => findings.refused("store", &error),
         },
@@ -250,6 +253,26 @@ fn store(inspect: &mut Inspect, room: Option<Room>, findings: &mut Findings) {
     space(inspect, room, findings);
     limits(inspect, findings);
     readers(inspect, findings);
+}
+
+/// Whether clients that return resume: over the last minute, or where that had no handshakes since the store was made.
+fn resumption(stats: &Stats, recent: Option<(Duration, Stats)>, findings: &mut Findings) {
+    const SUBJECT: &str = "resumption";
+    let recent = recent.map(|(_, counted)| counted).filter(|counted| counted.handshakes() > 0);
+    let (counted, when) =
+        recent.as_ref().map_or((stats, "since the store was made"), |recent| (recent, "in the last minute"));
+    let Some(rate) = counted.resumption_rate() else {
+        return findings.note(SUBJECT, "no handshake has been counted yet");
+    };
+    let text = format!("{:.1}% of {} handshakes resumed {when}", rate * 100.0, counted.handshakes());
+    match counted.hits_refused {
+        0 => findings.fine(SUBJECT, text),
+        refused => findings.remedy(
+            SUBJECT,
+            format!("{text}, and OpenSSL refused {refused} sessions that were found"),
+            "give all servers that share sessions one SSL_CTX_set_session_id_context, the same in every process",
+        ),
+    }
 }
 
 /// The store reserves its space in steps: what is not yet reserved must be free when it is wanted.

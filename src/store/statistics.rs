@@ -28,8 +28,10 @@ pub(crate) fn add(stats: &mut Stats, (entries, pages): (usize, usize), page: usi
 
 impl Store {
     /// Counts, from outside an operation.
-    pub(crate) fn count(self: &Arc<Self>, counter: Counter) {
-        let _ = thread::with(self, |thread| thread.opened.control.counters().add(thread.shard, counter, 1));
+    pub(crate) fn count(self: &Arc<Self>, counter: Counter, n: u64) {
+        if n > 0 {
+            let _ = thread::with(self, |thread| thread.opened.control.counters().add(thread.shard, counter, n));
+        }
     }
 
     /// Everything in the table of `stats.rs`.

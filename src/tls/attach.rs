@@ -1,14 +1,13 @@
 //! Attaching and detaching an SSL_CTX, and what it keeps of that.
 
-use std::cell::RefCell;
 use std::ffi::CStr;
-use std::ptr;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use libc::{c_int, c_long, c_void};
 
-use super::openssl::{self, Callbacks, Ctx};
+use super::kept::{self, Attachment, ContextData, NO_SLOT};
+use super::openssl::{Callbacks, Conn, Ctx};
 use super::{connection, ffi, running_major, session, slots, Binding, SSL_CTX};
 use crate::status::{Error, Result, Status};
 
@@ -16,22 +15,8 @@ use crate::status::{Error, Result, Status};
 const MODE: c_long = ffi::SSL_SESS_CACHE_SERVER | ffi::SSL_SESS_CACHE_NO_INTERNAL | ffi::SSL_SESS_CACHE_NO_AUTO_CLEAR;
 const OPTIONS: u64 = ffi::SSL_OP_NO_TICKET_64 | ffi::SSL_OP_NO_ANTI_REPLAY;
 
-/// What an SSL_CTX keeps of each binding it was attached to, until it is freed: its SSLs may call back until then.
-struct Attachment {
-    binding: Arc<Binding>,
-    mode: c_long,
-    options: u64,
-    timeout: c_long,
-}
-
-static CTX_INDEX: AtomicI32 = AtomicI32::new(-1);
-
-fn ctx_index() -> c_int {
-    openssl::ex_index(&CTX_INDEX, ffi::CRYPTO_EX_INDEX_SSL_CTX, None, Some(free_attachments))
-}
-
-unsafe extern "C" fn free_attachments(
-    _parent: *mut c_void,
+unsafe extern "C" fn free_kept(
+    parent: *mut c_void,
     value: *mut c_void,
     _ad: *mut ffi::CRYPTO_EX_DATA,
     _idx: c_int,
@@ -39,29 +24,35 @@ unsafe extern "C" fn free_attachments(
     _argp: *mut c_void,
 ) {
     if !value.is_null() {
-        // SAFETY: our index holds only boxes made in `attachments`; OpenSSL frees the value once, with the SSL_CTX.
-        drop(unsafe { Box::from_raw(value.cast::<RefCell<Vec<Attachment>>>()) });
+        // SAFETY: OpenSSL frees the ex_data of an SSL_CTX first of all, and nobody else has it any more.
+        count_handshakes(unsafe { Ctx::new(parent.cast()) });
+        // SAFETY: OpenSSL frees a value of the index once, with the SSL_CTX.
+        unsafe { kept::free(value) };
     }
 }
 
-/// The attachments of an SSL_CTX, made when there are none.
-fn attachments(ctx: Ctx<'_>) -> Option<&RefCell<Vec<Attachment>>> {
-    let find = || {
-        let found = ctx.ex_data(ctx_index()).cast::<RefCell<Vec<Attachment>>>();
-        // SAFETY: our index holds NULL or what is boxed below, which OpenSSL frees with the SSL_CTX; the result lives no longer
-        // than the borrow of the SSL_CTX, which no other thread changes meanwhile.
-        unsafe { found.as_ref() }
-    };
-    if let Some(found) = find() {
-        return Some(found);
+unsafe extern "C" fn free_connection(
+    parent: *mut c_void,
+    value: *mut c_void,
+    _ad: *mut ffi::CRYPTO_EX_DATA,
+    _idx: c_int,
+    _argl: c_long,
+    _argp: *mut c_void,
+) {
+    if !value.is_null() {
+        // SAFETY: OpenSSL frees a value of the index once, with the SSL.
+        unsafe { connection::free(value) };
+        // SAFETY: OpenSSL frees the ex_data of an SSL while that still has its SSL_CTX, and nobody else has the SSL any more. Of
+        // what lies in it, `ctx` reads nothing else.
+        count_handshakes(unsafe { Conn::new(parent.cast()) }.ctx());
     }
-    let made = Box::into_raw(Box::<RefCell<Vec<Attachment>>>::default());
-    if !ctx.set_ex_data(ctx_index(), made.cast()) {
-        // SAFETY: from Box::into_raw above; OpenSSL did not take it.
-        drop(unsafe { Box::from_raw(made) });
-        return None;
+}
+
+/// Counts the handshakes of an SSL_CTX that no callback has seen.
+fn count_handshakes(ctx: Ctx<'_>) {
+    if let Some((slot, last_read)) = kept::attached(ctx) {
+        slots::guarded(slot, (), |binding| binding.handshakes.read(&binding.store, ctx, last_read));
     }
-    find()
 }
 
 /// Makes `ctx` look up and store its sessions in this cache.
@@ -74,10 +65,8 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     check_openssl(host)?;
     let ours = binding.trampolines();
     let Callbacks { new, get, remove } = host.callbacks();
-    let both_ours = get.is_some_and(|get| ptr::fn_addr_eq(get, ours.get))
-        && remove.is_some_and(|remove| ptr::fn_addr_eq(remove, ours.remove));
     match new.map(slots::slot_of) {
-        Some(Some(slot)) if slot == binding.slot() && both_ours => return Ok(()),
+        Some(Some(slot)) if slot == binding.slot() && host.has_callbacks(ours) => return Ok(()),
         Some(Some(slot)) if slot == binding.slot() => {
             let text =
                 "a session callback was set after the SSL_CTX was attached (SSL_CTX_sess_set_get_cb or _remove_cb)";
@@ -94,13 +83,13 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
         }
     }
     let out_of_memory = || Error::new(Status::OpenSsl, "OpenSSL could not keep the attachment: out of memory");
-    if !session::prepare() || !connection::prepare() {
+    if !session::prepare() || !connection::prepare(free_connection) || !kept::prepare(free_kept) {
         return Err(out_of_memory());
     }
-    let kept = attachments(host).ok_or_else(out_of_memory)?;
+    let kept = ContextData::find_or_make(host).ok_or_else(out_of_memory)?;
     let mode = host.cache_mode();
     let (options, timeout) = (host.options(), host.timeout());
-    kept.borrow_mut().push(Attachment { binding: Arc::clone(binding), mode, options, timeout });
+    kept.attachments.borrow_mut().push(Attachment { binding: Arc::clone(binding), mode, options, timeout });
 
     host.set_cache_mode(MODE | (mode & ffi::SSL_SESS_CACHE_CLIENT));
     host.set_options(OPTIONS);
@@ -108,6 +97,8 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
         host.set_timeout(ttl.as_secs() as c_long);
     }
     host.set_callbacks(Some(ours));
+    kept.last_read.begin(host);
+    kept.slot.store(binding.slot(), Ordering::Relaxed);
     Ok(())
 }
 
@@ -122,8 +113,10 @@ pub(crate) unsafe fn detach(ctx: *mut SSL_CTX) -> Result<()> {
         return Err(Error::new(Status::NotFound, "the SSL_CTX is not attached"));
     };
     host.set_callbacks(None);
-    let kept = attachments(host).map(RefCell::borrow);
-    if let Some(attachment) = kept.iter().flat_map(|kept| kept.iter()).rfind(|a| a.binding.slot() == slot) {
+    count_handshakes(host);
+    let Some(kept) = ContextData::find_or_make(host) else { return Ok(()) };
+    kept.slot.store(NO_SLOT, Ordering::Relaxed);
+    if let Some(attachment) = kept.attachments.borrow().iter().rfind(|a| a.binding.slot() == slot) {
         host.set_cache_mode(attachment.mode);
         host.clear_options(OPTIONS & !attachment.options);
         host.set_timeout(attachment.timeout);

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::decoded::Decoded;
+use super::handshakes::Handshakes;
+use super::notices::Notices;
 use super::openssl::{Conn, Trampolines};
 use super::policy::Policy;
 use super::slots::{self, trampolines, SLOTS};
@@ -22,6 +24,8 @@ pub(crate) struct Binding {
     pub(crate) store: Arc<Store>,
     pub(crate) policy: Policy,
     pub(super) decoded: Decoded,
+    pub(super) handshakes: Handshakes,
+    pub(super) notices: Notices,
     slot: AtomicUsize,
 }
 
@@ -29,8 +33,14 @@ impl Binding {
     /// Finds the binding of this store with this policy, or takes one of the 64 sets of callbacks for it.
     pub(crate) fn new(store: Arc<Store>, options: &Options) -> Result<Arc<Binding>> {
         let make = || {
-            let (policy, decoded) = (Policy::of(options), Decoded::new(options.decoded));
-            Arc::new(Binding { store: Arc::clone(&store), policy, decoded, slot: AtomicUsize::new(SLOTS) })
+            Arc::new(Binding {
+                store: Arc::clone(&store),
+                policy: Policy::of(options),
+                decoded: Decoded::new(options.decoded),
+                handshakes: Handshakes::default(),
+                slot: AtomicUsize::new(SLOTS),
+                notices: Notices::default(),
+            })
         };
         let full =
             || Error::new(Status::Full, format!("{SLOTS} caches are open in this process")).remedy("close one first");

@@ -5,7 +5,7 @@
 //! unless there was a handshake before it in the same connection; and another one without a renegotiation is another connection.
 
 use std::cell::RefCell;
-use std::sync::atomic::AtomicI32;
+use std::sync::atomic::{AtomicI32, Ordering};
 
 use libc::{c_int, c_long, c_void};
 
@@ -31,14 +31,25 @@ struct Remembered {
     logins: Vec<Login>,
     /// The handshake under way is a renegotiation.
     renegotiates: bool,
-    /// The login of a session that was found for the handshake under way. Only if that resumes it, it is behind the connection.
-    found: Option<Login>,
+    /// A callback has seen that handshake come to its end.
+    seen: bool,
+    /// What was found for the handshake under way.
+    found: Option<Candidate>,
     /// A session taken for this connection: HelloRetryRequest makes OpenSSL ask for it twice.
     taken: Option<([u8; ID], Header, Session)>,
     /// What the handshake under way could have agreed on before the servername callback.
     terms: Option<Terms>,
     /// Bytes of early data that the host allows, where the session that is resumed allows none.
     early_data: Option<u32>,
+}
+
+/// A session that was found for a handshake. Only if that resumes it, its login is behind the connection.
+struct Candidate {
+    login: Login,
+    /// The client's random number: whose handshake it is.
+    random: [u8; 32],
+    /// How often: twice when a HelloRetryRequest makes OpenSSL ask again.
+    times: u64,
 }
 
 impl Remembered {
@@ -67,8 +78,8 @@ impl Connection {
         } else if !conn.is_tls13() {
             // A handshake that had not resumed what was found would have made a session, and forgotten it.
             memory.renegotiates = true;
-            if let Some(login) = memory.found.take() {
-                memory.add(login);
+            if let Some(found) = memory.found.take() {
+                memory.add(found.login);
             }
         }
         drop(memory);
@@ -89,6 +100,7 @@ impl Connection {
             }
             memory.random = random;
             memory.renegotiates = false;
+            memory.seen = false;
         }
         drop(memory);
         Some(found)
@@ -108,7 +120,7 @@ impl Connection {
         Connection::find(conn)
     }
 
-    fn find(conn: Conn<'_>) -> Option<&Connection> {
+    pub(super) fn find(conn: Conn<'_>) -> Option<&Connection> {
         let found = conn.ex_data(index()).cast::<Connection>();
         // SAFETY: our index holds NULL or what `find_or_make` boxed, which OpenSSL frees with the SSL; the result lives no
         // longer than the borrow of the SSL.
@@ -123,10 +135,23 @@ impl Connection {
     }
 
     /// Notes the login of a session that was found for the handshake under way. False when the connection has too many.
-    pub(super) fn note_found(&self, login: Login) -> bool {
+    pub(super) fn note_found(&self, conn: Conn<'_>, login: Login) -> bool {
         let mut memory = self.0.borrow_mut();
-        memory.found = Some(login);
+        let random = conn.client_random();
+        let before = memory.found.take().filter(|found| found.random == random);
+        memory.found = Some(Candidate { login, random, times: 1 + before.map_or(0, |found| found.times) });
         memory.logins.len() < LOGINS
+    }
+
+    /// How often a session was found for the handshake under way, which turns out not to resume it: OpenSSL has refused it.
+    pub(super) fn refused(&self, conn: Conn<'_>) -> u64 {
+        let random = conn.client_random();
+        self.0.borrow_mut().found.take_if(|found| found.random == random).map_or(0, |found| found.times)
+    }
+
+    /// Whether a callback sees for the first time that the handshake comes to its end.
+    pub(super) fn see(&self) -> bool {
+        !std::mem::replace(&mut self.0.borrow_mut().seen, true)
     }
 
     /// Notes what the handshake under way could agree on before the servername callback.
@@ -176,27 +201,23 @@ impl Connection {
 
 static INDEX: AtomicI32 = AtomicI32::new(-1);
 
+/// Before anything is attached there is no index, and -1 reads as NULL.
 fn index() -> c_int {
-    ex_index(&INDEX, ffi::CRYPTO_EX_INDEX_SSL, Some(forget_copy), Some(free))
+    INDEX.load(Ordering::Acquire)
 }
 
-/// Makes the index while no connection exists yet.
-pub(super) fn prepare() -> bool {
-    index() >= 0
+/// Makes the index while no connection exists yet. `free_value` frees its values.
+pub(super) fn prepare(free_value: ffi::ExFree) -> bool {
+    ex_index(&INDEX, ffi::CRYPTO_EX_INDEX_SSL, Some(forget_copy), Some(free_value)) >= 0
 }
 
-unsafe extern "C" fn free(
-    _parent: *mut c_void,
-    value: *mut c_void,
-    _ad: *mut ffi::CRYPTO_EX_DATA,
-    _idx: c_int,
-    _argl: c_long,
-    _argp: *mut c_void,
-) {
-    if !value.is_null() {
-        // SAFETY: our index holds only what `find_or_make` boxed; OpenSSL frees it once, with the SSL.
-        drop(unsafe { Box::from_raw(value.cast::<Connection>()) });
-    }
+/// Frees what is remembered of a connection.
+///
+/// # Safety
+/// `value` was found under the index in an SSL that is being freed, and is freed once.
+pub(super) unsafe fn free(value: *mut c_void) {
+    // SAFETY: the index holds only what `find_or_make` boxed; freed once, as demanded above.
+    drop(unsafe { Box::from_raw(value.cast::<Connection>()) });
 }
 
 /// SSL_dup copies pointers; two connections must not own one box.

@@ -30,6 +30,10 @@ pub(crate) const SSL_OP_NO_ANTI_REPLAY: u64 = 0x0100_0000;
 pub(crate) const SSL_OP_NO_TICKET_64: u64 = 0x0000_4000;
 /// ssl.h.
 pub(crate) const SSL_CTRL_GET_SESS_CACHE_MODE: c_int = 45;
+/// ssl.h.
+pub(crate) const SSL_CTRL_SESS_ACCEPT_GOOD: c_int = 25;
+/// ssl.h.
+pub(crate) const SSL_CTRL_SESS_HIT: c_int = 27;
 /// err.h.
 pub(crate) const ERR_LIB_SSL: c_int = 20;
 /// sslerr.h.

@@ -5,6 +5,8 @@ use std::time::Duration;
 use libc::c_ulong;
 
 use super::connection::Connection;
+use super::kept;
+use super::notices::Notice;
 use super::openssl::{Conn, SessionMut, SessionRef};
 use super::policy::{client_auth, reject, reject_client, reject_session};
 use super::session::{self, Note};
@@ -38,6 +40,10 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     if !conn.is_server() {
         return;
     }
+    let Some(connection) = Connection::current(conn) else { return };
+    if connection.see() {
+        binding.handshakes.see(&binding.store, conn.is_resumed());
+    }
     let id = session.id();
     let (version, kind) = protocol(conn);
     let tls13 = version == TLS13;
@@ -46,11 +52,10 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     let has_context = session.has_context();
     // Without a context, resuming under client authentication is fatal in OpenSSL.
     if !usable || !session.is_resumable() || (auth.needs_context && !has_context) {
-        binding.store.count(Counter::PutsSkipped);
+        binding.store.count(Counter::PutsSkipped, 1);
         return;
     }
 
-    let Some(connection) = Connection::current(conn) else { return };
     let noted = session::note(session);
     let Some(note) = noted.or_else(|| first_note(binding, connection, session)) else { return };
     connection.remember(note.login);
@@ -110,6 +115,9 @@ fn first_note(binding: &Binding, connection: &Connection, session: SessionRef<'_
 pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL_SESSION {
     let (version, kind) = protocol(conn);
     let tls13 = version == TLS13;
+    if let Some((_, last_read)) = kept::attached(conn.ctx()).filter(|(slot, _)| *slot == binding.slot()) {
+        binding.handshakes.read(&binding.store, conn.ctx(), last_read);
+    }
     let auth = client_auth(conn, tls13);
     let suits = |header: &Header, session: SessionRef<'_>| {
         reject_session(conn, tls13, &auth, header, session).map_or(Ok(()), Err)
@@ -164,9 +172,11 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
     let note = Note { slot: binding.slot(), flushes, login: header.login() };
     session::set_note(&mut session.as_mut(), note);
     let session = session.share();
-    let Some(connection) = Connection::find_or_make(conn).filter(|connection| connection.note_found(note.login)) else {
+    let Some(connection) = Connection::find_or_make(conn).filter(|connection| connection.note_found(conn, note.login))
+    else {
         return std::ptr::null_mut();
     };
+    binding.handshakes.find();
     if taken {
         connection.keep_taken(id, header, &session);
     }
@@ -178,6 +188,42 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
         conn.set_max_early_data(0);
     }
     session.into_raw()
+}
+
+/// The handshake under way turns out to be a full one. If a session was found for it, OpenSSL has refused that.
+fn note_refusal(binding: &Binding, conn: Conn<'_>) {
+    let times = Connection::find(conn).map_or(0, |connection| connection.refused(conn));
+    if times > 0 {
+        binding.handshakes.refuse(times);
+        binding.store.count(Counter::HitsRefused, times);
+        binding.notices.say(
+            Notice::Refused,
+            &binding.store.log,
+            "OpenSSL refuses sessions that are found: give all servers that share them one SSL_CTX_set_session_id_context",
+        );
+    }
+}
+
+/// Says what the host has changed of what attaching has set, since nothing else would tell.
+fn report_changes(binding: &Binding, conn: Conn<'_>) {
+    let ctx = conn.ctx();
+    if kept::attached(ctx).is_none_or(|(slot, _)| slot != binding.slot()) {
+        return;
+    }
+    let log = &binding.store.log;
+    if !ctx.has_callbacks(binding.trampolines()) {
+        binding.notices.say(
+            Notice::Callbacks,
+            log,
+            "the program has replaced a session callback after attaching: sessions are lost; attach last",
+        );
+    } else if !ctx.caches_sessions() {
+        binding.notices.say(
+            Notice::CacheMode,
+            log,
+            "the program has switched session caching off after attaching: nothing is stored; attach last",
+        );
+    }
 }
 
 /// OpenSSL has no more use for a session. It says so far more often than sessions go bad.
@@ -197,7 +243,7 @@ pub(super) fn remove(binding: &Binding, session: SessionRef<'_>, cause: c_ulong)
     if ours && obeyed {
         let _ = binding.store.remove(&id, Namespace(&binding.policy.namespace));
     } else {
-        binding.store.count(Counter::RemovesIgnored);
+        binding.store.count(Counter::RemovesIgnored, 1);
     }
 }
 
@@ -213,6 +259,10 @@ fn is_tls_failure(cause: c_ulong) -> bool {
 pub(super) fn generate(binding: &Binding, conn: Conn<'_>, session: Option<SessionMut<'_>>, out: &mut [u8]) -> bool {
     let mut life = binding.life(conn);
     let (version, _) = protocol(conn);
+    report_changes(binding, conn);
+    if version != TLS13 || !conn.is_resumed() {
+        note_refusal(binding, conn);
+    }
     if version != TLS13 {
         Connection::begin(conn);
         if let Some(connection) = Connection::find_or_make(conn) {

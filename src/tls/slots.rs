@@ -54,7 +54,7 @@ pub(super) unsafe fn binding<'a>(n: usize) -> Option<&'a Binding> {
 
 /// Runs a callback so that the host notices nothing of what goes wrong in it: panics are caught, errno and the error
 /// queue are as before.
-fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
+pub(super) fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
     // SAFETY: OpenSSL calls for an SSL or SSL_CTX that was attached, whose ex_data keeps the binding until it is freed.
     let Some(binding) = (unsafe { binding(n) }) else { return otherwise };
     let before = errno::get();

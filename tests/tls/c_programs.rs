@@ -38,6 +38,7 @@ c_programs! {
     early_data_replayed
     early_data_unprotected
     fork_and_threads
+    handshakes_counted
     host_closes_descriptors
     host_leaves_in_the_middle
     host_state_untouched

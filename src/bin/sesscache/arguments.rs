@@ -31,8 +31,8 @@ pub struct Arguments {
 pub enum Verb {
     /// Show the store on one screen
     ///
-    /// Shows sessions, capacity, the hit rate since the store was created and over the last minute, misses and failures
-    /// by reason, attached processes, and warnings. Exits with status 1 when there is a warning.
+    /// Shows how many handshakes resumed, since the store was created and over the last minute, sessions, capacity, misses
+    /// and failures by reason, attached processes, and warnings. Exits with status 1 when there is a warning.
     Stat(Look),
     /// Show rates continuously
     ///

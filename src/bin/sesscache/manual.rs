@@ -50,7 +50,7 @@ fn page(command: &Command) -> String {
          .It 2\nWrong usage, or a system error.\n.El\n\
          .Sh EXAMPLES\nShow the store on one screen:\n.Pp\n.Dl sesscache /run/myserver-tls\n\
          .Pp\nFind problems, and the commands that fix them:\n.Pp\n.Dl sesscache doctor /run/myserver-tls\n\
-         .Pp\nRead the hit rate in a script:\n.Pp\n.Dl sesscache --json /run/myserver-tls | jq .hit_rate\n\
+         .Pp\nRead the share of handshakes that resumed in a script:\n.Pp\n.Dl sesscache --json /run/myserver-tls | jq .resumption_rate\n\
          .Pp\nWrite metrics for the textfile collector of the Prometheus node exporter:\n.Pp\n\
          .Dl sesscache metrics /run/myserver-tls --output /var/lib/node_exporter/sesscache.prom\n",
     );

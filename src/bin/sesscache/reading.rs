@@ -69,6 +69,8 @@ impl Reading {
         match name {
             "lookups" => self.stats.lookups().into(),
             "hit_rate" => self.stats.hit_rate().into(),
+            "handshakes" => self.stats.handshakes().into(),
+            "resumption_rate" => self.stats.resumption_rate().into(),
             "expires_first" => self.ends.as_ref().and_then(|(first, _)| expires(first)).into(),
             "expires_last" => self.ends.as_ref().and_then(|(_, last)| expires(last)).into(),
             "processes" => self.attached().into(),
@@ -90,8 +92,7 @@ impl Reading {
             let mut recent = Map::new();
             recent.insert("seconds".into(), json!(time.as_secs_f64()));
             recent.extend(counters(counted, |row| row.unit == Unit::Count));
-            recent.insert("lookups".into(), counted.lookups().into());
-            recent.insert("hit_rate".into(), counted.hit_rate().into());
+            recent.extend(rates(counted));
             Value::Object(recent)
         });
         all.insert("last_minute".into(), recent.into());
@@ -176,10 +177,10 @@ impl Reading {
         self.ends.as_ref().map(|(first, last)| (words(first), words(last)))
     }
 
-    /// Hit rates since the store was made and over the last minute.
-    pub fn hit_rates(&self) -> (String, String) {
-        let recent = self.recent.as_ref().map_or("-".to_owned(), |(_, counted)| percent(counted.hit_rate()));
-        (percent(self.stats.hit_rate()), recent)
+    /// A rate since the store was made and over the last minute.
+    pub fn rates(&self, rate: fn(&Stats) -> Option<f64>) -> (String, String) {
+        let recent = self.recent.as_ref().map_or("-".to_owned(), |(_, counted)| percent(rate(counted)));
+        (percent(rate(&self.stats)), recent)
     }
 }
 
@@ -189,6 +190,7 @@ const LATELY: &[(&str, &str)] = &[
         "misses_damaged",
         "sessions could not be opened: they are damaged, or their key is missing; run: sesscache check PATH",
     ),
+    ("hits_refused", "sessions were found that OpenSSL refused; run: sesscache doctor PATH"),
     ("misses_unavailable", "lookups failed because the store was unavailable; run: sesscache doctor PATH"),
     ("puts_busy", "sessions were not stored because another process held the write lock past the deadline"),
     ("puts_full", "sessions were not stored because the store had no room; run: sesscache doctor PATH"),
@@ -202,6 +204,17 @@ pub fn counters<'s>(stats: &'s Stats, which: fn(&CounterRow) -> bool) -> impl It
         .zip(stats.values())
         .filter(move |(row, _)| which(row))
         .map(|(row, n)| (row.name.to_owned(), n.into()))
+}
+
+/// What is worked out of counters, under its names in the table of readings.
+pub fn rates(stats: &Stats) -> [(String, Value); 4] {
+    [
+        ("lookups", stats.lookups().into()),
+        ("hit_rate", stats.hit_rate().into()),
+        ("handshakes", stats.handshakes().into()),
+        ("resumption_rate", stats.resumption_rate().into()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
 }
 
 /// Whether a process is stopped by a signal or a debugger (proc(5): state T or t).

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use sesscache::inspect::Presence;
-use sesscache::{Unit, COUNTERS};
+use sesscache::{Stats, Unit, COUNTERS};
 
 use crate::arguments::Look;
 use crate::failure::{Failure, Outcome};
@@ -31,6 +31,9 @@ fn print(reading: &Reading, out: &mut Output) -> Result<(), Failure> {
         n => out.warning(&format!("{n} warnings")),
     };
     writeln!(out, "{}  {verdict}", out.bold(&reading.path))?;
+    let (all, minute) = reading.rates(Stats::resumption_rate);
+    let handshakes = number(reading.stats.handshakes());
+    writeln!(out, "resumed     {all} of {handshakes} handshakes (last minute {minute})")?;
     let (used, capacity) = (reading.count("used_bytes"), reading.count("capacity"));
     let share = percent(Some(used as f64 / capacity.max(1) as f64));
     writeln!(out, "sessions    {}", number(reading.count("sessions")))?;
@@ -63,7 +66,7 @@ fn print(reading: &Reading, out: &mut Output) -> Result<(), Failure> {
 fn print_counters(reading: &Reading, out: &mut Output) -> Result<(), Failure> {
     let heading = format!("{:<24}{:>16}{:>16}", "", "total", "last minute");
     writeln!(out, "{}", out.bold(heading.trim_end()))?;
-    let (all, minute) = reading.hit_rates();
+    let (all, minute) = reading.rates(Stats::hit_rate);
     writeln!(out, "{:<24}{all:>16}{minute:>16}", "hit rate")?;
     const ALWAYS: [&str; 5] = ["hits", "misses_absent", "puts", "evicted", "expired"];
     for (at, row) in COUNTERS.iter().enumerate().filter(|(_, row)| row.unit == Unit::Count) {

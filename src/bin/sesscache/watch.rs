@@ -11,7 +11,7 @@ use sesscache::{Stats, Unit};
 use crate::arguments::Watch;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
-use crate::reading::{counters, Reading};
+use crate::reading::{counters, rates, Reading};
 use crate::signals::Interrupted;
 use crate::units::{bytes, number, percent, rate};
 
@@ -101,12 +101,14 @@ fn lines(mut watcher: Watcher, arguments: &Watch, json: bool, interrupted: &Inte
     Ok(())
 }
 
-const HEADING: &str = "  hit rate   lookups/s    puts/s    failed/s   evicted/s   expired/s    sessions    in use";
+const HEADING: &str =
+    "   resumed    hit rate   lookups/s    puts/s    failed/s   evicted/s   expired/s    sessions    in use";
 
 fn line(step: &Step, out: &mut Output) -> Result<(), Failure> {
     writeln!(
         out,
-        "{:>10}  {:>10}  {:>8}  {:>10}  {:>10}  {:>10}  {:>10}  {:>8}",
+        "{:>10}  {:>10}  {:>10}  {:>8}  {:>10}  {:>10}  {:>10}  {:>10}  {:>8}",
+        percent(step.counted.resumption_rate()),
         percent(step.counted.hit_rate()),
         rate(step.lookups()),
         rate(step.rate("puts")),
@@ -128,8 +130,7 @@ fn as_json(step: &Step) -> Value {
     if let Value::Object(fields) = &mut value {
         fields.extend(counters(&step.reading.stats, |row| row.unit != Unit::Count));
         fields.extend(counters(&step.counted, |row| row.unit == Unit::Count));
-        fields.insert("lookups".into(), step.counted.lookups().into());
-        fields.insert("hit_rate".into(), step.counted.hit_rate().into());
+        fields.extend(rates(&step.counted));
     }
     value
 }

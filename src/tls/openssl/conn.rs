@@ -134,6 +134,13 @@ impl<'a> Conn<'a> {
         unsafe { ffi::SSL_set_max_early_data(self.0, bytes) };
     }
 
+    pub(in crate::tls) fn client_random(self) -> [u8; 32] {
+        let mut random = [0_u8; 32];
+        // SAFETY: live, as `new` demands; at most 32 bytes are written.
+        unsafe { ffi::SSL_get_client_random(self.0, random.as_mut_ptr(), random.len()) };
+        random
+    }
+
     pub(in crate::tls) fn server_random(self) -> [u8; 32] {
         let mut random = [0_u8; 32];
         // SAFETY: live, as `new` demands; at most 32 bytes are written.

@@ -55,6 +55,21 @@ impl<'a> Ctx<'a> {
         unsafe { ffi::SSL_CTX_set_session_cache_mode(self.0, mode) };
     }
 
+    /// Handshakes as a server that ended well, modulo 2^32. OpenSSL counts one in the SSL_CTX that its connection has at the end.
+    pub(in crate::tls) fn good_handshakes(self) -> i32 {
+        self.counter(ffi::SSL_CTRL_SESS_ACCEPT_GOOD)
+    }
+
+    /// Sessions found for handshakes, modulo 2^32. OpenSSL counts one in the SSL_CTX that was given to SSL_new(3).
+    pub(in crate::tls) fn session_hits(self) -> i32 {
+        self.counter(ffi::SSL_CTRL_SESS_HIT)
+    }
+
+    fn counter(self, which: c_int) -> i32 {
+        // SAFETY: live, as `new` demands; these controls load a counter, which other threads may be changing.
+        unsafe { ffi::SSL_CTX_ctrl(self.0, which, 0, ptr::null_mut()) as i32 }
+    }
+
     pub(in crate::tls) fn options(self) -> u64 {
         // SAFETY: live, as `new` demands.
         unsafe { ffi::SSL_CTX_get_options(self.0) }
@@ -79,6 +94,19 @@ impl<'a> Ctx<'a> {
             // SAFETY: live, as `new` demands.
             remove: unsafe { ffi::SSL_CTX_sess_get_remove_cb(self.0) },
         }
+    }
+
+    /// Whether it has all three of these.
+    pub(in crate::tls) fn has_callbacks(self, ours: &Trampolines) -> bool {
+        let Callbacks { new, get, remove } = self.callbacks();
+        new.is_some_and(|new| ptr::fn_addr_eq(new, ours.new))
+            && get.is_some_and(|get| ptr::fn_addr_eq(get, ours.get))
+            && remove.is_some_and(|remove| ptr::fn_addr_eq(remove, ours.remove))
+    }
+
+    /// Whether it gives sessions of its connections to the new-session callback.
+    pub(in crate::tls) fn caches_sessions(self) -> bool {
+        self.cache_mode() & ffi::SSL_SESS_CACHE_SERVER != 0
     }
 
     /// Sets the three callbacks and the id generator, or none. They live as long as the process (-z nodelete).

@@ -1,4 +1,4 @@
-//! The full screen of `watch`: hit rate and rates as charts, the reasons of misses as a table.
+//! The full screen of `watch`: the share that resumed and rates as charts, the reasons of misses as a table.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +11,7 @@ use ratatui::symbols::Marker;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, Paragraph, Row, Table};
 use ratatui::{DefaultTerminal, Frame};
-use sesscache::{Unit, COUNTERS};
+use sesscache::{Stats, Unit, COUNTERS};
 
 use super::{Step, Watcher};
 use crate::failure::Failure;
@@ -98,14 +98,17 @@ fn draw(frame: &mut Frame, steps: &VecDeque<Step>, interval: Duration) {
     ])
     .areas(frame.area());
     draw_head(frame, head, latest);
-    let hit_rate = steps
+    // A server that stores records of its own is attached to nothing, and no handshake of it is counted.
+    let success = |counted: &Stats| counted.resumption_rate().or_else(|| counted.hit_rate());
+    let points = steps
         .iter()
         .enumerate()
-        .filter_map(|(at, step)| step.counted.hit_rate().map(|ratio| (-(at as f64), ratio * 100.0)))
+        .filter_map(|(at, step)| success(&step.counted).map(|ratio| (-(at as f64), ratio * 100.0)))
         .collect();
-    let title = Line::from(format!(" hit rate {} ", percent(latest.counted.hit_rate())).green().bold());
+    let (resumed, hit_rate) = (latest.counted.resumption_rate(), latest.counted.hit_rate());
+    let title = Line::from(format!(" resumed {} · hit rate {} ", percent(resumed), percent(hit_rate)).green().bold());
     let window = Window { steps: steps.len(), interval };
-    chart(frame, hits, title, &[(Color::Green, hit_rate)], Height::Percent, window);
+    chart(frame, hits, title, &[(Color::Green, points)], Height::Percent, window);
     let of = |f: &dyn Fn(&Step) -> f64| -> Points {
         steps.iter().enumerate().map(|(at, step)| (-(at as f64), f(step))).collect()
     };
@@ -230,7 +233,9 @@ fn reasons(step: &Step) -> Vec<(&'static str, f64, u64)> {
     let mut rows: Vec<_> = COUNTERS
         .iter()
         .enumerate()
-        .filter(|(_, row)| row.unit == Unit::Count && !matches!(row.name, "hits" | "puts"))
+        .filter(|(_, row)| {
+            row.unit == Unit::Count && !matches!(row.name, "hits" | "puts" | "handshakes_full" | "handshakes_resumed")
+        })
         .map(|(at, row)| (row.name, step.counted.values()[at] as f64 / seconds, step.reading.stats.values()[at]))
         .filter(|(_, _, all)| *all > 0)
         .collect();
