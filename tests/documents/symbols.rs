@@ -1,24 +1,35 @@
 //! What the shared library shows to the linker is its ABI: a reviewed list, and nothing besides.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 use support::{root, run, stage};
 
-/// What a tool of binutils says about the staged library.
-fn about_library(tool: &str, arguments: &[&str]) -> String {
+/// What a tool of binutils says about a file.
+fn about(tool: &str, arguments: &[&str], file: &Path) -> String {
     let mut command = Command::new(tool);
-    command.args(arguments).arg(stage().join("lib/libsesscache.so")).env("LC_ALL", "C");
-    run(&mut command, Duration::from_secs(60), "").expect_success("binutils cannot read the library").stdout
+    command.args(arguments).arg(file).env("LC_ALL", "C");
+    run(&mut command, Duration::from_secs(60), "").expect_success("binutils cannot read the file").stdout
 }
 
-/// The names that the library defines for others, in order.
+/// What it says about the staged library.
+fn about_library(tool: &str, arguments: &[&str]) -> String {
+    about(tool, arguments, &stage().join("lib/libsesscache.so"))
+}
+
+/// What the library defines for others, in order: names with their versions, and the version nodes themselves.
 fn defined() -> Vec<String> {
     let table = about_library("nm", &["-D", "--defined-only"]);
-    let names = table.lines().filter_map(|line| line.split_whitespace().last());
-    let mut names: Vec<String> = names.map(|name| name.split('@').next().unwrap_or(name).to_owned()).collect();
+    let mut names: Vec<String> =
+        table.lines().filter_map(|line| line.split_whitespace().last().map(str::to_owned)).collect();
     names.sort();
     names
+}
+
+/// The version node of the symbols that a release brought: `SESSCACHE_0.1` of 0.1.0, `SESSCACHE_0.1.2` of 0.1.2.
+fn node(release: &str) -> String {
+    format!("SESSCACHE_{}", release.strip_suffix(".0").unwrap_or(release))
 }
 
 /// The lines of the reviewed list: a name and the version that brought it.
@@ -34,14 +45,29 @@ fn reviewed() -> Vec<(String, String)> {
 }
 
 #[test]
-fn the_library_defines_the_reviewed_symbols_and_no_other() {
-    let mut reviewed: Vec<String> = reviewed().into_iter().map(|(name, _)| name).collect();
-    reviewed.sort();
+fn the_library_defines_the_reviewed_symbols_with_their_versions_and_no_other() {
+    let mut expected: Vec<String> =
+        reviewed().iter().map(|(name, release)| format!("{name}@@{}", node(release))).collect();
+    expected.extend(reviewed().iter().map(|(_, release)| node(release)));
+    expected.sort();
+    expected.dedup();
     assert_eq!(
         defined(),
-        reviewed,
+        expected,
         "a program linked with one build finds other symbols in the next (left: the library)"
     );
+}
+
+/// What ld.so checks before it starts a program, and what rpm makes dependencies of.
+#[test]
+fn a_program_asks_for_the_version_of_what_it_calls() {
+    let needs = about("readelf", &["-VW"], &stage().join("bin/minimal"));
+    let of_ours =
+        needs.split("File: libsesscache.so.").nth(1).unwrap_or_else(|| panic!("no version is asked:\n{needs}"));
+    let names: Vec<&str> =
+        of_ours.lines().skip(1).map_while(|line| line.split_once("Name: ")).map(|(_, name)| name).collect();
+    assert_eq!(names.len(), 1, "{needs}");
+    assert_eq!(names[0].split_whitespace().next(), Some("SESSCACHE_0.1"), "{needs}");
 }
 
 #[test]
