@@ -18,7 +18,7 @@
 #   make header     write include/sesscache.h and the lists in man/ anew from src/
 #   make manual     write man/sesscache.1 anew from the program
 #   make install    into $(DESTDIR)$(PREFIX), after `make`; `make install-strip` leaves out what only debuggers read;
-#                   `make uninstall` takes it away
+#                   `make uninstall` takes it away. SYSTEM_LMDB=1, in each of these, links the system's LMDB
 #   make deb        Debian packages, into $(TARGET)/deb; `make test-deb` installs them in a scratch root and uses them
 #   make vendor     copies of all crates into vendor/; then `make OFFLINE=1` builds without a network
 #   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
@@ -28,10 +28,28 @@
 #   make deny       licences, sources and advisories of all crates; builds cargo-deny first if need be
 #   make clean
 
+#
+# For another architecture: RUST_TARGET=aarch64-unknown-linux-gnu CROSS_COMPILE=aarch64-linux-gnu- and EMULATOR, which runs its
+# programs; `make test-arm64` does it.
+
 PREFIX  ?= /usr/local
 LIBDIR  ?=
 DESTDIR ?=
 CARGO   ?= cargo
+RUST_TARGET ?=
+CROSS_COMPILE ?=
+EMULATOR ?=
+ifdef CROSS_COMPILE
+CC := $(CROSS_COMPILE)gcc
+export LD := $(CROSS_COMPILE)ld
+export NM := $(CROSS_COMPILE)nm
+export AR := $(CROSS_COMPILE)ar
+export OBJCOPY := $(CROSS_COMPILE)objcopy
+export STRIP := $(CROSS_COMPILE)strip
+export PKG_CONFIG := $(CROSS_COMPILE)pkg-config
+export PKG_CONFIG_ALLOW_CROSS := 1
+endif
+PKG_CONFIG ?= pkg-config
 # What hardens C, as far as this compiler knows it: canaries, probes of the stack, and CET or its like of arm64.
 HARDENING = $(shell for flag in -fstack-protector-strong -fstack-clash-protection -fcf-protection -mbranch-protection=standard; \
               do $(CC) $$flag -c -x c -o /dev/null /dev/null 2>/dev/null && echo $$flag; done)
@@ -47,11 +65,14 @@ EXAMPLEDIR := $(SHAREDIR)/doc/sesscache/examples
 LIBRARYDIR := $(DESTDIR)$(LIBDIR)
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-# While the major version is 0 every minor version is an ABI of its own; build.rs sets the same soname.
+# While the major version is 0 every minor version is an ABI of its own.
 ABI     := $(shell echo $(VERSION) | cut -d. -f1-2)
+# build.rs chooses it: libsesscache.so.0.1 for OpenSSL 3, another one for a later major (docs/packaging.md).
+SONAME   = $(or $(shell readlink '$(STAGE)/lib/libsesscache.so'),libsesscache.so.$(ABI))
+REALNAME = $(SONAME:.$(ABI)=.$(VERSION))
 
 TARGET   := $(or $(CARGO_TARGET_DIR),target)
-RELEASE  := $(TARGET)/release
+RELEASE  := $(TARGET)/$(if $(RUST_TARGET),$(RUST_TARGET)/)release
 STAGE    := $(TARGET)/stage
 EXAMPLES := $(patsubst c-examples/%.c,%,$(wildcard c-examples/*.c))
 PROGRAM  := sesscache
@@ -79,13 +100,27 @@ REMAP    = $(CURDIR)=/usr/src/sesscache $(foreach dir,$(CRATES),$(dir)=/usr/src/
 SAME     = --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma)) \
               $(foreach flag,$(LDFLAGS),"-Clink-arg=$(flag)"$(comma))]' \
             --config 'env.CFLAGS.value="$(CPPFLAGS) $(CFLAGS) $(addprefix -ffile-prefix-map=,$(REMAP))"' --config env.CFLAGS.force=true
+TARGETED = $(if $(RUST_TARGET),--target $(RUST_TARGET) --config 'target.$(RUST_TARGET).linker="$(CC)"')
 ifdef OFFLINE
 CRATES_FROM := --offline --locked --config 'source.crates-io.replace-with="vendor"' \
             --config 'source.vendor.directory="$(CURDIR)/vendor"'
 endif
 
+# SYSTEM_LMDB=1 links the system's liblmdb. cargo reads no .cargo/config.toml of this tree, which forbids that, when it
+# starts elsewhere.
+SYSTEM_LMDB ?=
+ifneq ($(SYSTEM_LMDB),)
+LMDB := lmdb
+CARGO_BUILD = scripts/system-lmdb $(TARGET)/system-lmdb && cd / && \
+              PKG_CONFIG_PATH="$(abspath $(TARGET))/system-lmdb:$$PKG_CONFIG_PATH" \
+              $(CARGO) build --manifest-path $(CURDIR)/Cargo.toml --target-dir $(abspath $(TARGET))
+else
+LMDB :=
+CARGO_BUILD = $(CARGO) build
+endif
+
 WARNINGS := -std=c11 -Wall -Wextra -Wpedantic -Werror
-STAGED_PKG_CONFIG := PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig pkg-config
+STAGED_PKG_CONFIG = PKG_CONFIG_PATH=$(STAGE)/lib/pkgconfig $(PKG_CONFIG)
 
 # The least version of Rust, for everything.
 LEAST      := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -94,7 +129,7 @@ LEAST      := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 # too old and cargo-web is not. cargo downloads over TLS.
 NEED_BUILD := '$(firstword $(CARGO))>=$(LEAST):cargo|cargo-web' \
               $(if $(OFFLINE),,/etc/ssl/certs/ca-certificates.crt:ca-certificates) \
-              cc:gcc /usr/include/stdio.h:libc6-dev pkg-config:pkg-config libssl:libssl-dev
+              cc:gcc readelf:binutils /usr/include/stdio.h:libc6-dev pkg-config:pkg-config libssl:libssl-dev
 NEED_DEMO  := $(NEED_BUILD) openssl:openssl
 # nginx, with what its headers need and the modules that the tests load.
 NEED_NGINX := /usr/sbin/nginx:nginx /usr/share/nginx/src/configure:nginx-dev libpcre2-8:libpcre2-dev zlib:zlib1g-dev \
@@ -121,7 +156,8 @@ NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-d
 
 NEED_RELEASES := mmdebstrap:mmdebstrap unshare:util-linux
 
-NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian
+NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lintian man:man-db openssl:openssl \
+              $(NEED_NGINX) /usr/sbin/apache2:apache2 apxs:apache2-dev
 
 .PHONY: all stage fetch demo demo-chart test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
 .PHONY: install-strip vendor test-reproducible test-cargo-c test-least-rust deny deb test-deb install uninstall clean FORCE
@@ -149,17 +185,15 @@ stage: $(STAGE)/lib/libsesscache.so $(STAGE)/lib/libsesscache.a $(STAGE)/include
 
 # Cargo knows best whether anything changed; when nothing did, the file keeps its time and nothing below is remade.
 $(RELEASE)/libsesscache.so: fetch FORCE
-	$(CARGO) build --release $(FEATURES) $(SAME) $(CRATES_FROM)
+	$(CARGO_BUILD) --release $(FEATURES) $(SAME) $(TARGETED) $(CRATES_FROM)
 
 # The crates have a place before the build looks for it.
 fetch:
 	@$(if $(OFFLINE)$(CRATES),:,$(CARGO) fetch)
 
-$(STAGE)/lib/libsesscache.so.$(ABI): $(RELEASE)/libsesscache.so
-	install -D -m 755 $< $@
-
-$(STAGE)/lib/libsesscache.so: $(STAGE)/lib/libsesscache.so.$(ABI)
-	ln -sfn $(<F) $@
+$(STAGE)/lib/libsesscache.so: $(RELEASE)/libsesscache.so
+	@mkdir -p $(@D)
+	soname=$$(readelf -d $< | sed -n 's/.*(SONAME).*\[\(.*\)\]/\1/p') && install -m 755 $< $(@D)/$$soname && ln -sfn $$soname $@
 
 $(STAGE)/lib/libsesscache.a: $(RELEASE)/libsesscache.so scripts/static-library include/sesscache.symbols
 	scripts/static-library $(RELEASE)/libsesscache.a include/sesscache.symbols $@
@@ -167,10 +201,13 @@ $(STAGE)/lib/libsesscache.a: $(RELEASE)/libsesscache.so scripts/static-library i
 $(STAGE)/include/sesscache.h: include/sesscache.h
 	install -D -m 644 $< $@
 
+# Whoever links the static library needs the LMDB that is not in it.
+FILL_LMDB := $(if $(LMDB),-e 's|@LMDB@|$(LMDB)|',-e '/^Requires.private: @LMDB@/d' -e 's|;@LMDB@||')
+
 # ${pcfiledir} makes the staged prefix work wherever the tree is moved.
 $(STAGE)/lib/pkgconfig/sesscache.pc: sesscache.pc.in Cargo.toml Makefile
 	mkdir -p $(@D)
-	sed -e 's|@PREFIX@|$${pcfiledir}/../..|' -e 's|@LIBDIR@|$${prefix}/lib|' -e 's|@VERSION@|$(VERSION)|' $< >$@
+	sed -e 's|@PREFIX@|$${pcfiledir}/../..|' -e 's|@LIBDIR@|$${prefix}/lib|' -e 's|@VERSION@|$(VERSION)|' $(FILL_LMDB) $< >$@
 
 $(STAGE)/bin/%: c-examples/%.c $(STAGE)/include/sesscache.h $(STAGE)/lib/libsesscache.so $(STAGE)/lib/pkgconfig/sesscache.pc
 	mkdir -p $(@D)
@@ -189,7 +226,7 @@ $(STAGE)/libexec/sesscache/%: $(STAGE)/bin/%
 # The shell's name is the first part of the path that tells: share/bash-completion, share/zsh, share/fish.
 $(addprefix $(STAGE)/,$(COMPLETIONS)): $(STAGE)/share/%: $(STAGE)/bin/sesscache
 	mkdir -p $(@D)
-	$< completions $(firstword $(subst -, ,$(subst /, ,$*))) >$@
+	$(EMULATOR) $< completions $(firstword $(subst -, ,$(subst /, ,$*))) >$@
 
 # ---- trying out and testing --------------------------------------------------------------------------------------
 
@@ -331,10 +368,10 @@ manual:
 manpage = $(SHAREDIR)/man/man$(subst .,,$(suffix $(1)))/$(notdir $(1))
 # From the directory of the CMake files to that of the header.
 INCLUDE := $(shell realpath -m --relative-to='$(LIBDIR)/cmake/sesscache' '$(PREFIX)/include')
-fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@ABI@|$(ABI)|' \
-       -e 's|@INCLUDE@|$(INCLUDE)|' $(1) >$(2) && chmod 644 $(2)
+fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@ABI@|$(ABI)|' -e 's|@SONAME@|$(SONAME)|' -e 's|@REALNAME@|$(REALNAME)|' \
+       -e 's|@INCLUDE@|$(INCLUDE)|' $(FILL_LMDB) $(1) >$(2) && chmod 644 $(2)
 
-INSTALLED = $(addprefix $(LIBRARYDIR)/,libsesscache.so libsesscache.so.$(ABI) libsesscache.so.$(VERSION) libsesscache.a \
+INSTALLED = $(addprefix $(LIBRARYDIR)/,libsesscache.so $(SONAME) $(REALNAME) libsesscache.a \
               pkgconfig/sesscache.pc) $(INCLUDEDIR)/sesscache.h $(if $(PROGRAM),$(BINDIR)/sesscache) \
             $(foreach page,$(MANPAGES),$(call manpage,$(page))) $(addprefix $(DESTDIR)$(PREFIX)/,$(EXTRAS))
 
@@ -342,9 +379,9 @@ INSTALLED = $(addprefix $(LIBRARYDIR)/,libsesscache.so libsesscache.so.$(ABI) li
 install:
 	@test -f $(STAGE)/lib/libsesscache.a || { echo 'Nothing is built yet. Run: make' >&2; exit 1; }
 	install -d $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake/sesscache $(INCLUDEDIR) $(EXAMPLEDIR)
-	install -m 755 $(STAGE)/lib/libsesscache.so.$(ABI) $(LIBRARYDIR)/libsesscache.so.$(VERSION)
-	ln -sfn libsesscache.so.$(VERSION) $(LIBRARYDIR)/libsesscache.so.$(ABI)
-	ln -sfn libsesscache.so.$(ABI) $(LIBRARYDIR)/libsesscache.so
+	install -m 755 $(STAGE)/lib/libsesscache.so $(LIBRARYDIR)/$(REALNAME)
+	ln -sfn $(REALNAME) $(LIBRARYDIR)/$(SONAME)
+	ln -sfn $(SONAME) $(LIBRARYDIR)/libsesscache.so
 	install -m 644 $(STAGE)/lib/libsesscache.a $(LIBRARYDIR)/
 	install -m 644 include/sesscache.h $(INCLUDEDIR)/
 	$(call fill,sesscache.pc.in,$(LIBRARYDIR)/pkgconfig/sesscache.pc)
@@ -355,12 +392,12 @@ install:
 	$(if $(PROGRAM),install -D -m 755 $(RELEASE)/sesscache $(BINDIR)/sesscache)
 	@$(foreach page,$(MANPAGES),install -d $(dir $(call manpage,$(page))) && $(if $(shell test -L $(page) && echo link),cp -Pf,install -m 644) $(page) $(call manpage,$(page)) &&) true
 	@$(foreach file,$(EXTRAS),install -D -m $(if $(filter libexec/%,$(file)),755,644) $(STAGE)/$(file) $(DESTDIR)$(PREFIX)/$(file) &&) true
-	@$(if $(DESTDIR),,echo 'Now run: ldconfig')
+	@$(if $(DESTDIR),,scripts/ldconfig-hint '$(LIBDIR)')
 
 STRIP ?= strip
 # scripts/static-library has stripped that one.
 install-strip: install
-	$(STRIP) --strip-unneeded $(LIBRARYDIR)/libsesscache.so.$(VERSION) $(if $(PROGRAM),$(BINDIR)/sesscache) \
+	$(STRIP) --strip-unneeded $(LIBRARYDIR)/$(REALNAME) $(if $(PROGRAM),$(BINDIR)/sesscache) \
 	    $(addprefix $(DESTDIR)$(PREFIX)/,$(filter-out %/demo,$(filter libexec/%,$(EXTRAS))))
 
 uninstall:

@@ -14,7 +14,6 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // A host may dlclose while SSL_CTXs and threads still point into the library.
     println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
-    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libsesscache.so.0.1");
     // Without it nothing is exported.
     if env::var_os("CARGO_FEATURE_CAPI").is_some() {
         version_the_symbols();
@@ -29,6 +28,9 @@ fn main() {
         println!("cargo::error=sesscache needs OpenSSL 3.0 or later with its headers, and the build finds {found}.");
     }
     println!("cargo:rustc-env=SESSCACHE_OPENSSL_MAJOR={major}");
+    // A program has the libssl that it was linked with, and needs the library for that one: docs/packaging.md.
+    let suffix = if major > 3 { format!("-ossl{major}") } else { String::new() };
+    println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libsesscache{suffix}.so.0.1");
 }
 
 /// Gives each symbol the version node of the release that brought it: SESSCACHE_0.1 for 0.1.0, SESSCACHE_0.1.2 for 0.1.2.
