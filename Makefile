@@ -20,6 +20,9 @@
 #   make install    into $(DESTDIR)$(PREFIX), after `make`; `make install-strip` leaves out what only debuggers read;
 #                   `make uninstall` takes it away. SYSTEM_LMDB=1, in each of these, links the system's LMDB
 #   make deb        Debian packages, into $(TARGET)/deb; `make test-deb` installs them in a scratch root and uses them
+#   make test-rpm   builds RPM packages, and uses them in a scratch root
+#   make test-arm64 builds for arm64 and runs it under qemu-user; root, 10 minutes of CPU
+#   make test-system-lmdb    builds with SYSTEM_LMDB=1 and resumes sessions
 #   make vendor     copies of all crates into vendor/; then `make OFFLINE=1` builds without a network
 #   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
 #   make test-cargo-c        `cargo cinstall` must install what `make install` does; builds cargo-c first if need be
@@ -95,10 +98,12 @@ CRATES   = $(shell ls -d '$(or $(CARGO_HOME),$(HOME)/.cargo)'/registry/src/* 2>/
 SYSROOT  = $(shell rustc --print sysroot)
 RUSTC_ID = $(shell rustc -vV | sed -n 's/^commit-hash: //p')
 comma    := ,
+# Of a target that links musl statically rustc makes no shared library.
+MUSL     = $(findstring musl,$(or $(RUST_TARGET),$(shell rustc -vV | sed -n 's/^host: //p')))
 REMAP    = $(CURDIR)=/usr/src/sesscache $(foreach dir,$(CRATES),$(dir)=/usr/src/sesscache/vendor) \
             $(SYSROOT)/lib/rustlib/src/rust=/rustc/$(RUSTC_ID)
 SAME     = --config 'build.rustflags=[$(foreach map,$(REMAP),"--remap-path-prefix=$(map)"$(comma)) \
-              $(foreach flag,$(LDFLAGS),"-Clink-arg=$(flag)"$(comma))]' \
+              $(foreach flag,$(LDFLAGS),"-Clink-arg=$(flag)"$(comma)) $(if $(MUSL),"-Ctarget-feature=-crt-static")]' \
             --config 'env.CFLAGS.value="$(CPPFLAGS) $(CFLAGS) $(addprefix -ffile-prefix-map=,$(REMAP))"' --config env.CFLAGS.force=true
 TARGETED = $(if $(RUST_TARGET),--target $(RUST_TARGET) --config 'target.$(RUST_TARGET).linker="$(CC)"')
 ifdef OFFLINE
@@ -161,6 +166,7 @@ NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lint
 
 .PHONY: all stage fetch demo demo-chart test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
 .PHONY: install-strip vendor test-reproducible test-cargo-c test-least-rust deny deb test-deb install uninstall clean FORCE
+.PHONY: test-rpm test-arm64 test-system-lmdb need-rpm need-arm64 need-system-lmdb
 .PHONY: test-servers need-test-servers test-short test-releases need-releases
 .PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
 .DELETE_ON_ERROR:
@@ -177,6 +183,9 @@ need-servers: ; @scripts/need $(NEED_SERVERS)
 need-sanitize: ; @scripts/need $(NEED_SANITIZE)
 need-releases: ; @scripts/need $(NEED_RELEASES)
 need-deb:   ; @scripts/need $(NEED_DEB)
+need-rpm:   ; @scripts/need $(NEED_DEMO) rpmbuild:rpm
+need-arm64: ; @scripts/need $(NEED_RELEASES)
+need-system-lmdb: ; @scripts/need $(NEED_DEMO) lmdb:liblmdb-dev
 
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
@@ -334,10 +343,11 @@ test-least-rust: need-build
 	rustup toolchain install --profile minimal $(LEAST)
 	$(CARGO) +$(LEAST) check --quiet --locked --workspace --all-targets $(ALL_FEATURES) --target-dir $(TARGET)/least
 
-# The advisories need their database, which only comes from the network: `cargo deny check advisories` by hand.
+# The advisories come as a git repository: without a way to it, CHECKS="bans licenses sources".
+CHECKS ?= advisories bans licenses sources
 deny:
 	scripts/cargo-tool cargo-deny 0.20.2 $(abspath $(TARGET)/tools)
-	$(TARGET)/tools/bin/cargo-deny check bans licenses sources
+	$(TARGET)/tools/bin/cargo-deny check $(CHECKS)
 
 RELEASES ?= trixie
 test-releases: need-releases
@@ -356,6 +366,17 @@ deb: need-deb
 
 test-deb: need-deb deb
 	scripts/test-deb $(TARGET)/deb
+
+test-rpm: need-rpm
+	scripts/test-rpm $(TARGET)/rpm
+
+test-arm64: need-arm64
+	scripts/test-arm64 $(TARGET)/arm64
+
+# With the liblmdb of this machine, where it is one that can be had.
+test-system-lmdb: need-system-lmdb
+	$(MAKE) --no-print-directory stage SYSTEM_LMDB=1 CARGO_TARGET_DIR='$(abspath $(TARGET))/with-system-lmdb'
+	scripts/test-system-lmdb '$(abspath $(TARGET))/with-system-lmdb/stage'
 
 header:
 	UPDATE=1 $(CARGO) test --quiet $(ALL_FEATURES) --test documents -- header:: manual_pages::
