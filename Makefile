@@ -317,7 +317,7 @@ sanitize-short: need-sanitize
 miri: need-sanitize
 	@scripts/nightly rust-src miri
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --features capi --target-dir $(TARGET)/miri --lib -- \
-	    store::id store::record options:: the_host_name stats:: status:: log:: sys::memory a_generation_is_known
+	    store::id store::siphash store::record options:: the_host_name stats:: status:: log:: sys::memory a_generation_is_known
 
 soak: need-build
 	$(CARGO) test --release $(ALL_FEATURES) --test soak -- --seconds $$(( $(MINUTES) * 60 ))

@@ -29,6 +29,7 @@ pub(crate) mod record;
 mod renewal;
 mod revocation;
 pub(crate) mod seal;
+pub(crate) mod siphash;
 pub(crate) mod statistics;
 pub(crate) mod thread;
 mod tombstones;
@@ -135,7 +136,7 @@ impl Store {
         thread::with(self, |thread| {
             let random = thread.random()?;
             let expiry = thread.next_moment(clock::micros() + life.as_micros() as u64);
-            Some(thread.opened.mask.issue(expiry, &random))
+            Some(thread.opened.mask.issue(0, expiry, &random))
         })
         .ok()
         .flatten()

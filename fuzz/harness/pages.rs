@@ -12,10 +12,10 @@ use crate::stats::Counter;
 use crate::store::boot::BootId;
 use crate::store::control::{Control, Current, Shape, Unusable};
 use crate::store::directory::Directory;
-use crate::store::id::siphash;
 use crate::store::keys::Keys;
 use crate::store::record::{self, Header};
 use crate::store::seal::{AssociatedData, Sealer};
+use crate::store::siphash::siphash;
 use crate::store::write_lock::WriteLock;
 use crate::sys::crypto::KEY;
 use crate::sys::dir::Dir;
@@ -62,9 +62,9 @@ pub(super) fn control(data: &[u8]) {
     }));
     PAGE.with(|page| {
         let mut input = Input(data);
-        // The checksum stands behind the 64 bytes that it is of.
+        // The checksum stands behind the 72 bytes that it is of.
         page.write(&mut input, |contents| {
-            if let Some((fixed, rest)) = contents.split_first_chunk_mut::<64>() {
+            if let Some((fixed, rest)) = contents.split_first_chunk_mut::<72>() {
                 let check = siphash(0, 0, fixed).to_ne_bytes();
                 rest.iter_mut().zip(check).for_each(|(to, from)| *to = from);
             }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{scratch, Input};
 use crate::options::{Options, CAPACITY_LIMITS, MAX_TTL, READERS_LIMITS, TABLE};
 use crate::store::directory::Directory;
-use crate::store::id::{expiry_of, DecodedId, Key, Mask, FOREIGN_MAX, KEY_MAX, RANDOM};
+use crate::store::id::{expiry_of, DecodedId, Key, Mask, FOREIGN_MAX, ID, KEY_MAX, LANES, RANDOM};
 use crate::store::keys::Keys;
 use crate::store::record::{self, Header, RecordKind, HEADER, OVERHEAD, PLAIN_MAX};
 use crate::store::seal::{AssociatedData, Sealer};
@@ -60,30 +60,41 @@ fn sealer() -> Sealer {
 /// Any id decodes to a plausible key or to none, and a key leads back to its id; any key bytes are a key or are not.
 pub(super) fn id(data: &[u8]) {
     let mut input = Input(data);
-    let mask = Mask::new(&input.bytes());
-    // Any moment from 1970 on; the clock counts microseconds in 63 bits of a time_t.
-    let now = input.u64() >> 9;
+    let (secret, site) = (input.bytes(), input.u32());
+    let mask = Mask::new(&secret, site);
+    // Any moment from 1970 to the last one that a key can have.
+    let now = input.u64() >> 13;
     let latest = now + MAX_TTL.as_micros() as u64;
     let after = input.u64();
     let random: [u8; RANDOM] = input.bytes();
+    let lane = input.byte();
 
     let expiry = now + after % (latest - now);
-    let own = mask.issue(expiry, &random);
+    let own = mask.issue(lane, expiry, &random);
     match mask.decode(&own, now, latest) {
         DecodedId::Ours(key) => {
-            assert!(expiry > now && key.expiry() == Some(expiry) && key.bytes()[8..] == random && key.is_head());
+            assert!(expiry > now && key.expiry() == Some(expiry) && key.is_head());
+            assert_eq!(usize::from(key.bytes()[7]) % LANES, usize::from(lane) % LANES);
+            assert_eq!(mask.id_of(&key).as_deref(), Some(&own[..]), "a key does not lead back to its id");
             assert_eq!(key.foreign_id(), None);
             assert_eq!(key.continuation(1).expiry(), Some(expiry));
         }
         DecodedId::Expired => assert_eq!(expiry, now, "an id of our own counts as expired before its time"),
         DecodedId::Foreign => panic!("an id of our own is foreign"),
     }
+    assert!(
+        matches!(Mask::new(&secret, !site).decode(&own, now, latest), DecodedId::Foreign),
+        "another site's id is ours"
+    );
+    let mut forged = own;
+    forged[usize::from(lane) % ID] ^= 1 << (after % 8);
+    assert!(matches!(mask.decode(&forged, now, latest), DecodedId::Foreign), "a forged id is ours");
 
     let any = input.up_to(usize::from(input.0.first().copied().unwrap_or(0)) + 1);
     if let DecodedId::Ours(key) = mask.decode(any, now, latest) {
         let expiry = key.expiry().expect("a time");
-        assert!(any.len() == 32 && now < expiry && expiry <= latest, "an implausible id reaches the store");
-        assert_eq!(mask.issue(expiry, any[8..].try_into().expect("24 bytes")), any);
+        assert!(any.len() == ID && now < expiry && expiry <= latest, "an implausible id reaches the store");
+        assert_eq!(mask.id_of(&key).as_deref(), Some(any));
     }
     let namespace = u32::from_le_bytes(random[..4].try_into().expect("4 bytes"));
     for kind in [RecordKind::Session, RecordKind::Opaque] {

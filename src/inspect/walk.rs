@@ -90,7 +90,7 @@ impl Inspect {
     }
 
     fn mask(&self) -> Mask {
-        Mask::new(&self.control.mask)
+        Mask::new(&self.control.mask, self.control.site)
     }
 }
 

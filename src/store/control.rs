@@ -14,7 +14,7 @@ use super::boot::BootId;
 use super::counters::{Counters, SHARDS};
 use super::directory::OpenDirectory;
 use super::entries::platform;
-use super::id::siphash;
+use super::siphash::siphash;
 use super::tombstones::Tombstones;
 use crate::options::{CAPACITY_LIMITS, READERS_LIMITS};
 use crate::sys::dir::Dir;
@@ -24,7 +24,7 @@ use crate::sys::{clock, crypto};
 
 const MAGIC: [u8; 8] = *b"sesscach";
 /// Version of the layout below.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 3;
 /// Bytes of the file.
 const SIZE: usize = size_of::<ControlPage>();
 
@@ -66,6 +66,9 @@ struct Superblock {
     mask: [AtomicU8; 16],
     /// Secret under which names are hashed.
     names: [AtomicU8; 16],
+    /// Tells the ids made here from those of other stores under the same secrets. As old as the file: of ids that an earlier one has
+    /// made nothing is left here.
+    site: Word,
     /// Of all the above: tells a damaged page from a whole one.
     check: Word,
 }
@@ -126,10 +129,11 @@ pub(crate) struct Control {
     identity: (u64, u64),
     pub(crate) mask: [u8; 16],
     pub(crate) names: [u8; 16],
+    pub(crate) site: u32,
 }
 
 impl Superblock {
-    fn init(&self, created: u64, mask: &[u8; 16], names: &[u8; 16]) {
+    fn init(&self, created: u64, mask: &[u8; 16], names: &[u8; 16], site: u32) {
         self.magic.set(u64::from_ne_bytes(MAGIC));
         self.format.store(FORMAT, Ordering::Relaxed);
         self.size.store(SIZE as u32, Ordering::Relaxed);
@@ -137,11 +141,12 @@ impl Superblock {
         self.platform.set(platform_hash());
         self.mask.iter().zip(mask).for_each(|(to, byte)| to.store(*byte, Ordering::Relaxed));
         self.names.iter().zip(names).for_each(|(to, byte)| to.store(*byte, Ordering::Relaxed));
+        self.site.set(site.into());
         self.check.set(self.checksum());
     }
 
     fn checksum(&self) -> u64 {
-        let fields: [&[u8]; 7] = [
+        let fields: [&[u8]; 8] = [
             &self.magic.get().to_ne_bytes(),
             &self.format.load(Ordering::Relaxed).to_ne_bytes(),
             &self.size.load(Ordering::Relaxed).to_ne_bytes(),
@@ -149,6 +154,7 @@ impl Superblock {
             &self.platform.get().to_ne_bytes(),
             &bytes(&self.mask),
             &bytes(&self.names),
+            &self.site.get().to_ne_bytes(),
         ];
         siphash(0, 0, &fields.concat())
     }
@@ -203,16 +209,17 @@ impl Control {
     }
 
     fn publish(dir: &OpenDirectory<'_>, shape: Shape, place: impl Fn(&str, &str) -> io::Result<()>) -> io::Result<()> {
-        let mut random = [[0_u8; 16]; 3];
+        let mut random = [[0_u8; 16]; 4];
         if !crypto::random(random.as_flattened_mut()) {
             return Err(io::Error::other("the kernel has no random bytes to give"));
         }
-        let [mask, names, unique] = &random;
+        let [mask, names, unique, site] = &random;
+        let site = u128::from_ne_bytes(*site) as u32;
         let temporary = format!("control.{:032x}", u128::from_ne_bytes(*unique));
         let placed = files::create_zeroed(dir, &temporary, SIZE, dir.access()).and_then(|file| {
             let page = SharedPage::<ControlPage>::map(&file)?;
             let created = clock::micros();
-            page.superblock.init(created, mask, names);
+            page.superblock.init(created, mask, names, site);
             page.epoch.store(1, Ordering::Relaxed);
             // Numbers start at the microsecond of creation: generations left by an earlier control file are never met again.
             page.generation.store(created << 1, Ordering::Relaxed);
@@ -255,7 +262,8 @@ impl Control {
             return Err(Unusable::Damaged);
         }
         let (mask, names) = (bytes(&page.superblock.mask), bytes(&page.superblock.names));
-        Ok(Control { page, identity: (meta.dev(), meta.ino()), mask, names })
+        let site = page.superblock.site.get() as u32;
+        Ok(Control { page, identity: (meta.dev(), meta.ino()), mask, names, site })
     }
 
     /// Whether the file under that name is still the mapped one.

@@ -1,23 +1,33 @@
 //! Session ids that look random on the wire and are in time order in the store. Pure.
 //!
-//! `key = moment of expiry (8 bytes, big endian) || 24 random bytes`
-//! `id  = (first 8 bytes of key XOR SipHash-2-4(mask, the 24)) || the 24`
+//! ```text
+//! key = 1, moment of expiry (52 bits, in microseconds), home lane (4 bits) | site (4) | check (4) | random (16)
+//! id  = the first 12 bytes of the key XOR a pad                                      | check (4) | random (16)
+//! ```
+//! The pad is a hash of what follows it, and the check a hash of all the rest, both under secrets of the store.
 //!
-//! So inserts append, expiry order is key order, a forged id decodes to an implausible time and never reaches LMDB, and
-//! an observer without the mask learns nothing of when a session was made: each id is masked with a pad that its own
-//! random part selects.
+//! So inserts append, expiry order is key order, and an observer without the secrets learns nothing of when, where and by whom a
+//! session was made. To those who have them an id says in which lane it is to be found, and at which site it was made; and one
+//! that was forged or changed shows by its check, before anything is searched.
 
 use super::record::RecordKind;
+use super::siphash::{half, siphash128, siphash128_words, siphash_words};
 
 /// Bytes of our ids: SSL_MAX_SSL_SESSION_ID_LENGTH, and what a stateful TLS 1.3 ticket must have.
 pub const ID: usize = 32;
 /// Random bytes of an id.
-pub const RANDOM: usize = 24;
+pub const RANDOM: usize = 16;
+/// Lanes that an id can name.
+pub const LANES: usize = 1 << LANE_BITS;
+/// Bits below the moment in a key: in these the lane changes nothing of the order, and the key is the same wherever the record lies.
+const LANE_BITS: u32 = 4;
 /// Longest id made elsewhere that can be stored.
 pub const FOREIGN_MAX: usize = 255;
 
-/// What keys add to microseconds since 1970: the first byte of a moment is never 0, not even under a clock that stands at 1970.
+/// What keys in time order begin with: a moment is never below the keys outside of it, not even under a clock that stands at 1970.
 const EPOCH: u64 = 1 << 56;
+/// The last moment that a key can have, in the year 2112. Headers end in 2106.
+const LAST: u64 = (1 << (56 - LANE_BITS)) - 1;
 /// What the keys outside the time order begin with. They lie below every time, so that the newest time is always the last
 /// key and inserting it appends.
 const OUTSIDE: u8 = 0;
@@ -108,63 +118,109 @@ impl Key {
 /// When the record under these key bytes expires, if the key is in time order.
 pub fn expiry_of(key: &[u8]) -> Option<u64> {
     let (head, tail) = key.split_first_chunk::<8>()?;
-    let in_order = tail.len() == RANDOM || tail.len() == RANDOM + 1;
-    u64::from_be_bytes(*head).checked_sub(EPOCH).filter(|_| in_order)
+    let in_order = tail.len() == ID - 8 || tail.len() == ID - 8 + 1;
+    moment_of(u64::from_be_bytes(*head)).filter(|_| in_order)
+}
+
+fn moment_of(head: u64) -> Option<u64> {
+    head.checked_sub(EPOCH).map(|moment| moment >> LANE_BITS)
 }
 
 /// Where the keys begin that end at or after this moment (microseconds).
 pub fn time_key(expiry: u64) -> [u8; 8] {
-    expiry.saturating_add(EPOCH).to_be_bytes()
+    (EPOCH | (expiry.min(LAST) << LANE_BITS)).to_be_bytes()
 }
 
-/// The secret of a store under which its ids are made.
+/// The secrets of a store under which its ids are made, and its site.
 #[derive(Clone, Copy)]
-pub struct Mask(u64, u64);
+pub struct Mask {
+    pads: (u64, u64),
+    checks: (u64, u64),
+    site: u32,
+}
 
 impl Mask {
-    /// From 16 secret bytes.
-    pub fn new(secret: &[u8; 16]) -> Mask {
-        Mask(half(secret, 0), half(secret, 8))
+    /// From 16 secret bytes. Stores that share them differ in their sites.
+    pub fn new(secret: &[u8; 16], site: u32) -> Mask {
+        let pads = (half(secret, 0), half(secret, 8));
+        Mask { pads, checks: siphash128(pads, b"check"), site }
     }
 
-    /// The id of a session that expires at `expiry` microseconds.
-    pub fn issue(&self, expiry: u64, random: &[u8; RANDOM]) -> [u8; ID] {
-        let mut id = [0; ID];
-        id[..8].copy_from_slice(&(expiry.wrapping_add(EPOCH) ^ self.pad(random)).to_be_bytes());
-        id[8..].copy_from_slice(random);
-        id
+    /// The id of a session that expires at `expiry` microseconds and is to lie in that lane.
+    pub fn issue(&self, lane: u8, expiry: u64, random: &[u8; RANDOM]) -> [u8; ID] {
+        let moment = EPOCH | (expiry.min(LAST) << LANE_BITS) | (u64::from(lane) % LANES as u64);
+        let random = [half(random, 0), half(random, 8)];
+        let mut key = Parts { moment, site: self.site, check: 0, random };
+        key.check = self.check(&key);
+        self.masked(&key).bytes()
     }
 
-    /// Whether an id is one of ours: it is when it decodes to a moment from `now` to `latest` (microseconds).
+    /// Whether an id is one of ours: when its check says so, and it ends from `now` to `latest` (microseconds). What another site has
+    /// made under the same secrets is not.
     pub fn decode(&self, id: &[u8], now: u64, latest: u64) -> DecodedId {
         let Ok(id): Result<&[u8; ID], _> = id.try_into() else {
             return DecodedId::Foreign;
         };
-        let random: &[u8; RANDOM] = id[8..].try_into().expect("32 - 8");
-        let moment = half(id, 0).swap_bytes() ^ self.pad(random);
-        let Some(expiry) = moment.checked_sub(EPOCH).filter(|expiry| *expiry <= latest) else {
+        let key = self.masked(&Parts::of(id));
+        // The moment first: it costs nothing, and one invented id in 600 passes.
+        let Some(expiry) = moment_of(key.moment).filter(|expiry| *expiry <= latest) else {
             return DecodedId::Foreign;
         };
-        // An id that expired within the longest life is ours in all likelihood: it is counted as what it is.
-        if expiry <= now {
-            let longest = latest.saturating_sub(now);
-            return if now - expiry <= longest { DecodedId::Expired } else { DecodedId::Foreign };
+        if key.check != self.check(&key) || key.site != self.site {
+            return DecodedId::Foreign;
         }
-        DecodedId::Ours(Key::from(&[&moment.to_be_bytes(), random]))
+        match expiry > now {
+            true => DecodedId::Ours(Key::from(&[&key.bytes()])),
+            false => DecodedId::Expired,
+        }
     }
 
     /// The id under which a record was stored: the inverse of `decode` for keys in time order. `None` for a key that
     /// begins no record.
     pub fn id_of(&self, key: &Key) -> Option<Vec<u8>> {
-        match (key.expiry(), key.bytes().last_chunk::<RANDOM>()) {
+        match (key.expiry(), key.bytes().first_chunk::<ID>()) {
             _ if !key.is_head() => None,
-            (Some(expiry), Some(random)) => Some(self.issue(expiry, random).to_vec()),
+            (Some(_), Some(key)) => Some(self.masked(&Parts::of(key)).bytes().to_vec()),
             _ => key.foreign_id().map(<[u8]>::to_vec),
         }
     }
 
-    fn pad(&self, random: &[u8; RANDOM]) -> u64 {
-        siphash(self.0, self.1, random)
+    /// Takes the mask off, or puts it on. The pad follows from what stays as it is: of the masked part it would have to be known
+    /// before that is.
+    fn masked(&self, of: &Parts) -> Parts {
+        let (head, tail) = siphash128_words(self.pads, of.random, of.check);
+        Parts { moment: of.moment ^ head, site: of.site ^ tail as u32, ..*of }
+    }
+
+    /// A hash of all of a key but the check: without it, who flips a bit of an id flips one of the key.
+    fn check(&self, key: &Parts) -> u32 {
+        siphash_words(self.checks, [key.random[0], key.random[1], key.moment], key.site) as u32
+    }
+}
+
+/// An id or a key in time order, taken apart.
+struct Parts {
+    moment: u64,
+    site: u32,
+    check: u32,
+    random: [u64; 2],
+}
+
+impl Parts {
+    fn of(bytes: &[u8; ID]) -> Parts {
+        let quarter = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().expect("4 bytes"));
+        let random = [half(bytes, 16), half(bytes, 24)];
+        Parts { moment: half(bytes, 0).swap_bytes(), site: quarter(8), check: quarter(12), random }
+    }
+
+    fn bytes(&self) -> [u8; ID] {
+        let mut out = [0; ID];
+        out[..8].copy_from_slice(&self.moment.to_be_bytes());
+        out[8..12].copy_from_slice(&self.site.to_be_bytes());
+        out[12..16].copy_from_slice(&self.check.to_be_bytes());
+        out[16..24].copy_from_slice(&self.random[0].to_le_bytes());
+        out[24..].copy_from_slice(&self.random[1].to_le_bytes());
+        out
     }
 }
 
@@ -192,140 +248,101 @@ impl DecodedId {
     }
 }
 
-/// A keyed hash of names: server names and namespaces.
-pub fn name_hash(secret: &[u8; 16], name: &[u8]) -> u64 {
-    siphash(half(secret, 0), half(secret, 8), name)
-}
-
-/// Eight bytes as a number.
-pub(super) fn half(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(bytes[at..at + 8].try_into().expect("8 bytes"))
-}
-
-/// SipHash-2-4 (Aumasson and Bernstein, 2012).
-pub fn siphash(k0: u64, k1: u64, data: &[u8]) -> u64 {
-    let mut v = sip_state((k0, k1), 0, data);
-    v[2] ^= 0xff;
-    sip_rounds::<4>(&mut v);
-    v[0] ^ v[1] ^ v[2] ^ v[3]
-}
-
-/// The same with 128 bits.
-pub fn siphash128((k0, k1): (u64, u64), data: &[u8]) -> (u64, u64) {
-    let mut v = sip_state((k0, k1), 0xee, data);
-    v[2] ^= 0xee;
-    sip_rounds::<4>(&mut v);
-    let first = v[0] ^ v[1] ^ v[2] ^ v[3];
-    v[1] ^= 0xdd;
-    sip_rounds::<4>(&mut v);
-    (first, v[0] ^ v[1] ^ v[2] ^ v[3])
-}
-
-/// The state after all of `data`, before the end. `variant` tells the lengths of results apart.
-#[inline(always)]
-fn sip_state((k0, k1): (u64, u64), variant: u64, data: &[u8]) -> [u64; 4] {
-    let mut v = [
-        k0 ^ 0x736f_6d65_7073_6575,
-        k1 ^ 0x646f_7261_6e64_6f6d ^ variant,
-        k0 ^ 0x6c79_6765_6e65_7261,
-        k1 ^ 0x7465_6462_7974_6573,
-    ];
-    let mut chunks = data.chunks_exact(8);
-    for chunk in &mut chunks {
-        let word = half(chunk, 0);
-        v[3] ^= word;
-        sip_rounds::<2>(&mut v);
-        v[0] ^= word;
-    }
-    let mut last = (data.len() as u64) << 56;
-    for (i, byte) in chunks.remainder().iter().enumerate() {
-        last |= u64::from(*byte) << (8 * i);
-    }
-    v[3] ^= last;
-    sip_rounds::<2>(&mut v);
-    v[0] ^= last;
-    v
-}
-
-#[inline(always)]
-fn sip_rounds<const N: usize>(v: &mut [u64; 4]) {
-    for _ in 0..N {
-        v[0] = v[0].wrapping_add(v[1]);
-        v[1] = v[1].rotate_left(13) ^ v[0];
-        v[0] = v[0].rotate_left(32);
-        v[2] = v[2].wrapping_add(v[3]);
-        v[3] = v[3].rotate_left(16) ^ v[2];
-        v[0] = v[0].wrapping_add(v[3]);
-        v[3] = v[3].rotate_left(21) ^ v[0];
-        v[2] = v[2].wrapping_add(v[1]);
-        v[1] = v[1].rotate_left(17) ^ v[2];
-        v[2] = v[2].rotate_left(32);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const MASK: &[u8; 16] = b"sixteen secrets!";
-
-    #[test]
-    fn siphash_agrees_with_the_reference_vectors() {
-        // From the paper's appendix: key 00..0f, message 00..0e.
-        let key: Vec<u8> = (0..16).collect();
-        let message: Vec<u8> = (0..15).collect();
-        assert_eq!(siphash(half(&key, 0), half(&key, 8), &message), 0xa129_ca61_49be_45e5);
-        assert_eq!(siphash(half(&key, 0), half(&key, 8), &[]), 0x726f_db47_dd0e_0e31);
-        // From the authors' vectors.h.
-        let long = siphash128((half(&key, 0), half(&key, 8)), &[]);
-        assert_eq!(long, (0xe6a8_25ba_047f_81a3, 0x9302_55c7_1472_f66d));
-    }
-
+    const SITE: u32 = 0x5173_0001;
     const NOW: u64 = 1_700_000_000_000_000;
     const LATEST: u64 = NOW + 366 * 86_400 * 1_000_000;
 
+    fn mask() -> Mask {
+        Mask::new(MASK, SITE)
+    }
+
+    fn key_of(id: &[u8; ID]) -> Key {
+        match mask().decode(id, NOW, LATEST) {
+            DecodedId::Ours(key) => key,
+            _ => panic!("our own id is not known"),
+        }
+    }
+
+    fn is_foreign(mask: &Mask, id: &[u8]) -> bool {
+        matches!(mask.decode(id, NOW, LATEST), DecodedId::Foreign)
+    }
+
     #[test]
     fn an_id_leads_back_to_its_key_and_the_key_to_its_id() {
-        let mask = Mask::new(MASK);
-        let id = mask.issue(NOW + 5, &[7; RANDOM]);
-        let DecodedId::Ours(key) = mask.decode(&id, NOW, LATEST) else { panic!("our own id is known") };
-        assert_eq!(key.expiry(), Some(NOW + 5));
-        assert_eq!(key.bytes()[8..], id[8..]);
-        assert_eq!(mask.id_of(&key).as_deref(), Some(&id[..]));
-        assert_eq!(mask.id_of(&key.continuation(1)), None);
-        assert!(key.is_head() && !key.continuation(1).is_head());
-        assert_eq!(key.continuation(1).expiry(), key.expiry(), "what belongs together expires together");
+        for lane in 0..LANES as u8 {
+            let id = mask().issue(lane, NOW + 5, &[7; RANDOM]);
+            let key = key_of(&id);
+            assert_eq!(key.expiry(), Some(NOW + 5));
+            assert_eq!(key.bytes()[7] % 16, lane, "the lane lies in the last bits of the moment");
+            assert_eq!(key.bytes()[8..12], SITE.to_be_bytes());
+            assert_eq!(key.bytes()[12..], id[12..]);
+            assert_eq!(mask().id_of(&key).as_deref(), Some(&id[..]));
+            assert_eq!(mask().id_of(&key.continuation(1)), None);
+            assert!(key.is_head() && !key.continuation(1).is_head());
+            assert_eq!(key.continuation(1).expiry(), key.expiry(), "what belongs together expires together");
+        }
     }
 
     #[test]
     fn an_id_outside_its_time_or_made_elsewhere_is_not_ours() {
-        let mask = Mask::new(MASK);
-        let id = mask.issue(NOW + 5, &[7; RANDOM]);
+        let mask = mask();
+        let id = mask.issue(0, NOW + 5, &[7; RANDOM]);
         assert!(matches!(mask.decode(&id, NOW + 5, LATEST), DecodedId::Expired), "it expires to the microsecond");
+        assert!(matches!(mask.decode(&id, LATEST, LATEST), DecodedId::Expired), "it counts as what it was");
         assert!(matches!(mask.decode(&id, NOW, NOW + 4), DecodedId::Foreign), "no session lives that long");
-        assert!(matches!(mask.decode(&id[..31], NOW, LATEST), DecodedId::Foreign));
-        let other = Mask::new(b"another secret!!");
+        assert!(is_foreign(&mask, &id[..31]));
+        let (other, other_site) = (Mask::new(b"another secret!!", SITE), Mask::new(MASK, SITE + 1));
         let mut random = [0; RANDOM];
-        let ours = (0_u32..if cfg!(miri) { 100 } else { 10_000 })
-            .filter(|i| {
-                random[..4].copy_from_slice(&i.to_be_bytes());
-                !matches!(mask.decode(&other.issue(NOW + 5, &random), NOW, LATEST), DecodedId::Foreign)
-            })
-            .count();
-        assert!(ours <= 2, "an id of another store passes with a chance of 1 in 290,000, not {ours} in 10,000");
+        for i in 0_u32..if cfg!(miri) { 100 } else { 100_000 } {
+            random[..4].copy_from_slice(&i.to_be_bytes());
+            for elsewhere in [&other, &other_site] {
+                assert!(is_foreign(&mask, &elsewhere.issue(0, NOW + 5, &random)), "an id of another store is ours");
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_that_was_changed_anywhere_is_foreign() {
+        // Flipping a bit of the masked part flips one of the key: of the moment, the lane or the site.
+        for n in 0..if cfg!(miri) { 1 } else { 40 } {
+            let id = mask().issue(n % 16, NOW + 3_600_000_000, &[n; RANDOM]);
+            for bit in 0..8 * ID {
+                let mut forged = id;
+                forged[bit / 8] ^= 1 << (bit % 8);
+                assert!(is_foreign(&mask(), &forged), "bit {bit} can be flipped");
+            }
+            let other = mask().issue(n % 16, NOW + 3_600_000_000, &[n + 1; RANDOM]);
+            for cut in 1..ID {
+                let forged = [&id[..cut], &other[cut..]].concat();
+                // Their sites are the same, and their moments but for the pad: most cuts mix two ids.
+                assert!(is_foreign(&mask(), &forged), "ids can be spliced at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_of_the_year_2200_ends_where_keys_end() {
+        let id = mask().issue(3, 7_258_118_400_000_000, &[1; RANDOM]);
+        let DecodedId::Ours(key) = mask().decode(&id, NOW, u64::MAX) else { panic!("it is ours") };
+        assert_eq!((key.expiry(), key.bytes()[0]), (Some(LAST), 1));
+        assert_eq!(time_key(u64::MAX), time_key(LAST));
     }
 
     #[test]
     fn keys_sort_by_expiry_and_all_others_below_every_time() {
-        let mask = Mask::new(MASK);
-        let key = |expiry| match mask.decode(&mask.issue(expiry, &[9; RANDOM]), NOW, LATEST) {
-            DecodedId::Ours(key) => key.bytes().to_vec(),
-            _ => panic!("plausible"),
-        };
+        let key_in = |lane, expiry| key_of(&mask().issue(lane, expiry, &[9; RANDOM])).bytes().to_vec();
+        let key = |expiry| key_in(0, expiry);
+        assert!(key_in(15, NOW + 1) < key_in(0, NOW + 2), "the lane comes after the moment");
+        assert!(&time_key(NOW + 1)[..] < &key(NOW + 1) && key_in(15, NOW + 1)[..8] < time_key(NOW + 2)[..]);
         assert!(key(NOW + 1) < key(NOW + 256) && key(NOW + 256) < key(NOW + (1 << 40)));
         assert!(TIMES < &key(NOW + 1)[..]);
         let mut clock_of_1970 = [9; ID];
-        clock_of_1970[..8].copy_from_slice(&(EPOCH + 1).to_be_bytes());
+        clock_of_1970[..8].copy_from_slice(&time_key(1));
         assert!(TIMES < &clock_of_1970[..] && expiry_of(&clock_of_1970) == Some(1));
         let foreign = Key::outside(RecordKind::Session, u32::MAX, &[0xFF; 32]).unwrap();
         let opaque = Key::outside(RecordKind::Opaque, u32::MAX, &[0xFF; FOREIGN_MAX]).unwrap();
@@ -345,17 +362,19 @@ mod tests {
     }
 
     #[test]
-    fn ids_look_uniform_and_do_not_show_their_time() {
-        // Ids of one microsecond and of moments a year apart: every bit is set in half of them, and no bit tells them apart.
-        let mask = Mask::new(MASK);
+    fn ids_look_uniform_and_do_not_show_their_time_or_lane() {
+        // Ids of one microsecond and of moments a year apart, of two lanes: every bit is set in half of them, and no bit tells
+        // them apart.
         let n = if cfg!(miri) { 200_u64 } else { 200_000 };
-        let mut ones = [[0_u64; 64]; 2];
+        let mut ones = [[0_u64; 8 * ID]; 2];
         let mut random = [0; RANDOM];
         for i in 0..n {
             random[..8].copy_from_slice(&i.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_le_bytes());
-            for (ones, expiry) in ones.iter_mut().zip([1_700_000_000_000_000, 1_731_000_000_000_000]) {
-                let head = u64::from_be_bytes(mask.issue(expiry, &random)[..8].try_into().unwrap());
-                (0..64).for_each(|bit| ones[bit] += head >> bit & 1);
+            random[8..].copy_from_slice(&i.wrapping_mul(0xD1B5_4A32_D192_ED03).to_le_bytes());
+            for (ones, (lane, expiry)) in ones.iter_mut().zip([(0, 1_700_000_000_000_000), (15, 1_731_000_000_000_000)])
+            {
+                let id = mask().issue(lane, expiry, &random);
+                (0..8 * ID).for_each(|bit| ones[bit] += u64::from(id[bit / 8] >> (bit % 8) & 1));
             }
         }
         // Six standard deviations of a fair coin.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::directory::{check_private, Directory, OpenDirectory};
-use super::id::{half, name_hash};
+use super::siphash::{half, name_hash};
 use crate::status::{Error, Result, Status};
 use crate::sys::crypto::{self, KEY};
 use crate::sys::files::{self, Access};

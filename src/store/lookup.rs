@@ -272,9 +272,8 @@ impl Store {
     }
 }
 
-/// Where `id` lies, if this store may have it at all, and what it is when nothing lies there. One of some 600,000 ids made
-/// elsewhere reads like one of ours that has expired, so those are looked up as well. An id that cannot be there has cost no
-/// hash of the namespace.
+/// Where `id` lies, if this store may have it at all, and what it is when nothing lies there. What an application puts under an id
+/// of ours past its time lies outside the time order. An id that cannot be there has cost no hash of the namespace.
 fn locate(
     thread: &ThreadContext,
     id: &[u8],

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::id;
+use super::siphash::name_hash;
 
 /// Whose record it is: names the namespace in keys and seals.
 #[derive(Clone, Copy)]
@@ -67,5 +67,5 @@ fn hash(secret: &[u8; 16], kind: &str, name: &[u8]) -> u64 {
     text.extend_from_slice(kind.as_bytes());
     text.push(0);
     text.extend(name.iter().map(u8::to_ascii_lowercase));
-    id::name_hash(secret, &text).max(1)
+    name_hash(secret, &text).max(1)
 }

@@ -123,7 +123,7 @@ impl Store {
             let (epoch, current) = (AtomicU64::new(control.epoch()), control.current());
             let Some(now) = self.current_generation(&open, known, &control, current)? else { continue };
             let before = if current.keep { known.open(&open, &control, current.number - 1).ok() } else { None };
-            let mask = Mask::new(&control.mask);
+            let mask = Mask::new(&control.mask, control.site);
             let opened = OpenStore { epoch, control, now, before, keys, mask };
             opened.generations().for_each(|generation| generation.env.keep_out_of_core());
             return Ok(Arc::new(opened));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use super::boot::BootId;
 use super::control::{Shape, FORMAT};
 use super::held::Held;
-use super::id::siphash;
+use super::siphash::siphash;
 use super::usage::{UsageTable, NAMESPACES};
 use crate::sys::clock;
 use crate::sys::mutex::Apart;

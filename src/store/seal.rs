@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use super::id::{siphash128, KEY_MAX};
+use super::id::KEY_MAX;
 use super::keys::{Keys, SealingKey};
 use super::record::{flags, Header, SealedRecord, HEADER, OVERHEAD};
+use super::siphash::siphash128;
 use crate::sys::crypto::{self, Cipher, NONCE, TAG};
 
 /// What a seal proves besides plaintext and header, so that a record opens nowhere else.

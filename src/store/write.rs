@@ -339,7 +339,7 @@ mod tests {
     }
 
     fn siphash_of(n: usize) -> [u8; 8] {
-        super::super::id::siphash(1, 2, &n.to_ne_bytes()).to_ne_bytes()
+        super::super::siphash::siphash(1, 2, &n.to_ne_bytes()).to_ne_bytes()
     }
 
     #[test]
