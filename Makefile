@@ -8,6 +8,7 @@
 #   make faults     the tests of kills and damage at random moments, many times as often; about 45 minutes
 #   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
+#   make bench-instructions   count the instructions of resumed handshakes under callgrind, which the machine's load does not change
 #   make servers    Debian's servers with their own session caches and with sesscache, in one table; QUICK=1, JSON=FILE
 #   make fuzz       fuzz every decoder and the C API: SECONDS=600 each, TARGETS=; fuzz-short: 5 seconds each
 #   make sanitize   C programs under ThreadSanitizer, AddressSanitizer and valgrind, and what `make miri` runs; about half an
@@ -157,6 +158,7 @@ NEED_CLIENTS := $(NEED_TEST) node:nodejs javac:default-jdk-headless java:default
               chromium:chromium certutil:libnss3-tools
 NEED_BENCH := $(NEED_BUILD) redis-server:redis-server memcached:memcached /usr/include/gdbm.h:libgdbm-dev
 
+NEED_INSTRUCTIONS := $(NEED_BUILD) valgrind:valgrind,libc6-dbg
 NEED_SANITIZE := $(NEED_DEMO) g++:g++ readelf:binutils valgrind:valgrind,libc6-dbg
 
 NEED_RELEASES := mmdebstrap:mmdebstrap unshare:util-linux
@@ -179,6 +181,7 @@ need-test:  ; @scripts/need $(NEED_TEST)
 need-test-servers: ; @scripts/need $(NEED_TEST_SERVERS)
 need-clients: ; @scripts/need $(NEED_CLIENTS)
 need-bench: ; @scripts/need $(NEED_BENCH)
+need-instructions: ; @scripts/need $(NEED_INSTRUCTIONS)
 need-servers: ; @scripts/need $(NEED_SERVERS)
 need-sanitize: ; @scripts/need $(NEED_SANITIZE)
 need-releases: ; @scripts/need $(NEED_RELEASES)
@@ -281,6 +284,9 @@ bench: need-bench
 	$(CARGO) bench $(BENCHES) --bench store $(SAME) $(CRATES_FROM)
 	$(CARGO) bench $(BENCHES) --bench handshake $(SAME) $(CRATES_FROM)
 	$(CARGO) bench $(BENCHES) --bench report $(SAME) $(CRATES_FROM)
+
+bench-instructions: need-instructions
+	$(CARGO) bench --quiet $(BENCHES) --bench handshake $(SAME) $(CRATES_FROM) -- instructions
 
 servers: need-servers stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) bench --quiet $(BENCHES) --bench servers -- \

@@ -5,13 +5,16 @@
 //! by another process, in a store of a hundred thousand records.
 //!
 //! `cargo bench --bench handshake` takes some minutes; `BENCH_QUICK=1` a few seconds, and only shows that all of it
-//! works. The rows are in `target/bench/handshake.json`.
+//! works. The rows are in `target/bench/handshake.json`. With the argument `instructions` it counts instructions instead of
+//! time, under valgrind.
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod children;
 mod context;
 mod ffi;
+mod instructions;
 mod lanes;
 mod memory;
 mod pki;
@@ -74,6 +77,11 @@ fn caches(directory: &Path, records: usize) -> Caches {
 
 fn main() -> io::Result<()> {
     let scratch = Scratch::new()?;
+    match env::args().nth(1).as_deref() {
+        Some("instructions") => return instructions::measure(&scratch.0),
+        Some("counted") => return instructions::rows(&scratch.0),
+        _ => {}
+    }
     let part = |n: usize| if quick() { n / 20 } else { n };
     let caches = caches(&scratch.0.join("store"), part(RECORDS));
     let people = People::new();
@@ -93,6 +101,12 @@ fn main() -> io::Result<()> {
             for case in [&[Case::Full], resumed].concat() {
                 share::measure(&mut book, case, setting, &people, &caches, part(1_000))?;
             }
+        }
+    }
+    for tls13 in [false, true] {
+        for client in clients {
+            let setting = Setting { tls13, server: Kind::P256, client };
+            children::measure(&mut book, setting, &people, &caches, part(300))?;
         }
     }
     for tls13 in [false, true] {

@@ -7,6 +7,7 @@ use std::{fs, io};
 
 use crate::context::{join, Context, People, Setting};
 use crate::ffi::Session;
+use crate::instructions::counted;
 use crate::lanes::{self, Caches, Lane};
 use crate::support::rows::{Book, Row};
 
@@ -49,7 +50,7 @@ pub struct Shaken {
 pub fn shake(server: &Context, client: &Context, offer: Option<&Session>) -> Shaken {
     let there = client.connect(offer);
     let start = Instant::now();
-    let here = server.accept();
+    let here = counted(|| server.accept());
     let mut whole = start.elapsed();
     join(&here, &there);
     let mut steps = std::time::Duration::ZERO;
@@ -58,7 +59,7 @@ pub fn shake(server: &Context, client: &Context, offer: Option<&Session>) -> Sha
         client_done = client_done || there.step();
         if !server_done {
             let start = Instant::now();
-            server_done = here.step();
+            server_done = counted(|| here.step());
             steps += start.elapsed();
         }
         if client_done && server_done {
@@ -71,7 +72,7 @@ pub fn shake(server: &Context, client: &Context, offer: Option<&Session>) -> Sha
     there.closed();
     here.closed();
     let start = Instant::now();
-    drop(here);
+    counted(|| drop(here));
     whole += steps + start.elapsed();
     Shaken { steps: steps.as_nanos() as u64, whole: whole.as_nanos() as u64, resumed, next }
 }
@@ -130,7 +131,7 @@ pub fn wait(child: libc::pid_t) {
 }
 
 /// One lane at work.
-struct Runner {
+pub struct Runner {
     lane: Lane,
     server: Context,
     client: Context,
@@ -140,13 +141,13 @@ struct Runner {
 }
 
 impl Runner {
-    fn new(lane: Lane, case: Case, setting: Setting, people: &People, caches: &Caches) -> Runner {
+    pub fn new(lane: Lane, case: Case, setting: Setting, people: &People, caches: &Caches) -> Runner {
         let (server, client) = (lane.server(setting, people, caches), Context::client(setting, people));
         let offer = first_offer(lane, case, &server, &client);
         Runner { lane, server, client, offer, steps: Vec::new(), whole: Vec::new() }
     }
 
-    fn once(&mut self, case: Case) {
+    pub fn once(&mut self, case: Case) {
         let shaken = shake(&self.server, &self.client, self.offer.as_ref());
         let expected = case != Case::Full;
         assert_eq!(shaken.resumed, expected, "{}: a handshake is not what it should be", self.lane.name());
