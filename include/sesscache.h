@@ -491,8 +491,8 @@ sesscache_status sesscache_each(sesscache *cache,
  * deadline, by default 5ms: a time from 0ms to 10s, such as 5ms.
  *     Longest wait for another writer. Past it the session is not stored, and the handshake goes on.
  *
- * decoded, by default 1024: a number from 0 to 1000000.
- *     Decoded sessions kept per process, which saves parsing the certificate of a returning client. 0 keeps none.
+ * decoded, by default 4MiB: 0, or a size up to 1GiB, such as 4MiB.
+ *     Memory of each process for decoded sessions, one of each kind: others of the kind, such as those of a returning client with the same certificate, are made without parsing. 0 keeps none.
  *
  * guard, by default off: on or off.
  *     on maps the store read-only, which protects it from stray writes of the program. Writes are then slower.

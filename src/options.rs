@@ -67,7 +67,7 @@ pub struct Options {
     pub remove: Remove,
     /// Longest wait for another writer.
     pub deadline: Duration,
-    /// Decoded sessions kept per process.
+    /// Memory for decoded sessions in each process, in bytes.
     pub decoded: usize,
     /// Maps the store read-only and writes with system calls.
     pub guard: Option<bool>,
@@ -101,7 +101,7 @@ impl Default for Options {
             single_use: SingleUse::EarlyData,
             remove: Remove::Failures,
             deadline: Duration::from_millis(5),
-            decoded: 1024,
+            decoded: 4 << 20,
             guard: None,
             key: None,
             readers: None,
@@ -235,11 +235,14 @@ pub const TABLE: &[OptionRow] = &[
     },
     OptionRow {
         name: "decoded",
-        default: "1024",
-        accepts: "a number from 0 to 1000000",
+        default: "4MiB",
+        accepts: "0, or a size up to 1GiB, such as 4MiB",
         meaning:
-            "Decoded sessions kept per process, which saves parsing the certificate of a returning client. 0 keeps none.",
-        set: |o, v| v.parse().ok().filter(|n| *n <= 1_000_000).map(|n| o.decoded = n),
+            "Memory of each process for decoded sessions, one of each kind: others of the kind, such as those of a returning client with the same certificate, are made without parsing. 0 keeps none.",
+        set: |o, v| {
+            let bytes = if v == "0" { Some(0) } else { size(v) };
+            bytes.filter(|n| *n <= 1 << 30).map(|n| o.decoded = n as usize)
+        },
     },
     OptionRow {
         name: "guard",

@@ -10,12 +10,12 @@
 mod attach;
 mod binding;
 mod connection;
-mod decoded;
 mod der;
 mod ffi;
 mod handshakes;
 mod hooks;
 mod kept;
+mod kinds;
 mod notices;
 mod openssl;
 pub(crate) mod policy;
@@ -31,6 +31,8 @@ use crate::store::{Login, Namespace};
 pub(crate) use self::attach::{attach, detach};
 pub(crate) use self::binding::Binding;
 pub(crate) use self::ffi::{SSL, SSL_CTX};
+#[cfg(all(feature = "capi", any(test, fuzzing)))]
+pub(crate) use self::kinds::check_promises;
 
 /// Ends the login behind this connection: nothing that goes back to the same full handshake resumes any more, in any process,
 /// and nothing more of it is stored.

@@ -81,11 +81,12 @@ fn program_is_clean(name: &str) {
 
 /// Programs that are fast enough for valgrind. Left out are those that measure time, swap stacks, close descriptors
 /// of valgrind's, exhaust memory or kill their processes, which then leave an unfinished log.
-const PROGRAMS: [&str; 15] = [
+const PROGRAMS: [&str; 16] = [
     "null_arguments",
     "attach_and_detach",
     "client_auth",
     "decoded_sessions",
+    "sessions_of_a_kind",
     "early_data",
     "fork_and_threads",
     "host_state_untouched",

@@ -27,6 +27,7 @@ const TARGETS: &[(&str, Target)] = &[
     ("keys", pages::keys),
     ("options", pure::options),
     ("record", pure::record),
+    ("session", pure::session),
 ];
 
 /// Runs one target on one input.
@@ -136,5 +137,5 @@ mod tests {
         };
     }
 
-    replays! { calls control damage gate host_name id keys options record }
+    replays! { calls control damage gate host_name id keys options record session }
 }

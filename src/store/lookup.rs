@@ -14,7 +14,6 @@ use crate::log;
 use crate::stats::Counter;
 use crate::status::Result;
 use crate::sys::clock;
-use crate::sys::crypto::TAG;
 
 /// Why there is no session; each has its counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,11 +73,6 @@ pub(crate) struct Found<'s> {
 }
 
 impl Found<'_> {
-    /// What proves the record, and tells it from every other.
-    pub(crate) fn tag(&self) -> [u8; TAG] {
-        self.thread.record.last_chunk().copied().unwrap_or_default()
-    }
-
     /// Whether it is of the namespace under which it was looked up.
     pub(crate) fn is_of_namespace(&self) -> bool {
         self.header.namespace == self.namespace_hash().half()

@@ -63,9 +63,19 @@ pub(super) fn server_name_hash(secret: &[u8; 16], name: &[u8]) -> u64 {
 }
 
 fn hash(secret: &[u8; 16], kind: &str, name: &[u8]) -> u64 {
-    let mut text = Vec::with_capacity(kind.len() + 1 + name.len());
-    text.extend_from_slice(kind.as_bytes());
-    text.push(0);
-    text.extend(name.iter().map(u8::to_ascii_lowercase));
-    name_hash(secret, &text).max(1)
+    /// The kinds, a zero byte, and the longest name of DNS or namespace.
+    const USUAL: usize = 9 + 1 + 255;
+    let (head, len) = (kind.as_bytes(), kind.len() + 1 + name.len());
+    let (mut usual, mut long) = ([0; USUAL], Vec::new());
+    let text = match usual.get_mut(..len) {
+        Some(text) => text,
+        None => {
+            long.resize(len, 0);
+            &mut long[..]
+        }
+    };
+    text[..head.len()].copy_from_slice(head);
+    text[head.len() + 1..].copy_from_slice(name);
+    text[head.len() + 1..].make_ascii_lowercase();
+    name_hash(secret, text).max(1)
 }

@@ -76,14 +76,14 @@ impl Sealer {
         *self = Sealer { count: self.count, ..Sealer::new(keys) };
     }
 
-    /// Writes the whole record to `out`, notes the key in the header, and says the tag.
+    /// Writes the whole record to `out`, and notes the key in the header.
     pub(crate) fn seal(
         &mut self,
         header: &mut Header,
         associated: AssociatedData<'_>,
         plain: &[u8],
         out: &mut Vec<u8>,
-    ) -> Option<[u8; TAG]> {
+    ) -> Option<()> {
         let count = self.next_count()?;
         let key = self.keys.all().first()?;
         if self.sealing.is_none() {
@@ -102,7 +102,7 @@ impl Sealer {
             *nonce_out = nonce(key, &count, associated, telling);
             cipher.seal(nonce_out, associated, plain, sealed)
         })??;
-        Some(*tag_out)
+        Some(())
     }
 
     /// Opens a record into `out`; false when no key proves it.

@@ -20,7 +20,6 @@ use crate::log::{self, Topic};
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
 use crate::sys::clock;
-use crate::sys::crypto::TAG;
 
 /// Largest value in one piece: with its page header it fills one overflow page. Larger records are continued under the
 /// next keys, so that every allocation is a single page and no free space is ever too scattered.
@@ -45,7 +44,7 @@ impl Store {
         seen: Flushes,
         header: &mut Header,
         der: &[u8],
-    ) -> Result<[u8; TAG]> {
+    ) -> Result<()> {
         self.put(id, namespace, Some(seen), header, der)
     }
 
@@ -57,11 +56,10 @@ impl Store {
         header: &mut Header,
         data: &[u8],
     ) -> Result<()> {
-        self.put(id, namespace, None, header, data).map(drop)
+        self.put(id, namespace, None, header, data)
     }
 
-    /// Stores a record under its id and counts what came of it; completes the header as the record has it, and says the record's
-    /// tag.
+    /// Stores a record under its id and counts what came of it; completes the header as the record has it.
     fn put(
         self: &Arc<Self>,
         id: &[u8],
@@ -69,12 +67,12 @@ impl Store {
         session: Option<Flushes>,
         header: &mut Header,
         plain: &[u8],
-    ) -> Result<[u8; TAG]> {
+    ) -> Result<()> {
         self.maintenance();
         thread::with(self, |thread| {
             let done = self.put_uncounted(thread, (id, namespace), session, header, plain);
             let counter = match done.as_ref().map_err(|error| error.status) {
-                Ok(_) => Counter::Puts,
+                Ok(()) => Counter::Puts,
                 Err(Status::NotFound) => Counter::PutsSkipped,
                 Err(Status::Busy) => Counter::PutsBusy,
                 Err(Status::Full) if plain.len() <= PLAIN_MAX => Counter::PutsFull,
@@ -92,7 +90,7 @@ impl Store {
         session: Option<Flushes>,
         header: &mut Header,
         plain: &[u8],
-    ) -> Result<[u8; TAG]> {
+    ) -> Result<()> {
         if plain.len() > PLAIN_MAX {
             let detail = format!("a record holds at most {PLAIN_MAX} bytes, not {}", plain.len());
             return Err(Error::new(Status::Full, detail));
@@ -122,10 +120,7 @@ impl Store {
         let mut record = std::mem::take(&mut thread.record);
         let associated = AssociatedData { key: key.bytes(), namespace: namespace.whole() };
         let done = match thread.sealer.seal(header, associated, plain, &mut record) {
-            Some(tag) => {
-                let written = self.write_record(thread, &key, (header, namespace), &record);
-                written.map(|()| tag).map_err(Error::from)
-            }
+            Some(()) => self.write_record(thread, &key, (header, namespace), &record).map_err(Error::from),
             None => Err(Error::new(Status::OpenSsl, "AES-256-GCM failed")),
         };
         thread.record = record;

@@ -4,8 +4,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use super::decoded::Decoded;
 use super::handshakes::Handshakes;
+use super::kinds::Kinds;
 use super::notices::Notices;
 use super::openssl::{Conn, Trampolines};
 use super::policy::Policy;
@@ -23,7 +23,7 @@ static BINDINGS: Registry<Binding, SLOTS> = Registry::new();
 pub(crate) struct Binding {
     pub(crate) store: Arc<Store>,
     pub(crate) policy: Policy,
-    pub(super) decoded: Decoded,
+    pub(super) kinds: Kinds,
     pub(super) handshakes: Handshakes,
     pub(super) notices: Notices,
     slot: AtomicUsize,
@@ -36,7 +36,7 @@ impl Binding {
             Arc::new(Binding {
                 store: Arc::clone(&store),
                 policy: Policy::of(options),
-                decoded: Decoded::new(options.decoded),
+                kinds: Kinds::new(options.decoded),
                 handshakes: Handshakes::default(),
                 slot: AtomicUsize::new(SLOTS),
                 notices: Notices::default(),
@@ -77,7 +77,7 @@ impl Drop for Binding {
         if self.slot() < SLOTS {
             slots::release(self.slot());
         }
-        BINDINGS.remove(identity(&self.store, &self.policy, self.decoded.limit()));
+        BINDINGS.remove(identity(&self.store, &self.policy, self.kinds.limit()));
     }
 }
 

@@ -82,6 +82,9 @@ extern "C" {
     pub(crate) fn SSL_SESSION_set1_id(s: *mut SSL_SESSION, sid: *const c_uchar, len: c_uint) -> c_int;
     pub(crate) fn SSL_SESSION_get0_id_context(s: *const SSL_SESSION, len: *mut c_uint) -> *const c_uchar;
     pub(crate) fn SSL_SESSION_set_timeout(s: *mut SSL_SESSION, t: c_long) -> c_long;
+    pub(crate) fn SSL_SESSION_set_time(s: *mut SSL_SESSION, t: c_long) -> c_long;
+    pub(crate) fn SSL_SESSION_set1_master_key(s: *mut SSL_SESSION, key: *const c_uchar, len: usize) -> c_int;
+    pub(crate) fn X509_get_ex_data(x: *const X509, idx: c_int) -> *mut c_void;
     pub(crate) fn SSL_SESSION_is_resumable(s: *const SSL_SESSION) -> c_int;
     pub(crate) fn SSL_SESSION_set_ex_data(s: *mut SSL_SESSION, idx: c_int, data: *mut c_void) -> c_int;
     pub(crate) fn SSL_SESSION_get_ex_data(s: *const SSL_SESSION, idx: c_int) -> *mut c_void;

@@ -91,15 +91,10 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     header.flags |= if auth.asks || session.has_peer() { flags::CLIENT_AUTH } else { 0 };
     header.flags |= if has_context { flags::ID_CONTEXT } else { 0 };
     header.flags |= if tls13 || connection.kept_terms(conn.terms()) { 0 } else { flags::LATE_TERMS };
-    let Some(mut der) = session::encode(session) else { return };
-    let bytes = der.len();
-    let stored = binding.store.put_session(&id, Namespace(&binding.policy.namespace), note.flushes, &mut header, &der);
-    crate::store::cleanse(&mut der);
-    let Ok(tag) = stored else { return };
-    // A ticket is redeemed once, so decoding it would never pay for another time: kept now or never.
-    if tls13 && session::is_as_stored(conn, session) {
-        binding.decoded.keep(&tag, &header, bytes, session);
-    }
+    // A session that is not stored is counted where that happens.
+    let _ = session::encode(session, |der| {
+        binding.store.put_session(&id, Namespace(&binding.policy.namespace), note.flushes, &mut header, der)
+    });
 }
 
 /// The note for a session that has none: of the login that the connection knows already, or of a new one. `None` when there are no
@@ -145,28 +140,18 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
         if take && conn.keeps_copies(binding.trampolines()) {
             return Err(Miss::Unavailable);
         }
-        let (header, tag) = (found.header, found.tag());
-        let known = binding.decoded.find(&tag, &header, id);
-        known.as_ref().map_or(Ok(()), |session| suits(&header, session.as_ref()))?;
-        if take {
-            found.take()?;
-            taken = true;
-        }
-        let flushes = found.flushes();
-        if let Some(session) = known {
-            return Ok((session, header, flushes));
-        }
-        let der = found.open()?;
-        let bytes = der.len();
-        let session = session::decode(der, id).ok_or(Miss::Damaged)?;
+        let header = found.header;
+        let session = binding.kinds.decode(found.open()?, id).ok_or(Miss::Damaged)?;
         if session.as_ref().version() != libc::c_int::from(version) {
             return Err(Miss::Damaged);
         }
         suits(&header, session.as_ref())?;
-        if !take {
-            binding.decoded.keep(&tag, &header, bytes, session.as_ref());
+        // What is not resumed is not used up.
+        if take {
+            found.take()?;
+            taken = true;
         }
-        Ok((session, header, flushes))
+        Ok((session, header, found.flushes()))
     });
     let Ok((mut session, header, flushes)) = found else { return std::ptr::null_mut() };
     let note = Note { slot: binding.slot(), flushes, login: header.login() };

@@ -1,11 +1,12 @@
 //! SSL_SESSIONs that are ours: as bytes and back, and what is noted on them in ex_data.
 
+use std::cell::RefCell;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicI32;
 
 use libc::c_int;
 
-use super::openssl::{ex_index, Conn, SessionMut, SessionRef};
+use super::openssl::{ex_index, SessionMut, SessionRef};
 use super::{der, ffi};
 use crate::store::{cleanse, Flushes, Login};
 
@@ -79,51 +80,77 @@ pub(super) fn duplicate(session: SessionRef<'_>) -> Option<NewSession> {
     unsafe { NewSession::adopt(copy) }
 }
 
-/// Whether a session of this connection has nothing that its DER would lose: the client's certificate chain, which is
-/// there until the first resumption, and what the application attached to it.
-pub(super) fn is_as_stored(conn: Conn<'_>, session: SessionRef<'_>) -> bool {
-    /// Indices that are looked at; few programs have more than one.
-    const INDICES: c_int = 32;
-    let ours = [index(&NOTE_INDEX), index(&LINEAGE_INDEX)];
-    let attached = |index| !session.ex_data(index).is_null();
-    !conn.has_peer_chain() && !(0..INDICES).any(|index| !ours.contains(&index) && attached(index))
+thread_local! {
+    /// Where sessions are encoded. Wiped after each use.
+    static DER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// DER of the session without its id, which the key in the store already says. It is cut out of the bytes, not taken off the
-/// session: another thread may have found that in OpenSSL's internal cache.
-pub(super) fn encode(session: SessionRef<'_>) -> Option<Vec<u8>> {
+/// Calls `f` with the DER of the session as it is stored: without its id, which the key in the store already says, and without the
+/// age of a ticket that carries no early data. They are cut out of the bytes, not taken off the session: another thread may have
+/// found that in OpenSSL's internal cache.
+pub(super) fn encode<R>(session: SessionRef<'_>, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    /// A buffer larger than this is given back after use.
+    const KEPT: usize = 16 * 1024;
+    let encoded = DER.try_with(|bytes| {
+        let mut bytes = bytes.try_borrow_mut().ok()?;
+        let result = (write(session, &mut bytes) && der::strip(&mut bytes).is_some()).then(|| f(&bytes));
+        cleanse(&mut bytes);
+        bytes.clear();
+        if bytes.capacity() > KEPT {
+            *bytes = Vec::new();
+        }
+        result
+    });
+    encoded.ok().flatten()
+}
+
+/// Writes the session's DER over what `out` holds.
+fn write(session: SessionRef<'_>, out: &mut Vec<u8>) -> bool {
     // SAFETY: wants a live session; NULL asks for the length.
     let len = unsafe { ffi::i2d_SSL_SESSION(session.raw(), ptr::null_mut()) };
-    let mut bytes = vec![0_u8; usize::try_from(len).ok().filter(|len| *len > 0)?];
-    let mut to = bytes.as_mut_ptr();
+    let Some(room) = usize::try_from(len).ok().filter(|len| *len > 0) else { return false };
+    out.clear();
+    out.resize(room, 0);
+    let mut to = out.as_mut_ptr();
     // SAFETY: wants room for as many bytes as the same call has just asked for.
-    let written = unsafe { ffi::i2d_SSL_SESSION(session.raw(), &mut to) };
-    if written != len || der::remove_id(&mut bytes).is_none() {
-        cleanse(&mut bytes);
-        return None;
-    }
-    Some(bytes)
+    unsafe { ffi::i2d_SSL_SESSION(session.raw(), &mut to) == len }
+}
+
+/// The session's DER, as OpenSSL encodes it.
+#[cfg(all(feature = "capi", any(test, fuzzing)))]
+pub(super) fn der_of(session: SessionRef<'_>) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    write(session, &mut bytes).then_some(bytes)
+}
+
+/// Whether OpenSSL encodes the session in exactly these bytes.
+pub(super) fn is_der_of(session: SessionRef<'_>, der: &[u8]) -> bool {
+    let mut bytes = Vec::new();
+    let same = write(session, &mut bytes) && bytes == der;
+    cleanse(&mut bytes);
+    same
 }
 
 /// Whether the session was made with the extended master secret.
 pub(super) fn has_extended_master_secret(session: SessionRef<'_>) -> bool {
-    encode(session).is_some_and(|mut der| {
-        let has = der::has_extended_master_secret(&der);
-        cleanse(&mut der);
-        has
-    })
+    encode(session, der::has_extended_master_secret) == Some(true)
 }
 
-/// The session of some DER, with its id. The bytes were authenticated before.
+/// The session of some DER, with its id.
 pub(super) fn decode(der: &[u8], id: &[u8]) -> Option<NewSession> {
+    let mut session = decode_whole(der)?;
+    session.as_mut().set_id(id).then_some(session)
+}
+
+/// The session of some DER, parsed. The bytes were authenticated before.
+pub(super) fn decode_whole(der: &[u8]) -> Option<NewSession> {
     let mut from = der.as_ptr();
     // SAFETY: d2i reads at most `len` bytes from `from`.
     let raw = unsafe { ffi::d2i_SSL_SESSION(ptr::null_mut(), &mut from, der.len() as libc::c_long) };
     // SAFETY: d2i_SSL_SESSION returns NULL or a new session with one reference.
-    let mut session = unsafe { NewSession::adopt(raw) }?;
+    let session = unsafe { NewSession::adopt(raw) }?;
     // d2i ignores trailing bytes; whatever has them is not what was stored.
-    let whole = from as usize == der.as_ptr() as usize + der.len();
-    (whole && session.as_mut().set_id(id)).then_some(session)
+    (from as usize == der.as_ptr() as usize + der.len()).then_some(session)
 }
 
 /// What is noted on a session: carried by SSL_SESSION_dup, and so by every TLS 1.3 ticket issued from it.

@@ -1,9 +1,9 @@
 /*
  * The table of decoded sessions is never a way around the store.
  *
- * A process keeps what it has decoded of a session with a client certificate, because parsing the certificate costs
- * more than the handshake. What another process has removed, flushed or used up, and what has expired, must not come
- * out of that table.
+ * A process keeps one decoded session of each kind, and makes others of it, because parsing a certificate costs more than
+ * the handshake. What another process has removed, flushed or used up, and what has expired, must not come out of that
+ * table, and it must not grow.
  */
 #include "check.h"
 #include "tls.h"
@@ -28,7 +28,7 @@ static struct visit with_certificate(int version, const struct saved *offer)
     return (struct visit){.version = version, .offer = offer, .prepare = ask, .prepare_client = show};
 }
 
-/* A session that this process has decoded, and keeps. */
+/* A session whose kind this process has decoded, and keeps. */
 static struct outcome decoded(SSL_CTX *server)
 {
     struct outcome made = tls_here(server, with_certificate(TLS1_2_VERSION, NULL));
@@ -102,7 +102,7 @@ static void a_ticket_that_another_process_has_used_up_stays_gone(const char *scr
 {
     SSL_CTX *server = tls_attached(store_in(scratch), "single_use=always");
     struct outcome made = tls_here(server, with_certificate(TLS1_3_VERSION, NULL));
-    /* This ticket is of a resumed connection: the process that issues such a one keeps it decoded. */
+    /* Of the same kind as the one before. */
     struct outcome next = tls_here(server, with_certificate(TLS1_3_VERSION, &made.newest));
 
     CHECK(next.resumed, "the first ticket does not resume");
@@ -205,19 +205,29 @@ static void show_large(SSL *client)
     tls_show(client, CLIENT_6KB);
 }
 
+static unsigned kind;
+
+/* A session id context of its own makes a kind. */
+static void ask_as_another_service(SSL *server)
+{
+    CHECK(SSL_set_session_id_context(server, (unsigned char *)&kind, sizeof kind) == 1, "SSL_set_session_id_context");
+    ask(server);
+}
+
 static void large_certificates_fill_no_memory(const char *scratch)
 {
     enum { CLIENTS = 100 };
-    SSL_CTX *server = tls_attached(store_in(scratch), "decoded=200");
+    SSL_CTX *server = tls_attached(store_in(scratch), "decoded=512KiB");
     size_t used[3];
 
     for (int round = 0; round < 3; round++) {
-        for (int client = 0; client < CLIENTS; client++) {
-            struct visit visit = {.version = TLS1_2_VERSION, .prepare = ask, .prepare_client = show_large};
+        for (int client = 0; client < CLIENTS; client++, kind++) {
+            struct visit visit = {.version = TLS1_2_VERSION, .prepare = ask_as_another_service, .prepare_client = show_large};
             struct outcome made = tls_here(server, visit);
 
             visit.offer = &made.newest;
-            CHECK(tls_here(server, visit).resumed, "the session does not resume");
+            for (int i = 0; i < 3; i++)
+                CHECK(tls_here(server, visit).resumed, "the session does not resume");
         }
         used[round] = mallinfo2().uordblks;
     }

@@ -95,8 +95,8 @@ static void wrapped_remove(SSL_CTX *ctx, SSL_SESSION *session)
 
 static SSL_CTX *wrapped_server(const char *store)
 {
-    /* One decoded session is kept, so that what is kept does not look like what is lost. */
-    SSL_CTX *ctx = tls_attached(store, "decoded=1");
+    /* Room for one decoded session: it is replaced, so that what is kept does not look like what is lost. */
+    SSL_CTX *ctx = tls_attached(store, "decoded=8KiB");
 
     real_new = SSL_CTX_sess_get_new_cb(ctx);
     real_get = SSL_CTX_sess_get_get_cb(ctx);

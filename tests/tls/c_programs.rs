@@ -60,6 +60,7 @@ c_programs! {
     revocation
     same_as_openssl
     server_names
+    sessions_of_a_kind
     stateless_listener
     store_holds_nothing_useless
     store_is_not_emptied

@@ -174,11 +174,6 @@ impl<'a> Conn<'a> {
         })
     }
 
-    pub(in crate::tls) fn has_peer_chain(self) -> bool {
-        // SAFETY: live, as `new` demands.
-        !unsafe { ffi::SSL_get_peer_cert_chain(self.0) }.is_null()
-    }
-
     /// What lies under an index; NULL where nothing was put.
     pub(in crate::tls) fn ex_data(self, index: c_int) -> *mut c_void {
         // SAFETY: live, as `new` demands; an unknown index reads as NULL.

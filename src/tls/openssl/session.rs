@@ -8,6 +8,9 @@ use libc::{c_int, c_long, c_uint, c_void};
 
 use crate::tls::ffi;
 
+/// Indices of ex_data that are looked at; few programs have more than one, and no call tells how many there are.
+const INDICES: c_int = 32;
+
 /// An SSL_SESSION, for reading: other threads may have it as well.
 #[derive(Clone, Copy)]
 pub(in crate::tls) struct SessionRef<'a>(NonNull<ffi::SSL_SESSION>, PhantomData<&'a ()>);
@@ -114,6 +117,20 @@ impl<'a> SessionRef<'a> {
         known.then(|| unsafe { libc::timegm(&mut date) }.max(0) as u64)
     }
 
+    /// Whether anything is attached to it.
+    pub(in crate::tls) fn has_attached(self) -> bool {
+        (0..INDICES).any(|index| !self.ex_data(index).is_null())
+    }
+
+    /// Whether anything is attached to the client's certificate.
+    pub(in crate::tls) fn has_attached_to_peer(self) -> bool {
+        // SAFETY: live, as `new` demands.
+        let peer = unsafe { ffi::SSL_SESSION_get0_peer(self.raw()) };
+        // SAFETY: the session keeps its certificate; an unknown index reads as NULL.
+        let attached = |index| !unsafe { ffi::X509_get_ex_data(peer, index) }.is_null();
+        !peer.is_null() && (0..INDICES).any(attached)
+    }
+
     /// An index that nobody has made reads as NULL.
     pub(in crate::tls) fn ex_data(self, index: c_int) -> *mut c_void {
         // SAFETY: live, as `new` demands.
@@ -137,6 +154,21 @@ impl<'a> SessionMut<'a> {
     pub(in crate::tls) fn set_id(&mut self, id: &[u8]) -> bool {
         // SAFETY: live and ours, as `new` demands; the call checks the length before it reads.
         unsafe { ffi::SSL_SESSION_set1_id(self.raw(), id.as_ptr(), id.len() as c_uint) == 1 }
+    }
+
+    /// Sets its secret, which must have the length of the one that it has; false when it is empty or too long.
+    pub(in crate::tls) fn set_secret(&mut self, secret: &[u8]) -> bool {
+        // SAFETY: live and ours, as `new` demands; the call checks the length before it reads.
+        unsafe { ffi::SSL_SESSION_set1_master_key(self.raw(), secret.as_ptr(), secret.len()) == 1 }
+    }
+
+    /// Sets when it was made, and how many seconds it lives. SSL_SESSION_set_time_ex(3) is in OpenSSL since 3.3 only; where a long
+    /// holds the number, both do the same.
+    pub(in crate::tls) fn set_times(&mut self, time: c_long, timeout: c_long) {
+        // SAFETY: live and ours, as `new` demands.
+        unsafe { ffi::SSL_SESSION_set_time(self.raw(), time) };
+        // SAFETY: live and ours, as `new` demands.
+        unsafe { ffi::SSL_SESSION_set_timeout(self.raw(), timeout) };
     }
 
     pub(in crate::tls) fn set_timeout(&mut self, seconds: u64) {
