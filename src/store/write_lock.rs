@@ -99,7 +99,7 @@ impl WriteLock {
         self.page.mutex.0.kind() == self.kind
     }
 
-    /// Waits at most until the deadline; after a wait that was in vain, for a second not at all.
+    /// Waits at most until the deadline; after a wait that was in vain, for a while not at all.
     pub(crate) fn acquire(&self, deadline: Duration) -> Result<WriteGuard<'_>, LockTimeout> {
         if self.lock(deadline) {
             self.page.taken.set(self.page.taken.get().wrapping_add(1));

@@ -81,7 +81,7 @@ fn the_store_opens_again_after_a_writer_was_stopped_and_killed() {
     let begin = before.stat("generation");
     let (stopped, mut other) = stopped_in_a_write(&path);
     drop(stopped);
-    // Whoever waited in vain only tries for a second.
+    // Whoever waited in vain only tries for a while.
     assert!((0..20).any(|seed| put(&mut other, seed)), "the store stays shut after its writer was killed");
     assert!(put(&mut before, 77), "the store stays shut for others");
     let kept = before.stat("generation");
