@@ -4,16 +4,21 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 
 use super::directory::{check_private, Directory, OpenDirectory};
 use super::siphash::{half, name_hash};
 use crate::status::{Error, Result, Status};
+use crate::sys::clock;
 use crate::sys::crypto::{self, KEY};
 use crate::sys::files::{self, Access};
 
 /// The file in a store's directory.
 const KEY_FILE: &str = "key";
+
+/// Milliseconds for which a look at the file counts, also for a child that begins meanwhile.
+const FRESH: u64 = 1_000;
 
 /// Keys that a file may have.
 const KEYS_MAX: usize = 16;
@@ -23,6 +28,8 @@ pub(crate) struct Keys {
     keys: Vec<SealingKey>,
     /// Tells whether the file changed: inode, size, time of change.
     stamp: (u64, u64, i64, i64),
+    /// The tick of the last look at the file, by this process or the parent that it has them from.
+    looked_at: AtomicU64,
 }
 
 /// One of them. Wiped when dropped.
@@ -111,7 +118,7 @@ impl Keys {
         let keys = keys.collect();
         crypto::cleanse(&mut secrets);
         read?;
-        Ok(Arc::new(Keys { keys, stamp: stamp(&meta) }))
+        Ok(Arc::new(Keys { keys, stamp: stamp(&meta), looked_at: AtomicU64::new(clock::ticks()) }))
     }
 
     /// All of them; the first one seals.
@@ -129,8 +136,14 @@ impl Keys {
         self.keys.iter().any(|key| key.number == number)
     }
 
+    /// Whether somebody has looked at the file a moment ago.
+    pub(crate) fn are_fresh(&self) -> bool {
+        clock::ticks() < self.looked_at.load(Ordering::Relaxed) + FRESH
+    }
+
     /// Whether the file is no longer the one that was read.
     pub(crate) fn changed(&self, path: &Path) -> bool {
+        self.looked_at.store(clock::ticks(), Ordering::Relaxed);
         fs::symlink_metadata(path).is_ok_and(|meta| stamp(&meta) != self.stamp)
     }
 }

@@ -1,5 +1,6 @@
 //! Opening: the directory and its files for those who will use them, and what one process has open of them.
 
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
@@ -115,9 +116,11 @@ impl Store {
     /// Opens what is the current generation by now. A forked child takes over what is plain shared memory, the control page and
     /// those of generations, and the keys: that saves a third of its first lookup. Environments it opens for itself.
     fn attach(&self, known: Known<'_>) -> Result<Arc<OpenStore>> {
-        let _stdio = files::occupy_stdio().map_err(|e| Error::system("cannot open /dev/null", &e))?;
         let keys = self.current_keys(known)?;
         let open = self.dir.enter()?;
+        // The lowest number that is free is given out (open(2)): one beyond them says that the host has the first three.
+        let stdio = (open.file().as_raw_fd() <= 2).then(files::occupy_stdio).transpose();
+        let _stdio = stdio.map_err(|e| Error::system("cannot open /dev/null", &e))?;
         for _ in 0..ATTEMPTS {
             let control = self.current_control(&open, known)?;
             let (epoch, current) = (AtomicU64::new(control.epoch()), control.current());
@@ -134,7 +137,8 @@ impl Store {
     /// The keys of the file as it is now. One that is half written or gone leaves those that were read before.
     fn current_keys(&self, known: Known<'_>) -> Result<Arc<Keys>> {
         let Some(opened) = known.opened else { return Keys::load(&self.dir) };
-        if !opened.keys.changed(&self.dir.key) {
+        let looked = !known.mine && opened.is_current() && opened.keys.are_fresh();
+        if looked || !opened.keys.changed(&self.dir.key) {
             return Ok(Arc::clone(&opened.keys));
         }
         Ok(Keys::load(&self.dir).unwrap_or_else(|error| {

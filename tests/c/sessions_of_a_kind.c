@@ -198,7 +198,7 @@ static void what_is_handed_out_is_what_decoding_makes(const char *scratch)
         }
         /* The first two sessions, at most, are decoded before their kind is known. */
         if (scene->always_decoded)
-            CHECK(kinds_used == 0, "%s, %s: early data is judged by the age of another session", scene->name, tls_name(version));
+            CHECK(kinds_used == 0, "%s, %s: a session with early data begins a kind, to which no other belongs", scene->name, tls_name(version));
         else
             CHECK(kinds_used >= 2 * SESSIONS - 3, "%s, %s: only %d of %d lookups go by kind", scene->name, tls_name(version),
                   kinds_used, 2 * SESSIONS);
