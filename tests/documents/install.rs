@@ -46,6 +46,18 @@ fn uninstall_leaves_nothing_of_what_install_brought() {
 }
 
 #[test]
+fn install_says_what_the_dynamic_linker_lacks() {
+    let say = |directory: &str| {
+        run(Command::new(root().join("scripts/ldconfig-hint")).arg(directory), MINUTE, "")
+            .expect_success("the last step of `make install`")
+            .stdout
+    };
+    let elsewhere = say("/opt/tls/lib");
+    assert!(elsewhere.contains("-Wl,-rpath,/opt/tls/lib"), "ldconfig would not help there: {elsewhere:?}");
+    assert_eq!(say("/usr/local/lib"), "Now run: ldconfig\n");
+}
+
+#[test]
 fn a_program_links_with_the_stripped_library_which_is_half_as_large_at_most() {
     let scratch = Scratch::new("stripped");
     let prefix = Prefix { path: scratch.path().join("prefix"), libdir: scratch.path().join("prefix/lib") };

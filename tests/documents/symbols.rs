@@ -62,8 +62,7 @@ fn the_library_defines_the_reviewed_symbols_with_their_versions_and_no_other() {
 #[test]
 fn a_program_asks_for_the_version_of_what_it_calls() {
     let needs = about("readelf", &["-VW"], &stage().join("bin/minimal"));
-    let of_ours =
-        needs.split("File: libsesscache").nth(1).unwrap_or_else(|| panic!("no version is asked:\n{needs}"));
+    let of_ours = needs.split("File: libsesscache").nth(1).unwrap_or_else(|| panic!("no version is asked:\n{needs}"));
     let names: Vec<&str> =
         of_ours.lines().skip(1).map_while(|line| line.split_once("Name: ")).map(|(_, name)| name).collect();
     assert_eq!(names.len(), 1, "{needs}");
