@@ -88,6 +88,8 @@ BENCHES := --package sesscache-benches
 DEMO        := libexec/sesscache/demo libexec/sesscache/prefork_server libexec/sesscache/resume_client
 COMPLETIONS := share/bash-completion/completions/sesscache share/zsh/site-functions/_sesscache \
                share/fish/vendor_completions.d/sesscache.fish
+# The configuration module of OpenSSL, below $(LIBDIR). Not in OpenSSL's own directory of modules: that is for providers.
+MODULE   := sesscache/openssl_conf.so
 MANPAGES := $(wildcard man/*.[1-8])
 # What goes with the program, as paths below the stage and below $(PREFIX): completions, and what it runs.
 EXTRAS   := $(if $(PROGRAM),$(COMPLETIONS) $(DEMO))
@@ -193,7 +195,7 @@ need-system-lmdb: ; @scripts/need $(NEED_DEMO) lmdb:liblmdb-dev
 # ---- the staged prefix -------------------------------------------------------------------------------------------
 
 stage: $(STAGE)/lib/libsesscache.so $(STAGE)/lib/libsesscache.a $(STAGE)/include/sesscache.h $(STAGE)/lib/pkgconfig/sesscache.pc \
-       $(addprefix $(STAGE)/,$(addprefix bin/,$(EXAMPLES) $(PROGRAM)) $(EXTRAS))
+       $(STAGE)/lib/$(MODULE) $(addprefix $(STAGE)/,$(addprefix bin/,$(EXAMPLES) $(PROGRAM)) $(EXTRAS))
 
 # Cargo knows best whether anything changed; when nothing did, the file keeps its time and nothing below is remade.
 $(RELEASE)/libsesscache.so: fetch FORCE
@@ -225,6 +227,13 @@ $(STAGE)/bin/%: c-examples/%.c $(STAGE)/include/sesscache.h $(STAGE)/lib/libsess
 	mkdir -p $(@D)
 	$(CC) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $$($(STAGED_PKG_CONFIG) --cflags sesscache) $< -o $@ $(LDFLAGS) \
 	    $$($(STAGED_PKG_CONFIG) --libs sesscache)
+
+# Linked with libcrypto only, see its source. It stays: OpenSSL unloads modules while it may still call what they have registered.
+$(STAGE)/lib/$(MODULE): $(wildcard integrations/openssl-conf/*.[ch]) $(STAGE)/include/sesscache.h
+	mkdir -p $(@D)
+	$(CC) $(WARNINGS) -DSESSCACHE_ABI='"$(ABI)"' -fPIC -shared -fvisibility=hidden $(CPPFLAGS) $(CFLAGS) \
+	    -I$(STAGE)/include $(filter %.c,$^) -o $@ \
+	    $(LDFLAGS) -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,relro -Wl,-z,now $$(pkg-config --cflags --libs libcrypto) -ldl -lpthread
 
 $(STAGE)/bin/sesscache: $(RELEASE)/libsesscache.so
 	install -D -m 755 $(RELEASE)/sesscache $@
@@ -398,7 +407,7 @@ INCLUDE := $(shell realpath -m --relative-to='$(LIBDIR)/cmake/sesscache' '$(PREF
 fill = sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@VERSION@|$(VERSION)|' -e 's|@ABI@|$(ABI)|' -e 's|@SONAME@|$(SONAME)|' -e 's|@REALNAME@|$(REALNAME)|' \
        -e 's|@INCLUDE@|$(INCLUDE)|' $(FILL_LMDB) $(1) >$(2) && chmod 644 $(2)
 
-INSTALLED = $(addprefix $(LIBRARYDIR)/,libsesscache.so $(SONAME) $(REALNAME) libsesscache.a \
+INSTALLED = $(addprefix $(LIBRARYDIR)/,libsesscache.so $(SONAME) $(REALNAME) libsesscache.a $(MODULE) \
               pkgconfig/sesscache.pc) $(INCLUDEDIR)/sesscache.h $(if $(PROGRAM),$(BINDIR)/sesscache) \
             $(foreach page,$(MANPAGES),$(call manpage,$(page))) $(addprefix $(DESTDIR)$(PREFIX)/,$(EXTRAS))
 
@@ -410,6 +419,7 @@ install:
 	ln -sfn $(REALNAME) $(LIBRARYDIR)/$(SONAME)
 	ln -sfn $(SONAME) $(LIBRARYDIR)/libsesscache.so
 	install -m 644 $(STAGE)/lib/libsesscache.a $(LIBRARYDIR)/
+	install -D -m 644 $(STAGE)/lib/$(MODULE) $(LIBRARYDIR)/$(MODULE)
 	install -m 644 include/sesscache.h $(INCLUDEDIR)/
 	$(call fill,sesscache.pc.in,$(LIBRARYDIR)/pkgconfig/sesscache.pc)
 	$(call fill,packaging/cmake/sesscache-config.cmake.in,$(LIBRARYDIR)/cmake/sesscache/sesscache-config.cmake)
@@ -424,13 +434,13 @@ install:
 STRIP ?= strip
 # scripts/static-library has stripped that one.
 install-strip: install
-	$(STRIP) --strip-unneeded $(LIBRARYDIR)/$(REALNAME) $(if $(PROGRAM),$(BINDIR)/sesscache) \
+	$(STRIP) --strip-unneeded $(LIBRARYDIR)/$(REALNAME) $(LIBRARYDIR)/$(MODULE) $(if $(PROGRAM),$(BINDIR)/sesscache) \
 	    $(addprefix $(DESTDIR)$(PREFIX)/,$(filter-out %/demo,$(filter libexec/%,$(EXTRAS))))
 
 uninstall:
 	rm -f $(INSTALLED)
 	rm -rf $(LIBRARYDIR)/cmake/sesscache $(SHAREDIR)/doc/sesscache $(DESTDIR)$(PREFIX)/libexec/sesscache
-	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake 2>/dev/null || true
+	@rmdir --ignore-fail-on-non-empty $(LIBRARYDIR)/pkgconfig $(LIBRARYDIR)/cmake $(LIBRARYDIR)/sesscache 2>/dev/null || true
 	@cd $(DESTDIR)$(PREFIX) && rmdir -p --ignore-fail-on-non-empty share/doc libexec include bin \
 	    $(patsubst $(PREFIX)/%,%,$(filter $(PREFIX)/%,$(LIBDIR))) \
 	    $(sort $(patsubst $(SHAREDIR)/%/,share/%,$(dir $(filter $(SHAREDIR)/%,$(INSTALLED))))) 2>/dev/null || true

@@ -210,7 +210,7 @@ pub fn check(options: &Options) -> Result<()> {
 }
 
 /// Detaches an SSL_CTX: session cache mode, options and timeout are as before `attach`, the callbacks and the id
-/// generator are removed.
+/// generator are removed. Callbacks, mode and timeout that were set since stay.
 ///
 /// # Errors
 /// [`Status::NotFound`] when it is not attached.
@@ -230,6 +230,19 @@ pub fn detach(ctx: &mut SslContextBuilder) -> Result<()> {
 pub unsafe fn detach_raw(ctx: *mut tls::SSL_CTX) -> Result<()> {
     // SAFETY: `detach` demands what this function demands.
     unsafe { tls::detach(ctx) }
+}
+
+/// Gives a connection that was made before its SSL_CTX was attached or detached what SSL_new(3) would copy from the SSL_CTX now.
+/// For programs that learn of an SSL_CTX only when it makes its first connection.
+///
+/// # Safety
+/// `ssl` is a live connection whose handshake has not begun, and that no other thread uses before the call returns.
+///
+/// # Errors
+/// [`Status::NotFound`] when the SSL_CTX was never attached, [`Status::Invalid`] when the connection has none yet.
+pub unsafe fn inherit_raw(ssl: *mut tls::SSL) -> Result<()> {
+    // SAFETY: `inherit` demands what this function demands.
+    unsafe { tls::inherit(ssl) }
 }
 
 /// Ends the login behind this connection: nothing that goes back to the same full handshake resumes any more, in any process,

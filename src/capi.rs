@@ -156,7 +156,8 @@ pub unsafe extern "C" fn sesscache_attach(cache: *mut sesscache, ctx: *mut SSL_C
 }
 
 /// Undoes sesscache_attach(): session cache mode, options and timeout are as before, the callbacks and the id generator are
-/// removed. Connections that exist keep the cache. Not needed before SSL_CTX_free(). No other thread may use `ctx` meanwhile.
+/// removed. A mode, a timeout and callbacks that you have set since stay. Connections that exist keep the cache. Not needed
+/// before SSL_CTX_free(). No other thread may use `ctx` meanwhile.
 ///
 /// Returns SESSCACHE_NOT_FOUND when `ctx` is not attached, SESSCACHE_INVALID for NULL.
 // # Safety
@@ -167,6 +168,25 @@ pub unsafe extern "C" fn sesscache_detach(ctx: *mut SSL_CTX) -> sesscache_status
         let ctx = checked(ctx, "ctx")?;
         // SAFETY: `detach_raw` demands a live SSL_CTX that no other thread uses; it is not NULL, the rest the caller owes.
         unsafe { cache::detach_raw(ctx) }
+    })
+}
+
+/// Gives `ssl`, which SSL_new() made before its SSL_CTX was attached or detached, what SSL_new() would copy from the SSL_CTX now:
+/// SSL_OP_NO_TICKET, SSL_OP_NO_ANTI_REPLAY and the session id generator. For programs that learn of an SSL_CTX only when it
+/// makes its first connection; without it, the ticket of that connection is a stateless one, which no other process resumes.
+/// Call it before the handshake. No other thread may use `ssl` meanwhile.
+///
+/// Returns SESSCACHE_NOT_FOUND when the SSL_CTX was never attached, SESSCACHE_INVALID for NULL, and for an `ssl` that has no
+/// SSL_CTX yet: where SSL_new() of OpenSSL 3.2 and later constructs its ex_data, and copies the SSL_CTX's settings afterwards.
+// # Safety
+// `ssl` is NULL or a live connection whose handshake has not begun and that no other thread uses before the call returns.
+#[no_mangle]
+pub unsafe extern "C" fn sesscache_inherit(ssl: *mut SSL) -> sesscache_status {
+    border(|| {
+        let ssl = checked(ssl, "ssl")?;
+        // SAFETY: `inherit_raw` demands a live connection before its handshake that no other thread uses; it is not NULL, the
+        // rest the caller owes.
+        unsafe { cache::inherit_raw(ssl) }
     })
 }
 

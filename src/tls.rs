@@ -28,7 +28,7 @@ use self::openssl::Conn;
 use crate::status::{Error, Result, Status};
 use crate::store::{Login, Namespace};
 
-pub(crate) use self::attach::{attach, detach};
+pub(crate) use self::attach::{attach, detach, inherit};
 pub(crate) use self::binding::Binding;
 pub(crate) use self::ffi::{SSL, SSL_CTX};
 #[cfg(all(feature = "capi", any(test, fuzzing)))]

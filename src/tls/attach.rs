@@ -8,7 +8,7 @@ use libc::{c_int, c_long, c_void};
 
 use super::kept::{self, Attachment, ContextData, NO_SLOT};
 use super::openssl::{Callbacks, Conn, Ctx};
-use super::{connection, ffi, running_major, session, slots, Binding, SSL_CTX};
+use super::{connection, ffi, running_major, session, slots, Binding, SSL, SSL_CTX};
 use crate::status::{Error, Result, Status};
 
 /// The bits of the session cache mode that attach decides; CLIENT stays the host's.
@@ -96,31 +96,55 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     if let Some(ttl) = binding.policy.ttl {
         host.set_timeout(ttl.as_secs() as c_long);
     }
-    host.set_callbacks(Some(ours));
+    host.set_callbacks(ours);
     kept.last_read.begin(host);
     kept.slot.store(binding.slot(), Ordering::Relaxed);
     Ok(())
 }
 
-/// Undoes [`attach`] for connections made from now on.
+/// Undoes [`attach`] for connections made from now on. What the host has set since then stays: callbacks, mode and timeout.
 ///
 /// # Safety
 /// As for [`attach`].
 pub(crate) unsafe fn detach(ctx: *mut SSL_CTX) -> Result<()> {
     // SAFETY: live, and this thread alone changes it, as demanded above.
     let host = unsafe { Ctx::new(ctx) };
-    let Some(slot) = host.callbacks().new.and_then(slots::slot_of) else {
-        return Err(Error::new(Status::NotFound, "the SSL_CTX is not attached"));
-    };
-    host.set_callbacks(None);
+    let not_attached = || Error::new(Status::NotFound, "the SSL_CTX is not attached");
+    let slot = kept::attached(host).ok_or_else(not_attached)?.0;
+    host.remove_callbacks(slots::trampolines(slot));
     count_handshakes(host);
-    let Some(kept) = ContextData::find_or_make(host) else { return Ok(()) };
+    let kept = ContextData::find(host).ok_or_else(not_attached)?;
     kept.slot.store(NO_SLOT, Ordering::Relaxed);
     if let Some(attachment) = kept.attachments.borrow().iter().rfind(|a| a.binding.slot() == slot) {
-        host.set_cache_mode(attachment.mode);
+        if host.cache_mode() == MODE | (attachment.mode & ffi::SSL_SESS_CACHE_CLIENT) {
+            host.set_cache_mode(attachment.mode);
+        }
         host.clear_options(OPTIONS & !attachment.options);
-        host.set_timeout(attachment.timeout);
+        if attachment.binding.policy.ttl.is_some_and(|ttl| ttl.as_secs() as c_long == host.timeout()) {
+            host.set_timeout(attachment.timeout);
+        }
     }
+    Ok(())
+}
+
+/// Gives a connection what SSL_new(3) would copy from its SSL_CTX now.
+///
+/// # Safety
+/// `ssl` is a live SSL whose handshake has not begun, driven by this thread.
+pub(crate) unsafe fn inherit(ssl: *mut SSL) -> Result<()> {
+    // SAFETY: live, as demanded above. While SSL_new(3) of OpenSSL 3.2 and later makes it, it has no SSL_CTX.
+    if unsafe { ffi::SSL_get_SSL_CTX(ssl) }.is_null() {
+        return Err(Error::invalid("the connection has no SSL_CTX yet"));
+    }
+    // SAFETY: live, and driven by this thread, as demanded above.
+    let conn = unsafe { Conn::new(ssl) };
+    if !kept::was_attached(conn.ctx()) {
+        return Err(Error::new(Status::NotFound, "the SSL_CTX of the connection was never attached"));
+    }
+    let of_ctx = conn.ctx().options() & OPTIONS;
+    conn.set_options(of_ctx);
+    conn.clear_options(OPTIONS & !of_ctx);
+    conn.set_generator(kept::attached(conn.ctx()).map(|(slot, _)| slots::trampolines(slot)));
     Ok(())
 }
 

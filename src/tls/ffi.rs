@@ -78,6 +78,11 @@ extern "C" {
     pub(crate) fn SSL_CTX_set_timeout(ctx: *mut SSL_CTX, t: c_long) -> c_long;
     pub(crate) fn SSL_CTX_get_ssl_method(ctx: *const SSL_CTX) -> *const SSL_METHOD;
     pub(crate) fn SSL_get_options(ssl: *const SSL) -> u64;
+    #[link_name = "SSL_set_options"]
+    pub(crate) fn set_options(ssl: *mut SSL, bits: u64) -> u64;
+    #[link_name = "SSL_clear_options"]
+    pub(crate) fn clear_options(ssl: *mut SSL, bits: u64) -> u64;
+    pub(crate) fn SSL_set_generate_session_id(ssl: *mut SSL, cb: Option<GenerateCb>) -> c_int;
     pub(crate) fn SSL_get_verify_mode(ssl: *const SSL) -> c_int;
     pub(crate) fn SSL_SESSION_set1_id(s: *mut SSL_SESSION, sid: *const c_uchar, len: c_uint) -> c_int;
     pub(crate) fn SSL_SESSION_get0_id_context(s: *const SSL_SESSION, len: *mut c_uint) -> *const c_uchar;

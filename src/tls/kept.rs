@@ -53,15 +53,17 @@ pub(super) unsafe fn free(value: *mut c_void) {
 }
 
 impl ContextData {
+    /// What `ctx` keeps, if anything. For a thread that alone changes the SSL_CTX.
+    pub(super) fn find(ctx: Ctx<'_>) -> Option<&ContextData> {
+        let found = ctx.ex_data(index()).cast::<ContextData>();
+        // SAFETY: our index holds NULL or what is boxed below, which OpenSSL frees with the SSL_CTX; the result lives no longer
+        // than the borrow of the SSL_CTX, which no other thread changes meanwhile.
+        unsafe { found.as_ref() }
+    }
+
     /// What `ctx` keeps, made when it keeps nothing. For a thread that alone changes the SSL_CTX.
     pub(super) fn find_or_make(ctx: Ctx<'_>) -> Option<&ContextData> {
-        let find = || {
-            let found = ctx.ex_data(index()).cast::<ContextData>();
-            // SAFETY: our index holds NULL or what is boxed below, which OpenSSL frees with the SSL_CTX; the result lives no longer
-            // than the borrow of the SSL_CTX, which no other thread changes meanwhile.
-            unsafe { found.as_ref() }
-        };
-        if let Some(found) = find() {
+        if let Some(found) = ContextData::find(ctx) {
             return Some(found);
         }
         let (attachments, last_read) = (RefCell::default(), LastRead::default());
@@ -71,8 +73,13 @@ impl ContextData {
             drop(unsafe { Box::from_raw(made) });
             return None;
         }
-        find()
+        ContextData::find(ctx)
     }
+}
+
+/// Whether an SSL_CTX was ever attached. For any thread.
+pub(super) fn was_attached(ctx: Ctx<'_>) -> bool {
+    !ctx.ex_data(index()).is_null()
 }
 
 /// The slot of the binding to which an SSL_CTX is attached, and what was read of its counters. For any thread.

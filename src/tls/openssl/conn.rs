@@ -90,6 +90,22 @@ impl<'a> Conn<'a> {
         unsafe { ffi::SSL_get_options(self.0) }
     }
 
+    pub(in crate::tls) fn set_options(self, bits: u64) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::set_options(self.0, bits) };
+    }
+
+    pub(in crate::tls) fn clear_options(self, bits: u64) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::clear_options(self.0, bits) };
+    }
+
+    /// Sets the id generator, or OpenSSL's own. It lives as long as the process (-z nodelete).
+    pub(in crate::tls) fn set_generator(self, to: Option<&Trampolines>) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_set_generate_session_id(self.0, to.map(|to| to.generate)) };
+    }
+
     /// Whether it would agree on this cipher itself: it is in the list of SSL_set_cipher_list(3), and the security callback,
     /// which stands for the security level, allows it.
     pub(in crate::tls) fn allows(self, cipher: *const ffi::SSL_CIPHER) -> bool {

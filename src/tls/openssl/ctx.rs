@@ -109,16 +109,32 @@ impl<'a> Ctx<'a> {
         self.cache_mode() & ffi::SSL_SESS_CACHE_SERVER != 0
     }
 
-    /// Sets the three callbacks and the id generator, or none. They live as long as the process (-z nodelete).
-    pub(in crate::tls) fn set_callbacks(self, to: Option<&Trampolines>) {
+    /// Sets the three callbacks and the id generator. They live as long as the process (-z nodelete).
+    pub(in crate::tls) fn set_callbacks(self, to: &Trampolines) {
+        self.set(Callbacks { new: Some(to.new), get: Some(to.get), remove: Some(to.remove) });
         // SAFETY: live, as `new` demands.
-        unsafe { ffi::SSL_CTX_sess_set_new_cb(self.0, to.map(|t| t.new)) };
+        unsafe { ffi::SSL_CTX_set_generate_session_id(self.0, Some(to.generate)) };
+    }
+
+    /// Removes those of the callbacks that are still these, and the id generator, which OpenSSL does not show.
+    pub(in crate::tls) fn remove_callbacks(self, ours: &Trampolines) {
+        let Callbacks { new, get, remove } = self.callbacks();
+        self.set(Callbacks {
+            new: new.filter(|new| !ptr::fn_addr_eq(*new, ours.new)),
+            get: get.filter(|get| !ptr::fn_addr_eq(*get, ours.get)),
+            remove: remove.filter(|remove| !ptr::fn_addr_eq(*remove, ours.remove)),
+        });
         // SAFETY: live, as `new` demands.
-        unsafe { ffi::SSL_CTX_sess_set_get_cb(self.0, to.map(|t| t.get)) };
+        unsafe { ffi::SSL_CTX_set_generate_session_id(self.0, None) };
+    }
+
+    fn set(self, to: Callbacks) {
         // SAFETY: live, as `new` demands.
-        unsafe { ffi::SSL_CTX_sess_set_remove_cb(self.0, to.map(|t| t.remove)) };
+        unsafe { ffi::SSL_CTX_sess_set_new_cb(self.0, to.new) };
         // SAFETY: live, as `new` demands.
-        unsafe { ffi::SSL_CTX_set_generate_session_id(self.0, to.map(|t| t.generate)) };
+        unsafe { ffi::SSL_CTX_sess_set_get_cb(self.0, to.get) };
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_sess_set_remove_cb(self.0, to.remove) };
     }
 
     /// Whether OpenSSL keeps sessions of its own beside the callbacks.
