@@ -8,7 +8,6 @@
 #include "module.h"
 
 #include <errno.h>
-#include <openssl/err.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -135,7 +134,6 @@ static void attach_what_is_pending(SSL_CTX *own)
     if (now == atomic_load(&failed_at))
         return;
     for (struct context *context = atomic_load(&contexts); context != NULL; context = context->next) {
-        repair(context);
         /* Another thread may be configuring it: a second later it is taken to have finished. */
         if (context->ctx == own || pthread_equal(context->maker, pthread_self()) || now - context->made > 1)
             with(context, PENDING, attach);
@@ -167,19 +165,18 @@ static void on_ssl(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, lon
     (void)ptr, (void)data, (void)index, (void)argl, (void)argp;
     if (!call.ready)
         return;
-    ERR_set_mark();
     own = call.get_ctx(parent);
+    context = own != NULL ? call.get_ex_data(own, ctx_index) : NULL;
+    if (context != NULL) {
+        repair(context);
+        with(context, ATTACHED, look_back);
+    } else {
+        look_back_at_some();
+    }
     if (atomic_load(&pending) > 0)
         attach_what_is_pending(own);
-    context = own != NULL ? call.get_ex_data(own, ctx_index) : NULL;
-    if (context == NULL) {
-        look_back_at_some();
-    } else {
-        with(context, ATTACHED, look_back);
-        if (call.inherit(parent) == SESSCACHE_OK && settings.session_id_context_len > 0)
-            call.set_context_of_ssl(parent, (const unsigned char *)settings.session_id_context, settings.session_id_context_len);
-    }
-    ERR_pop_to_mark();
+    if (context != NULL && call.inherit(parent) == SESSCACHE_OK && settings.session_id_context_len > 0)
+        call.set_context_of_ssl(parent, (const unsigned char *)settings.session_id_context, settings.session_id_context_len);
     errno = before;
 }
 
@@ -215,7 +212,6 @@ static void on_ctx(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, lon
     struct context *context;
 
     (void)ptr, (void)argl, (void)argp;
-    ERR_set_mark();
     prepare();
     context = call.ready ? place() : NULL;
     if (context != NULL) {
@@ -229,7 +225,6 @@ static void on_ctx(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, lon
         atomic_store(&context->state, PENDING);
         CRYPTO_set_ex_data(data, index, context);
     }
-    ERR_pop_to_mark();
     errno = before;
 }
 

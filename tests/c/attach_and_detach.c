@@ -219,6 +219,68 @@ static void an_id_generator_is_replaced_by_attach_and_one_set_later_works(const 
     }
 }
 
+static const char *inherited_store;
+
+static void attach_and_inherit(SSL *server)
+{
+    CHECK_OK(sesscache_enable(SSL_get_SSL_CTX(server), inherited_store, NULL));
+    CHECK_OK(sesscache_inherit(server));
+}
+
+static void detach_and_inherit(SSL *server)
+{
+    CHECK_OK(sesscache_detach(SSL_get_SSL_CTX(server)));
+    CHECK_OK(sesscache_inherit(server));
+    CHECK(!(SSL_get_options(server) & (SSL_OP_NO_TICKET | SSL_OP_NO_ANTI_REPLAY)), "options of ours stay");
+}
+
+static void a_connection_made_before_attach_is_as_one_made_after(const char *scratch)
+{
+    inherited_store = store_in(scratch);
+    for (int v = 0; v < 2; v++) {
+        SSL_CTX *server = tls_server();
+        SSL *ssl = SSL_new(server);
+        struct outcome first, stateless;
+
+        CHECK(sesscache_inherit(ssl) == SESSCACHE_NOT_FOUND, "an SSL_CTX that was never attached has something to give");
+        SSL_free(ssl);
+        first = tls_here(server, (struct visit){.version = tls_versions[v], .prepare = attach_and_inherit});
+        CHECK(tls_resumes_elsewhere(inherited_store, NULL, tls_versions[v], &first.newest),
+              "%s: the session is in no store", tls_name(tls_versions[v]));
+        stateless = tls_here(server, (struct visit){.version = tls_versions[v], .prepare = detach_and_inherit});
+        CHECK(tls_here(server, (struct visit){.version = tls_versions[v], .offer = &stateless.newest}).resumed,
+              "%s: the ticket of a connection that was made before detach does not resume", tls_name(tls_versions[v]));
+        SSL_CTX_free(server);
+    }
+}
+
+static void detach_leaves_what_the_host_has_set_since(const char *scratch)
+{
+    for (int which = 0; which < 3; which++) {
+        SSL_CTX *server = tls_server();
+        uint64_t options = SSL_CTX_get_options(server);
+
+        CHECK_OK(sesscache_enable(server, store_in(scratch), "ttl=1h"));
+        if (which == 0)
+            SSL_CTX_sess_set_new_cb(server, host_new);
+        if (which == 1)
+            SSL_CTX_sess_set_get_cb(server, host_get);
+        if (which == 2)
+            SSL_CTX_sess_set_remove_cb(server, host_remove);
+        SSL_CTX_set_session_cache_mode(server, SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL_LOOKUP);
+        SSL_CTX_set_timeout(server, 1234);
+        CHECK_OK(sesscache_detach(server));
+        CHECK(SSL_CTX_sess_get_new_cb(server) == (which == 0 ? host_new : NULL)
+              && SSL_CTX_sess_get_get_cb(server) == (which == 1 ? host_get : NULL)
+              && SSL_CTX_sess_get_remove_cb(server) == (which == 2 ? host_remove : NULL), "callback %d", which);
+        CHECK(SSL_CTX_get_session_cache_mode(server) == (SSL_SESS_CACHE_SERVER | SSL_SESS_CACHE_NO_INTERNAL_LOOKUP), "the mode");
+        CHECK(SSL_CTX_get_timeout(server) == 1234, "the timeout");
+        CHECK(SSL_CTX_get_options(server) == options, "options of ours stay");
+        CHECK(sesscache_detach(server) == SESSCACHE_NOT_FOUND, "it is detached twice");
+        SSL_CTX_free(server);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
@@ -226,6 +288,8 @@ int main(int argc, char **argv)
         TEST(a_thousand_contexts_share_one_cache),
         TEST(after_detach_connections_are_full_and_openssl_is_as_before),
         TEST(detaching_what_was_never_attached_is_refused),
+        TEST(a_connection_made_before_attach_is_as_one_made_after),
+        TEST(detach_leaves_what_the_host_has_set_since),
         TEST(hooks_of_the_application_are_refused_and_left_alone),
         TEST(a_hook_set_after_attach_is_noticed_when_attaching_again),
         TEST(an_id_generator_is_replaced_by_attach_and_one_set_later_works),

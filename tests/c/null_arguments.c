@@ -86,6 +86,7 @@ static void attach_detach_enable_and_forget_refuse_null(const char *scratch)
     REFUSED(sesscache_attach(cache, NULL));
     REFUSED(sesscache_attach(NULL, NULL));
     REFUSED(sesscache_detach(NULL));
+    REFUSED(sesscache_inherit(NULL));
     REFUSED(sesscache_enable(NULL, store_in(scratch), NULL));
     REFUSED(sesscache_enable(server, NULL, NULL));
     REFUSED(sesscache_enable(NULL, NULL, NULL));

@@ -54,6 +54,7 @@ c_programs! {
     one_ticket_at_once
     opaque_records
     other_libssl
+    openssl_conf
     other_local_user
     policy_changes
     renegotiation
