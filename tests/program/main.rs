@@ -6,5 +6,6 @@ mod damage;
 mod manual;
 mod reads;
 mod streams;
+mod unit;
 
 support::roles!();

@@ -67,6 +67,8 @@ pub enum Verb {
     /// Check owner, modes, file system, space, limits and versions
     ///
     /// Prints the command that fixes each problem. Exits with status 1 when there is a problem.
+    /// With --pid, looks at a running process instead: whether it has the configuration module of OpenSSL, and what that has
+    /// attached.
     Doctor(Doctor),
     /// Print metrics for Prometheus
     Metrics(Metrics),
@@ -82,6 +84,12 @@ pub enum Verb {
     /// process other than the one that made the session), s_client_offered, s_client_resumed, and server_cpu_us (the
     /// server's CPU time per connection in microseconds).
     Demo(Demo),
+    /// Give the configuration module of OpenSSL to a systemd service
+    ///
+    /// Writes two files and shows them: /etc/sesscache/NAME.cnf, which names the module after the system's openssl.cnf, and a
+    /// drop-in that gives this file and a directory to the service. The server itself need not know of sesscache. A file that
+    /// is there and differs is not overwritten.
+    Unit(Unit),
     /// Print completions for a shell
     #[command(hide = true)]
     Completions(Completions),
@@ -204,8 +212,15 @@ pub struct Check {
 /// Arguments of `doctor`.
 #[derive(Args)]
 pub struct Doctor {
-    #[command(flatten)]
-    pub change: Change,
+    /// Directory of the store
+    #[arg(value_hint = ValueHint::DirPath, required_unless_present = "pid", conflicts_with = "pid")]
+    pub path: Option<PathBuf>,
+    /// File with the sealing keys, if it is not PATH/key
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "pid")]
+    pub key: Option<PathBuf>,
+    /// Look at this process
+    #[arg(long, value_name = "PID")]
+    pub pid: Option<u32>,
 }
 
 /// Arguments of `metrics`.
@@ -257,6 +272,41 @@ pub struct Demo {
     pub key: Option<String>,
 }
 
+/// Arguments of `unit`.
+#[derive(Args)]
+pub struct Unit {
+    /// Name of the service, such as lighttpd
+    #[arg(value_parser = unit_name)]
+    pub name: String,
+    /// Options of the cache; a server that changes its user itself needs owner=USER
+    #[arg(long, value_name = "OPTIONS")]
+    pub options: Option<String>,
+    /// Directory of the store, by default /run/sesscache-NAME/tls; %p stands for the program's name
+    #[arg(long, value_name = "PATH")]
+    pub directory: Option<String>,
+    /// Attach only these programs of the service, by the names of their executables
+    #[arg(long, value_name = "NAMES")]
+    pub programs: Option<String>,
+    /// Session id context, for programs that draw a random one
+    #[arg(long, value_name = "TEXT")]
+    pub session_id_context: Option<String>,
+    /// Attach also where the program has switched its session cache off
+    #[arg(long)]
+    pub force: bool,
+    /// The module, if it is not installed with this program
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub module: Option<PathBuf>,
+    /// Show what would be written, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Delete what was written
+    #[arg(long, conflicts_with_all = ["options", "directory", "programs", "session_id_context", "force", "module", "dry_run"])]
+    pub undo: bool,
+    /// Write below DIR, as for a package or an image
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub root: Option<PathBuf>,
+}
+
 /// Arguments of `completions`.
 #[derive(Args)]
 pub struct Completions {
@@ -283,6 +333,15 @@ fn id(text: &str) -> Result<Wanted, String> {
     }
     let byte = |at: usize| u8::from_str_radix(&digits[at..at + 2], 16).map_err(|e| e.to_string());
     (0..digits.len()).step_by(2).map(byte).collect::<Result<_, _>>().map(Wanted::Whole)
+}
+
+/// What systemd.unit(5) allows in a name, without the specifiers that a drop-in expands.
+fn unit_name(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-_.@:".contains(c);
+    match !text.is_empty() && text.len() <= 200 && !text.starts_with('.') && text.chars().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err("give the name of a service, such as lighttpd".to_owned()),
+    }
 }
 
 fn interval(text: &str) -> Result<Duration, String> {

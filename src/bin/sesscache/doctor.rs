@@ -8,9 +8,15 @@ use sesscache::inspect::{examine, Finding, Verdict};
 use crate::arguments::Doctor;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
+use crate::pid;
 
 pub fn run(arguments: &Doctor, json: bool) -> Result<Outcome, Failure> {
-    let findings = examine(&arguments.change.look.path, arguments.change.key.as_deref())?;
+    let mut findings = match (arguments.pid, &arguments.path) {
+        (Some(pid), _) => pid::examine(pid)?,
+        (None, Some(path)) => examine(path, arguments.key.as_deref())?,
+        (None, None) => return Ok(Outcome::Misused),
+    };
+    findings.extend(pid::system_file());
     let mut out = Output::new();
     if json {
         out.json_pretty(&Value::Array(findings.iter().map(as_json).collect()))?;

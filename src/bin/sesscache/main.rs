@@ -15,12 +15,14 @@ mod list;
 mod manual;
 mod metrics;
 mod output;
+mod pid;
 mod reading;
 mod remove;
 mod show;
 mod signals;
 mod stat;
 mod sweep;
+mod unit;
 mod units;
 mod watch;
 
@@ -60,6 +62,7 @@ fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         Verb::Metrics(a) => metrics::run(a, json),
         Verb::Bench(a) => bench::run(a, json),
         Verb::Demo(a) => demo::run(a, json),
+        Verb::Unit(a) => unit::run(a, json),
         Verb::Completions(a) => completions::run(a),
         Verb::Manual => manual::run(&Arguments::command()),
     }
