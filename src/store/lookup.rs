@@ -102,6 +102,8 @@ impl Found<'_> {
         let ThreadContext { now, before, record, plain, .. } = &mut *self.thread;
         let snapshot = if self.in_before { before.as_ref() } else { Some(&*now) };
         let snapshot = snapshot.ok_or(Miss::Absent)?;
+        // It may have been opened already, and what is not there any more writes nothing over it.
+        super::cleanse(plain);
         let same = |txn: &mut Txn| Ok(copy_record(txn, self.key, plain)? && plain == record);
         match self.store.delete_if(&snapshot.generation, self.key, same) {
             Ok(true) => self.thread.opened.control.counters().add(self.thread.shard, Counter::Takes, 1),
