@@ -230,11 +230,11 @@ $(STAGE)/bin/%: c-examples/%.c $(STAGE)/include/sesscache.h $(STAGE)/lib/libsess
 	    $$($(STAGED_PKG_CONFIG) --libs sesscache)
 
 # Linked with libcrypto only, see its source. It stays: OpenSSL unloads modules while it may still call what they have registered.
-$(STAGE)/lib/$(MODULE): $(wildcard integrations/openssl-conf/*.[ch]) $(STAGE)/include/sesscache.h
+$(STAGE)/lib/$(MODULE): $(wildcard integrations/openssl-conf/*.[ch]) $(STAGE)/include/sesscache.h $(STAGE)/lib/libsesscache.so
 	mkdir -p $(@D)
-	$(CC) $(WARNINGS) -DSESSCACHE_ABI='"$(ABI)"' -fPIC -shared -fvisibility=hidden $(CPPFLAGS) $(CFLAGS) \
+	$(CC) $(WARNINGS) -DSESSCACHE_SONAME='"$(SONAME)"' -fPIC -shared -fvisibility=hidden $(CPPFLAGS) $(CFLAGS) \
 	    -I$(STAGE)/include $(filter %.c,$^) -o $@ \
-	    $(LDFLAGS) -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,relro -Wl,-z,now $$(pkg-config --cflags --libs libcrypto) -ldl -lpthread
+	    $(LDFLAGS) -Wl,-z,nodelete -Wl,-z,defs -Wl,-z,relro -Wl,-z,now $$($(PKG_CONFIG) --cflags --libs libcrypto) -ldl -lpthread
 
 $(STAGE)/bin/sesscache: $(RELEASE)/libsesscache.so
 	install -D -m 755 $(RELEASE)/sesscache $@

@@ -46,7 +46,7 @@ void complain(const char *message)
 /* libsesscache beside this module: a build that is not in the linker's cache goes with its own. */
 static void *load_library(void)
 {
-    static const char name[] = "libsesscache.so." SESSCACHE_ABI;
+    static const char name[] = SESSCACHE_SONAME;
     char path[PATH_MAX];
     void *found = NULL;
     const char *slash;
