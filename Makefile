@@ -29,7 +29,8 @@
 #   make test-reproducible   builds in two directories, online and from vendor/, must give the same library
 #   make test-cargo-c        `cargo cinstall` must install what `make install` does; builds cargo-c first if need be
 #   make test-least-rust     everything compiles with the least version of Rust; rustup
-#   make test-releases       the two commands in minimal systems of RELEASES="trixie", and docs/releases.md; SHORT=1: fewer tests
+#   make test-releases       the two commands in minimal systems of RELEASES="trixie", and docs/releases.md; SHORT=1: fewer tests,
+#                            KEEP=1: the systems stay
 #   make deny       licences, sources and advisories of all crates; builds cargo-deny first if need be
 #   make clean
 
@@ -224,10 +225,18 @@ $(STAGE)/lib/pkgconfig/sesscache.pc: sesscache.pc.in Cargo.toml Makefile
 	mkdir -p $(@D)
 	sed -e 's|@PREFIX@|$${pcfiledir}/../..|' -e 's|@LIBDIR@|$${prefix}/lib|' -e 's|@VERSION@|$(VERSION)|' $(FILL_LMDB) $< >$@
 
-$(STAGE)/bin/%: c-examples/%.c $(STAGE)/include/sesscache.h $(STAGE)/lib/libsesscache.so $(STAGE)/lib/pkgconfig/sesscache.pc
-	mkdir -p $(@D)
-	$(CC) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $$($(STAGED_PKG_CONFIG) --cflags sesscache) $< -o $@ $(LDFLAGS) \
-	    $$($(STAGED_PKG_CONFIG) --libs sesscache)
+STAGED_LIBRARY := $(addprefix $(STAGE)/,include/sesscache.h lib/libsesscache.so lib/pkgconfig/sesscache.pc)
+compile_example = mkdir -p $(@D) && \
+    $(CC) $(WARNINGS) $(CPPFLAGS) $(CFLAGS) $$($(STAGED_PKG_CONFIG) --cflags sesscache) $< -o $@ $(LDFLAGS) \
+    $$($(STAGED_PKG_CONFIG) --libs sesscache)
+
+$(STAGE)/bin/%: c-examples/%.c $(STAGED_LIBRARY)
+	$(compile_example)
+
+# The headers are asked now, not when this file is read: they may have come with what a step needs.
+$(STAGE)/bin/quic_server: c-examples/quic_server.c $(STAGED_LIBRARY)
+	@if $(CC) $(CPPFLAGS) -M $$($(STAGED_PKG_CONFIG) --cflags sesscache) $< >/dev/null 2>&1; then set -x; $(compile_example); \
+	else echo 'Left out: $(@F), which needs OpenSSL 3.5 or later'; fi
 
 # Linked with libcrypto only, see its source. It stays: OpenSSL unloads modules while it may still call what they have registered.
 $(STAGE)/lib/$(MODULE): $(wildcard integrations/openssl-conf/*.[ch]) $(STAGE)/include/sesscache.h $(STAGE)/lib/libsesscache.so
@@ -366,8 +375,8 @@ deny:
 	$(TARGET)/tools/bin/cargo-deny check $(CHECKS)
 
 RELEASES ?= trixie
-test-releases: need-releases
-	@SHORT='$(SHORT)'; export SHORT; $(foreach release,$(RELEASES),scripts/test-release $(release) \
+test-releases: need-releases stage
+	@SHORT='$(SHORT)' KEEP='$(KEEP)'; export SHORT KEEP; $(foreach release,$(RELEASES),scripts/test-release $(release) \
 	    '$(abspath $(TARGET))/releases/$(release)' &&) true
 
 # cargo-c takes minutes to build, once.

@@ -39,6 +39,8 @@ pub(crate) enum Topic {
     Host,
     /// Sessions that OpenSSL refuses.
     Refusals,
+    /// Programs with different versions of OpenSSL.
+    OpenSsl,
     /// A contained fault.
     Bug,
 }

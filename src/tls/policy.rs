@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::openssl::{Conn, SessionRef};
 use super::{ffi, session, Binding};
+use crate::log::{self, Topic};
 use crate::options::{Options, Remove, SingleUse, Sni};
 use crate::store::{flags, Found, Header, Miss};
 
@@ -66,11 +67,20 @@ pub(super) fn reject(
     auth: &ClientAuth,
 ) -> Option<Miss> {
     let header = &found.header;
-    if header.protocol != version || header.flags & flags::QUIC != kind || header.openssl != super::running_major() {
+    if header.protocol != version || header.flags & flags::QUIC != kind {
         return Some(Miss::Protocol);
     }
     if !found.is_of_namespace() || header.has(flags::OPAQUE) {
         return Some(Miss::Namespace);
+    }
+    let (theirs, ours) = (header.openssl, super::running_major());
+    if theirs != ours {
+        binding.store.log.say(Topic::OpenSsl, log::WARNING, || {
+            format!(
+                "a session of OpenSSL {theirs} does not resume with OpenSSL {ours}: give each a directory of its own"
+            )
+        });
+        return Some(Miss::Protocol);
     }
     if found.is_revoked() {
         return Some(Miss::Revoked);

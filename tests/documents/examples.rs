@@ -2,10 +2,17 @@
 
 use std::fs;
 use std::path::PathBuf;
-use support::{compile_check, root, Compile, Scratch};
+use support::{compile_check, has_quic_servers, root, Compile, Scratch};
 
-const EXAMPLES: [&str; 6] =
-    ["event_server.c", "fork_server.c", "minimal.c", "prefork_server.c", "resume_client.c", "threaded_server.c"];
+const EXAMPLES: [&str; 7] = [
+    "event_server.c",
+    "fork_server.c",
+    "minimal.c",
+    "prefork_server.c",
+    "quic_server.c",
+    "resume_client.c",
+    "threaded_server.c",
+];
 
 fn examples() -> Vec<PathBuf> {
     let entries = fs::read_dir(root().join("c-examples")).expect("c-examples");
@@ -37,15 +44,25 @@ fn every_example_is_short_and_begins_with_how_to_build_it() {
     }
 }
 
+fn output(scratch: &Scratch) -> PathBuf {
+    scratch.join("example")
+}
+
 #[test]
 fn every_example_compiles_with_nothing_but_pkg_config() {
     let scratch = Scratch::new("examples");
     for path in examples() {
+        if path.ends_with("quic_server.c") && !has_quic_servers() {
+            let done =
+                compile_check(&Compile { sources: &[&path], flags: &[], libraries: &[], output: &output(&scratch) });
+            let says = "QUIC servers need OpenSSL 3.5 or later";
+            assert!(!done.status.success() && done.stderr.contains(says), "the example does not say: {says}\n{done}");
+            continue;
+        }
         for flags in
             [&[][..], &["-std=c11"], &["-Wall", "-Wextra", "-Wpedantic"], &["-std=c2x", "-Wall", "-Wextra", "-O2"]]
         {
-            let output = scratch.path().join("example");
-            let done = compile_check(&Compile { sources: &[&path], flags, libraries: &[], output: &output })
+            let done = compile_check(&Compile { sources: &[&path], flags, libraries: &[], output: &output(&scratch) })
                 .expect_success("an example does not compile with the command that it recommends");
             assert_eq!(done.stderr, "", "{}: the compiler warns about code that people copy", path.display());
         }

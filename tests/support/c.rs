@@ -25,6 +25,12 @@ fn pkg_config(which: &str) -> Vec<String> {
     done.stdout.split_whitespace().map(str::to_owned).collect()
 }
 
+/// Whether the OpenSSL here has QUIC servers.
+pub fn has_quic_servers() -> bool {
+    let asked = Command::new("pkg-config").args(["--atleast-version=3.5", "libssl"]).status();
+    asked.expect("pkg-config").success()
+}
+
 /// Compiles and links; returns what the compiler said.
 pub fn compile_check(what: &Compile) -> Finished {
     let mut cc = Command::new("cc");

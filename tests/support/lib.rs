@@ -29,7 +29,7 @@ mod server;
 mod tree;
 mod worker;
 
-pub use c::{compile, compile_check, compile_program, preload, program_sources, Compile};
+pub use c::{compile, compile_check, compile_program, has_quic_servers, preload, program_sources, Compile};
 pub use clients::{measure, resume_client, Tally, Tls, Traffic, BOTH};
 pub use clock::Clock;
 pub use machine::{in_namespaces, is_root, not_tried, patience, set_mode, tries, wait_until};

@@ -57,6 +57,7 @@ c_programs! {
     openssl_conf
     other_local_user
     policy_changes
+    quic
     renegotiation
     revocation
     same_as_openssl
