@@ -39,17 +39,18 @@ static void make(struct credentials *to, enum credential kind)
 {
     EVP_PKEY *key = kinds[kind].rsa ? EVP_RSA_gen(2048) : EVP_EC_gen("P-256");
     X509 *certificate = X509_new();
-    X509_NAME *name;
+    X509_NAME *name = X509_NAME_new();
 
-    CHECK(key != NULL && certificate != NULL, "no key for %s", kinds[kind].name);
-    name = X509_get_subject_name(certificate);
+    CHECK(key != NULL && certificate != NULL && name != NULL, "no key for %s", kinds[kind].name);
     CHECK(X509_set_version(certificate, 2) == 1 &&
           ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1 + (long)kind) == 1 &&
           X509_gmtime_adj(X509_getm_notBefore(certificate), -3600) != NULL &&
           X509_gmtime_adj(X509_getm_notAfter(certificate), 86400) != NULL &&
           X509_set_pubkey(certificate, key) == 1 &&
           X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, (const unsigned char *)kinds[kind].name, -1, -1, 0) == 1 &&
-          X509_set_issuer_name(certificate, name) == 1, "no certificate for %s", kinds[kind].name);
+          X509_set_subject_name(certificate, name) == 1 && X509_set_issuer_name(certificate, name) == 1,
+          "no certificate for %s", kinds[kind].name);
+    X509_NAME_free(name);
     if (kinds[kind].comment > 0)
         add_comment(certificate, kinds[kind].comment);
     CHECK(X509_sign(certificate, key, EVP_sha256()) > 0, "no certificate for %s", kinds[kind].name);

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 use support::install::{build_directory, Prefix};
-use support::{compile_check, root, run, Compile, Scratch};
+use support::{compile_check, root, run, without_cargos_settings, Compile, Scratch};
 
 const DOCUMENTS: [&str; 3] = ["README.md", "docs/guide.md", "docs/operating.md"];
 
@@ -170,6 +170,7 @@ fn every_shell_command_works() {
         for inherited in ["MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "SESSCACHE_STAGE", "PREFIX", "LIBDIR"] {
             bash.env_remove(inherited);
         }
+        without_cargos_settings(&mut bash);
         bash.env("CARGO_TARGET_DIR", build_directory()).env("WORK", &work).env("RUN", &run_directory);
         bash.env("DESTDIR", shop.scratch.text("root"));
         run(&mut bash, Duration::from_secs(240), "")

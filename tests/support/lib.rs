@@ -37,5 +37,5 @@ pub use process::{collect, run, signal, spawn_in_group, Finished};
 pub use record::{hex, monotonic, now, open, row, unhex, Data, Random};
 pub use scratch::Scratch;
 pub use server::{certificate, Server};
-pub use tree::{kept, lock, root, stage, staged, target, text};
+pub use tree::{kept, lock, root, stage, staged, target, text, without_cargos_settings};
 pub use worker::{become_worker, put_line, serve, Refused, Work, Worker};

@@ -31,6 +31,12 @@ pub fn kept() -> PathBuf {
     path
 }
 
+/// cargo hands down to the tests what .cargo/config.toml sets. To cargo 1.85 a build that has it in its environment is another
+/// build than one that has not, and everything is compiled anew.
+pub fn without_cargos_settings(make: &mut Command) -> &mut Command {
+    make.env_remove("LIBLMDB_NO_PKG_CONFIG")
+}
+
 /// The staged prefix: `bin`, `include`, `lib`. Named by SESSCACHE_STAGE, or made by `make stage`.
 pub fn stage() -> &'static Path {
     static STAGE: OnceLock<PathBuf> = OnceLock::new();
@@ -41,7 +47,7 @@ pub fn stage() -> &'static Path {
         let _lock = lock("stage");
         let mut make = Command::new("make");
         make.current_dir(root()).args(["--no-print-directory", "stage"]).env("CARGO_TARGET_DIR", target());
-        run(&mut make, Duration::from_secs(900), "")
+        run(without_cargos_settings(&mut make), Duration::from_secs(900), "")
             .expect_success("`make stage` fails, so there is no library to test");
         target().join("stage")
     })
