@@ -194,6 +194,8 @@ static void sessions_resume_in_every_process(const char *scratch)
     stats = tls_stats(cache);
     CHECK(stats.hits == VISITS + 1 && stats.misses_foreign == 0, "%lu hits and %lu foreign ids of %d returns",
           (unsigned long)stats.hits, (unsigned long)stats.misses_foreign, VISITS + 1);
+    CHECK(stats.handshakes_full == 1 && stats.handshakes_resumed == VISITS + 1, "%lu full handshakes and %lu resumptions counted",
+          (unsigned long)stats.handshakes_full, (unsigned long)stats.handshakes_resumed);
     sesscache_close(cache);
 }
 
