@@ -33,7 +33,8 @@ impl Cache {
     /// # Errors
     /// [`Status::Invalid`] for options or a directory that are not acceptable, [`Status::System`] with the system's reason,
     /// [`Status::Format`] for a directory of an incompatible version, [`Status::Full`] when 64 caches of different directories or options are open in this process
-    /// or the device is full, [`Status::Mismatch`] when this process has the directory open with another `key` or `deadline`.
+    /// or the device is full, [`Status::Mismatch`] when this process has the directory open with another `key` or `deadline`,
+    /// [`Status::OpenSsl`] when libcrypto has no AES-256-GCM.
     /// A server whose cache cannot be opened goes on without it.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Cache> {
         let store = Store::open(path.as_ref(), options)?;

@@ -66,7 +66,9 @@ unsafe fn open(path: *const c_char, options: *const c_char) -> Result<Cache> {
 /// Returns SESSCACHE_INVALID for a `path` or `cache` that is NULL and for options or a directory that are not acceptable,
 /// SESSCACHE_SYSTEM with the system's reason, SESSCACHE_FORMAT for a directory of an incompatible version, SESSCACHE_FULL when
 /// 64 caches of different directories or options are open in this process or the device is full, SESSCACHE_MISMATCH when this process has the directory open with
-/// another key= or deadline=. A server whose cache cannot be opened goes on without it.
+/// another key= or deadline=, SESSCACHE_OPENSSL when libcrypto has no AES-256-GCM or SHA-256: they come from the default library context, or
+/// where that has none from one of the library's own with OpenSSL's default provider. A server whose cache cannot be opened goes on
+/// without it.
 // # Safety
 // The strings are NULL or NUL-terminated and nobody changes them before the call returns; `cache` is NULL or has room for a
 // pointer that nobody else uses meanwhile.

@@ -42,13 +42,15 @@ pub(super) struct SealingKey {
 }
 
 impl SealingKey {
-    fn new(secret: &[u8; KEY]) -> SealingKey {
+    /// `None` where OpenSSL has no SHA-256.
+    fn new(secret: &[u8; KEY]) -> Option<SealingKey> {
         let mut labelled = [0; KEY + 6];
         labelled[..KEY].copy_from_slice(secret);
         labelled[KEY..].copy_from_slice(b"nonces");
         let derived = crypto::sha256(&labelled);
         crypto::cleanse(&mut labelled);
-        SealingKey { secret: *secret, number: number(secret), nonces: (half(&derived, 0), half(&derived, 8)) }
+        let derived = derived?;
+        Some(SealingKey { secret: *secret, number: number(secret), nonces: (half(&derived, 0), half(&derived, 8)) })
     }
 }
 
@@ -56,6 +58,12 @@ impl Drop for SealingKey {
     fn drop(&mut self) {
         crypto::cleanse(&mut self.secret);
     }
+}
+
+/// OpenSSL cannot seal.
+pub(crate) fn crypto_is_missing() -> Error {
+    Error::new(Status::OpenSsl, "OpenSSL has no AES-256-GCM or no SHA-256, with which sessions are sealed")
+        .remedy("this libcrypto needs its default provider or a FIPS module: see openssl.cnf")
 }
 
 impl Keys {
@@ -115,9 +123,10 @@ impl Keys {
         let mut secrets = vec![0_u8; len];
         let read = file.read_exact(&mut secrets).map_err(|e| failed(&e));
         let keys = secrets.chunks_exact(KEY).map(|secret| SealingKey::new(secret.try_into().expect("KEY bytes")));
-        let keys = keys.collect();
+        let keys: Option<_> = keys.collect();
         crypto::cleanse(&mut secrets);
         read?;
+        let keys = keys.ok_or_else(crypto_is_missing)?;
         Ok(Arc::new(Keys { keys, stamp: stamp(&meta), looked_at: AtomicU64::new(clock::ticks()) }))
     }
 

@@ -11,14 +11,14 @@ use super::directory::{self, Directory, OpenDirectory};
 use super::env::version::LmdbVersion;
 use super::generation::{Broken, Generation};
 use super::id::Mask;
-use super::keys::Keys;
+use super::keys::{crypto_is_missing, Keys};
 use super::{OpenStore, Store, REGISTRY, STORES_MAX};
 use crate::log::{self, Log, Silence, Topic};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS};
 use crate::status::{Error, Result, Status};
 use crate::sys::fork_safe::{self, PerProcess};
 use crate::sys::per_thread::PerThread;
-use crate::sys::{clock, files};
+use crate::sys::{clock, crypto, files};
 
 /// How long one thread waits for another of its process that is opening the store, which takes less than a millisecond.
 const OPENING: Duration = Duration::from_millis(50);
@@ -48,6 +48,9 @@ impl Store {
     /// and fork after they start. The first use opens.
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Arc<Store>> {
         LmdbVersion::running().check()?;
+        if !crypto::is_ready() {
+            return Err(crypto_is_missing());
+        }
         let (dir, found) = Directory::prepare(path, options)?;
         if dir.key_is_foreign {
             // With this process's own rights, which it may not have in the directory.

@@ -8,6 +8,16 @@ use openssl_sys as ffi;
 
 extern "C" {
     fn OPENSSL_cleanse(ptr: *mut libc::c_void, len: libc::size_t);
+    fn ERR_set_mark() -> c_int;
+    fn ERR_pop_to_mark() -> c_int;
+    fn EVP_Digest(
+        data: *const libc::c_void,
+        count: libc::size_t,
+        out: *mut u8,
+        size: *mut libc::c_uint,
+        digest: *const ffi::EVP_MD,
+        engine: *mut libc::c_void,
+    ) -> c_int;
     fn EVP_CipherFinal_ex(ctx: *mut ffi::EVP_CIPHER_CTX, out: *mut u8, len: *mut c_int) -> c_int;
 }
 
@@ -49,36 +59,89 @@ pub(crate) fn openssl_version() -> String {
     format!("{}.{}.{}", number >> 28, number >> 20 & 0xFF, number >> 4 & 0xFF)
 }
 
-/// SHA-256, to name an id without showing it.
-pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
+/// SHA-256. `None` where [`is_ready`] says false.
+pub(crate) fn sha256(data: &[u8]) -> Option<[u8; 32]> {
     let mut out = [0_u8; 32];
-    // SAFETY: SHA256 wants as many bytes as said, and room for 32.
-    unsafe { ffi::SHA256(data.as_ptr(), data.len(), out.as_mut_ptr()) };
-    out
+    let digest = algorithms()?.sha256;
+    // SAFETY: EVP_Digest reads as many bytes as said, writes the 32 of SHA-256, and takes NULL for their number and the engine.
+    let ok = unsafe {
+        EVP_Digest(data.as_ptr().cast(), data.len(), out.as_mut_ptr(), ptr::null_mut(), digest, ptr::null_mut())
+    };
+    (ok == 1).then_some(out)
 }
 
-/// The implementation of AES-256-GCM, looked up once in the life of a process and its children: OpenSSL 3 otherwise looks
-/// it up for every context, which costs a forked child more than opening a record. Kept for ever, as the library is.
-fn aes_256_gcm() -> *const ffi::EVP_CIPHER {
-    static FETCHED: AtomicPtr<ffi::EVP_CIPHER> = AtomicPtr::new(ptr::null_mut());
-    let known = FETCHED.load(Ordering::Acquire);
-    if !known.is_null() {
-        return known;
+/// Whether OpenSSL has what is needed here.
+pub(crate) fn is_ready() -> bool {
+    algorithms().is_some()
+}
+
+/// What is used of OpenSSL. Looked up once in the life of a process and its children: OpenSSL 3 otherwise looks it up for every
+/// context, which costs a forked child more than opening a record. Kept for ever, as the library is.
+struct Algorithms {
+    aes_256_gcm: *mut ffi::EVP_CIPHER,
+    sha256: *mut ffi::EVP_MD,
+}
+
+impl Algorithms {
+    /// Of this library context; NULL is the host's default one.
+    fn fetch(context: *mut ffi::OSSL_LIB_CTX) -> Option<Algorithms> {
+        // SAFETY: EVP_CIPHER_fetch wants a live context or NULL, a NUL-terminated name, and NULL for no properties.
+        let aes_256_gcm = unsafe { ffi::EVP_CIPHER_fetch(context, c"AES-256-GCM".as_ptr(), ptr::null()) };
+        // SAFETY: as above.
+        let sha256 = unsafe { ffi::EVP_MD_fetch(context, c"SHA2-256".as_ptr(), ptr::null()) };
+        let fetched = Algorithms { aes_256_gcm, sha256 };
+        (!aes_256_gcm.is_null() && !sha256.is_null()).then_some(fetched)
     }
-    // SAFETY: EVP_CIPHER_fetch wants a NUL-terminated name; NULL is the default library context, and no properties.
-    let fetched = unsafe { ffi::EVP_CIPHER_fetch(ptr::null_mut(), c"AES-256-GCM".as_ptr(), ptr::null()) };
-    if fetched.is_null() {
-        // SAFETY: EVP_aes_256_gcm has no requirements; the result is a static table.
-        return unsafe { ffi::EVP_aes_256_gcm() };
-    }
-    match FETCHED.compare_exchange(ptr::null_mut(), fetched, Ordering::AcqRel, Ordering::Acquire) {
-        Ok(_) => fetched,
-        Err(faster) => {
-            // SAFETY: EVP_CIPHER_free wants a fetched cipher that nobody uses: this function fetched it, and gave it to nobody.
-            unsafe { ffi::EVP_CIPHER_free(fetched) };
-            faster
+
+    /// Of a library context of our own, with OpenSSL's default provider, which is part of libcrypto: the host's default one is empty
+    /// where all that the host does is in another, and has nothing where it demands a FIPS module that is not there.
+    fn fetch_apart() -> Option<Algorithms> {
+        // SAFETY: OSSL_LIB_CTX_new has no requirements. It reads no configuration.
+        let context = unsafe { ffi::OSSL_LIB_CTX_new() };
+        if context.is_null() {
+            return None;
         }
+        // SAFETY: wants a live context and a NUL-terminated name.
+        let provider = unsafe { ffi::OSSL_PROVIDER_load(context, c"default".as_ptr()) };
+        let fetched = (!provider.is_null()).then(|| Algorithms::fetch(context)).flatten();
+        if fetched.is_none() {
+            // SAFETY: made above, and nothing of it is used.
+            unsafe { ffi::OSSL_LIB_CTX_free(context) };
+        }
+        fetched
     }
+}
+
+impl Drop for Algorithms {
+    fn drop(&mut self) {
+        // SAFETY: EVP_CIPHER_free wants NULL or a fetched cipher that nobody uses: `fetch` fetched it, and lent it to nobody.
+        unsafe { ffi::EVP_CIPHER_free(self.aes_256_gcm) };
+        // SAFETY: as above.
+        unsafe { ffi::EVP_MD_free(self.sha256) };
+    }
+}
+
+fn algorithms() -> Option<&'static Algorithms> {
+    static FETCHED: AtomicPtr<Algorithms> = AtomicPtr::new(ptr::null_mut());
+    let mut known = FETCHED.load(Ordering::Acquire);
+    if known.is_null() {
+        // SAFETY: no preconditions. What fails leaves errors behind, which are not the host's to find.
+        unsafe { ERR_set_mark() };
+        let fetched = Algorithms::fetch(ptr::null_mut()).or_else(Algorithms::fetch_apart);
+        // SAFETY: no preconditions.
+        unsafe { ERR_pop_to_mark() };
+        let made = Box::into_raw(Box::new(fetched?));
+        known = match FETCHED.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => made,
+            Err(faster) => {
+                // SAFETY: from Box::into_raw above, and given to nobody.
+                drop(unsafe { Box::from_raw(made) });
+                faster
+            }
+        };
+    }
+    // SAFETY: what FETCHED holds was boxed above and is never freed.
+    unsafe { known.as_ref() }
 }
 
 /// One direction of AES-256-GCM under one key. Setting the key costs ten times the encryption of a session, so it is kept.
@@ -101,6 +164,7 @@ impl Cipher {
     }
 
     fn new(key: &[u8; KEY], encrypt: c_int) -> Option<Cipher> {
+        let algorithm = algorithms()?.aes_256_gcm;
         // SAFETY: EVP_CIPHER_CTX_new has no requirements.
         let ctx = unsafe { ffi::EVP_CIPHER_CTX_new() };
         if ctx.is_null() {
@@ -108,8 +172,7 @@ impl Cipher {
         }
         let cipher = Cipher { ctx };
         // SAFETY: EVP_CipherInit_ex wants a live context and a key of the cipher's 32 bytes; NULL for the nonce means "later".
-        let ok =
-            unsafe { ffi::EVP_CipherInit_ex(ctx, aes_256_gcm(), ptr::null_mut(), key.as_ptr(), ptr::null(), encrypt) };
+        let ok = unsafe { ffi::EVP_CipherInit_ex(ctx, algorithm, ptr::null_mut(), key.as_ptr(), ptr::null(), encrypt) };
         (ok == 1).then_some(cipher)
     }
 

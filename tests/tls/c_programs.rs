@@ -56,6 +56,7 @@ c_programs! {
     other_libssl
     openssl_conf
     other_local_user
+    own_library_context
     policy_changes
     quic
     renegotiation
