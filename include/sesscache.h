@@ -251,7 +251,9 @@ extern "C" {
  * Returns SESSCACHE_INVALID for a `path` or `cache` that is NULL and for options or a directory that are not acceptable,
  * SESSCACHE_SYSTEM with the system's reason, SESSCACHE_FORMAT for a directory of an incompatible version, SESSCACHE_FULL when
  * 64 caches of different directories or options are open in this process or the device is full, SESSCACHE_MISMATCH when this process has the directory open with
- * another key= or deadline=. A server whose cache cannot be opened goes on without it.
+ * another key= or deadline=, SESSCACHE_OPENSSL when libcrypto has no AES-256-GCM or SHA-256: they come from the default library context, or
+ * where that has none from one of the library's own with OpenSSL's default provider. A server whose cache cannot be opened goes on
+ * without it.
  */
 sesscache_status sesscache_open(const char *path,
                                 const char *options,
@@ -281,6 +283,13 @@ sesscache_status sesscache_check(const char *options);
  *   set one after attach, lookups are slower, re-issued tickets promise more time than they have, and stateless tickets may
  *   carry early data;
  * - the timeout, only with the option ttl=.
+ *
+ * With the option tickets=host, SSL_OP_NO_TICKET and SSL_OP_NO_ANTI_REPLAY stay as they are, and there is no early data
+ * (SSL_CTX_set_max_early_data(3), restored by detach). That is for a server with SSL_CTX_set_session_ticket_cb(3): OpenSSL asks its
+ * dec_cb about stateless tickets only, and cannot report that one is set. With tickets that are ids, sessions that dec_cb would
+ * refuse resume, and gen_cb is not called in TLS 1.2; the data it adds in TLS 1.3 are stored, and SSL_SESSION_get0_ticket_appdata(3)
+ * finds them after the handshake. Stateless tickets are in no cache: sesscache_forget(), sesscache_flush() and other processes
+ * without the same keys do not know them.
  *
  * The number of TLS 1.3 tickets and the session id context stay yours. With SSL_VERIFY_PEER, set a session id context:
  * OpenSSL resumes nothing without one (SSL_CTX_set_session_id_context(3)). The cache and its options are those of the
@@ -496,6 +505,9 @@ sesscache_status sesscache_each(sesscache *cache,
  *
  * single_use, by default early_data: early_data, always or off.
  *     Which TLS 1.3 tickets resume once only, over all processes: those offered with early data, all, or none.
+ *
+ * tickets, by default ids: ids or host.
+ *     ids: clients get ids, also in TLS 1.3. host: OpenSSL's tickets stay as the program has them, with its keys and callbacks and without early data; ids serve clients of TLS 1.2 that offer no tickets.
  *
  * remove, by default failures: failures, openssl or never.
  *     Which of OpenSSL's removals delete a session from the store: those after a TLS error, all, or none.

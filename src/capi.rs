@@ -118,6 +118,13 @@ pub unsafe extern "C" fn sesscache_check(options: *const c_char) -> sesscache_st
 ///   carry early data;
 /// - the timeout, only with the option ttl=.
 ///
+/// With the option tickets=host, SSL_OP_NO_TICKET and SSL_OP_NO_ANTI_REPLAY stay as they are, and there is no early data
+/// (SSL_CTX_set_max_early_data(3), restored by detach). That is for a server with SSL_CTX_set_session_ticket_cb(3): OpenSSL asks its
+/// dec_cb about stateless tickets only, and cannot report that one is set. With tickets that are ids, sessions that dec_cb would
+/// refuse resume, and gen_cb is not called in TLS 1.2; the data it adds in TLS 1.3 are stored, and SSL_SESSION_get0_ticket_appdata(3)
+/// finds them after the handshake. Stateless tickets are in no cache: sesscache_forget(), sesscache_flush() and other processes
+/// without the same keys do not know them.
+///
 /// The number of TLS 1.3 tickets and the session id context stay yours. With SSL_VERIFY_PEER, set a session id context:
 /// OpenSSL resumes nothing without one (SSL_CTX_set_session_id_context(3)). The cache and its options are those of the
 /// SSL_CTX given to SSL_new(), also after SSL_set_SSL_CTX(). A session id context that SSL_set_SSL_CTX() changes counts in the

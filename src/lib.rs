@@ -94,7 +94,7 @@ pub use cache::{check, detach_raw, forget_raw, inherit_raw, Cache};
 #[cfg(feature = "openssl")]
 pub use cache::{detach, forget};
 pub use log::Sink;
-pub use options::{OptionRow, Options, Remove, SingleUse, Sni, TABLE as OPTIONS};
+pub use options::{OptionRow, Options, Remove, SingleUse, Sni, Tickets, TABLE as OPTIONS};
 pub use stats::{CounterRow, Stats, Unit, READINGS, TABLE as COUNTERS};
 pub use status::{Error, Remedy, Result, Status, StatusRow, TABLE as STATUSES};
 

@@ -30,6 +30,16 @@ pub enum SingleUse {
     Off,
 }
 
+/// Who makes the tickets of clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Tickets {
+    /// The cache: ids, also in TLS 1.3.
+    Ids,
+    /// The host: OpenSSL's stateless tickets, with the host's keys and callbacks. Ids serve clients of TLS 1.2 that offer no tickets.
+    Host,
+}
+
 /// Which of OpenSSL's removals reach the store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -63,6 +73,8 @@ pub struct Options {
     pub sni: Sni,
     /// Single use of TLS 1.3 tickets.
     pub single_use: SingleUse,
+    /// Who makes the tickets of clients.
+    pub tickets: Tickets,
     /// Which of OpenSSL's removals reach the store.
     pub remove: Remove,
     /// Longest wait for another writer.
@@ -99,6 +111,7 @@ impl Default for Options {
             namespace: String::new(),
             sni: Sni::Strict,
             single_use: SingleUse::EarlyData,
+            tickets: Tickets::Ids,
             remove: Remove::Failures,
             deadline: Duration::from_millis(5),
             decoded: 4 << 20,
@@ -206,6 +219,20 @@ pub const TABLE: &[OptionRow] = &[
                 "early_data" => SingleUse::EarlyData,
                 "always" => SingleUse::Always,
                 "off" => SingleUse::Off,
+                _ => return None,
+            };
+            Some(())
+        },
+    },
+    OptionRow {
+        name: "tickets",
+        default: "ids",
+        accepts: "ids or host",
+        meaning: "ids: clients get ids, also in TLS 1.3. host: OpenSSL's tickets stay as the program has them, with its keys and callbacks and without early data; ids serve clients of TLS 1.2 that offer no tickets.",
+        set: |o, v| {
+            o.tickets = match v {
+                "ids" => Tickets::Ids,
+                "host" => Tickets::Host,
                 _ => return None,
             };
             Some(())

@@ -6,6 +6,7 @@
 //!   The store's atomic take replaces OpenSSL's anti-replay, which works within one process only.
 //! - The three callbacks and the id generator, as trampolines that know their cache.
 //! - The timeout, when the option `ttl` is given.
+//! - With `tickets=host`, instead of the options: no early data.
 
 mod attach;
 mod binding;
@@ -47,7 +48,12 @@ pub(crate) unsafe fn forget(ssl: *mut SSL) -> Result<()> {
     let Some(session) = conn.session().filter(|_| is_a_connection) else {
         return Err(Error::new(Status::NotFound, "the connection has no session"));
     };
-    if conn.is_tls13() && !hooks::tickets_are_stateful(conn) {
+    let is_stateless = match conn.is_tls13() {
+        true => !hooks::tickets_are_stateful(conn),
+        // OpenSSL gives a client of TLS 1.2 a ticket or an id, and takes the id of one who shows a ticket from the client.
+        false => session.id().is_empty() && conn.options() & ffi::SSL_OP_NO_TICKET_64 == 0,
+    };
+    if is_stateless {
         return Err(Error::new(Status::NotFound, "the connection's tickets are stateless: no cache has them"));
     }
     let noted = session::note(session);

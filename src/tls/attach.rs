@@ -9,6 +9,7 @@ use libc::{c_int, c_long, c_void};
 use super::kept::{self, Attachment, ContextData, NO_SLOT};
 use super::openssl::{Callbacks, Conn, Ctx};
 use super::{connection, ffi, running_major, session, slots, Binding, SSL, SSL_CTX};
+use crate::options::{SingleUse, Tickets};
 use crate::status::{Error, Result, Status};
 
 /// The bits of the session cache mode that attach decides; CLIENT stays the host's.
@@ -88,11 +89,17 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     }
     let kept = ContextData::find_or_make(host).ok_or_else(out_of_memory)?;
     let mode = host.cache_mode();
-    let (options, timeout) = (host.options(), host.timeout());
-    kept.attachments.borrow_mut().push(Attachment { binding: Arc::clone(binding), mode, options, timeout });
+    let (options, timeout, early_data) = (host.options(), host.timeout(), host.max_early_data());
+    kept.attachments.borrow_mut().push(Attachment { binding: Arc::clone(binding), mode, options, timeout, early_data });
 
     host.set_cache_mode(MODE | (mode & ffi::SSL_SESS_CACHE_CLIENT));
-    host.set_options(OPTIONS);
+    match binding.policy.tickets {
+        Tickets::Ids => host.set_options(OPTIONS),
+        // Nobody but the host is asked before a stateless ticket is used again; with OpenSSL's own protection on, a ticket is an id
+        // that resumes from the internal cache alone.
+        Tickets::Host if binding.policy.single_use != SingleUse::Off => host.set_max_early_data(0),
+        Tickets::Host => {}
+    }
     if let Some(ttl) = binding.policy.ttl {
         host.set_timeout(ttl.as_secs() as c_long);
     }
@@ -119,7 +126,11 @@ pub(crate) unsafe fn detach(ctx: *mut SSL_CTX) -> Result<()> {
         if host.cache_mode() == MODE | (attachment.mode & ffi::SSL_SESS_CACHE_CLIENT) {
             host.set_cache_mode(attachment.mode);
         }
-        host.clear_options(OPTIONS & !attachment.options);
+        match attachment.binding.policy.tickets {
+            Tickets::Ids => host.clear_options(OPTIONS & !attachment.options),
+            Tickets::Host if host.max_early_data() == 0 => host.set_max_early_data(attachment.early_data),
+            Tickets::Host => {}
+        }
         if attachment.binding.policy.ttl.is_some_and(|ttl| ttl.as_secs() as c_long == host.timeout()) {
             host.set_timeout(attachment.timeout);
         }
@@ -144,6 +155,9 @@ pub(crate) unsafe fn inherit(ssl: *mut SSL) -> Result<()> {
     let of_ctx = conn.ctx().options() & OPTIONS;
     conn.set_options(of_ctx);
     conn.clear_options(OPTIONS & !of_ctx);
+    if conn.ctx().max_early_data() == 0 {
+        conn.set_max_early_data(0);
+    }
     conn.set_generator(kept::attached(conn.ctx()).map(|(slot, _)| slots::trampolines(slot)));
     Ok(())
 }

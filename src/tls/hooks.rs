@@ -11,7 +11,7 @@ use super::openssl::{Conn, SessionMut, SessionRef};
 use super::policy::{client_auth, reject, reject_client, reject_session};
 use super::session::{self, Note};
 use super::{ffi, Binding};
-use crate::options::{Remove, SingleUse, Sni};
+use crate::options::{Remove, SingleUse, Sni, Tickets};
 use crate::stats::Counter;
 use crate::store::{flags, Header, Login, Miss, Namespace, RecordKind};
 use crate::sys::clock;
@@ -35,6 +35,11 @@ pub(super) fn tickets_are_stateful(conn: Conn<'_>) -> bool {
     options & ffi::SSL_OP_NO_TICKET_64 != 0 || (conn.max_early_data() > 0 && options & ffi::SSL_OP_NO_ANTI_REPLAY == 0)
 }
 
+/// Whether TLS 1.3 tickets are the host's, as the option `tickets` says, and nothing of them is for the store.
+fn has_tickets_of_the_host(binding: &Binding, conn: Conn<'_>) -> bool {
+    binding.policy.tickets == Tickets::Host && !tickets_are_stateful(conn)
+}
+
 /// A session or ticket was made: store it.
 pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     if !conn.is_server() {
@@ -47,6 +52,9 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     let id = session.id();
     let (version, kind) = protocol(conn);
     let tls13 = version == TLS13;
+    if tls13 && has_tickets_of_the_host(binding, conn) {
+        return;
+    }
     let usable = if tls13 { id.len() == 32 && tickets_are_stateful(conn) } else { !id.is_empty() };
     let auth = client_auth(conn, tls13);
     let has_context = session.has_context();
@@ -245,6 +253,9 @@ pub(super) fn generate(binding: &Binding, conn: Conn<'_>, session: Option<Sessio
     let mut life = binding.life(conn);
     let (version, _) = protocol(conn);
     report_changes(binding, conn);
+    if version == TLS13 && has_tickets_of_the_host(binding, conn) {
+        return false;
+    }
     if version != TLS13 || !conn.is_resumed() {
         note_refusal(binding, conn);
     }

@@ -29,6 +29,7 @@ pub(super) struct Attachment {
     pub(super) mode: c_long,
     pub(super) options: u64,
     pub(super) timeout: c_long,
+    pub(super) early_data: u32,
 }
 
 static INDEX: AtomicI32 = AtomicI32::new(-1);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::openssl::{Conn, SessionRef};
 use super::{ffi, session, Binding};
 use crate::log::{self, Topic};
-use crate::options::{Options, Remove, SingleUse, Sni};
+use crate::options::{Options, Remove, SingleUse, Sni, Tickets};
 use crate::store::{flags, Found, Header, Miss};
 
 /// How the sessions of one cache are treated.
@@ -15,6 +15,7 @@ pub(crate) struct Policy {
     pub(super) ttl: Option<Duration>,
     pub(super) sni: Sni,
     pub(super) single_use: SingleUse,
+    pub(super) tickets: Tickets,
     pub(super) remove: Remove,
 }
 
@@ -25,6 +26,7 @@ impl Policy {
             ttl: options.ttl,
             sni: options.sni,
             single_use: options.single_use,
+            tickets: options.tickets,
             remove: options.remove,
         }
     }

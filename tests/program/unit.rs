@@ -57,7 +57,8 @@ fn unit_writes_what_it_shows_and_undo_deletes_it() {
     let shown = unit(&scratch, &[&arguments[..], &["--dry-run"]].concat()).expect_success("unit shows nothing");
     assert!(!conf.exists() && !drop_in.exists(), "--dry-run writes");
     let done = unit(&scratch, &arguments).expect_success("unit writes nothing");
-    let (conf_text, drop_in_text) = (fs::read_to_string(&conf).expect("a file"), fs::read_to_string(&drop_in).expect("a file"));
+    let (conf_text, drop_in_text) =
+        (fs::read_to_string(&conf).expect("a file"), fs::read_to_string(&drop_in).expect("a file"));
     for line in conf_text.lines().chain(drop_in_text.lines()) {
         assert!(shown.stdout.contains(line) && done.stdout.contains(line), "not shown: {line}");
     }
@@ -72,9 +73,11 @@ fn unit_writes_what_it_shows_and_undo_deletes_it() {
     ] {
         assert!(conf_text.lines().any(|found| found == line), "no line {line} in\n{conf_text}");
     }
-    for line in
-        ["Environment=OPENSSL_CONF=/etc/sesscache/web.cnf", "RuntimeDirectory=sesscache-web", "RuntimeDirectoryPreserve=yes"]
-    {
+    for line in [
+        "Environment=OPENSSL_CONF=/etc/sesscache/web.cnf",
+        "RuntimeDirectory=sesscache-web",
+        "RuntimeDirectoryPreserve=yes",
+    ] {
         assert!(drop_in_text.lines().any(|found| found == line), "no line {line} in\n{drop_in_text}");
     }
     unit(&scratch, &arguments).expect_success("what is there already is not refused");
@@ -119,7 +122,9 @@ fn systemd_accepts_the_drop_in() {
         return support::not_tried("systemd-analyze verify", "there is no systemd-analyze");
     }
     let mut verify = Command::new("systemd-analyze");
-    verify.args(["verify", "--man=no", "--generators=no", "web.service"]).env("SYSTEMD_UNIT_PATH", format!("{}:", units.display()));
+    verify
+        .args(["verify", "--man=no", "--generators=no", "web.service"])
+        .env("SYSTEMD_UNIT_PATH", format!("{}:", units.display()));
     let done = run(&mut verify, MINUTE, "");
     assert!(done.status.success() && !done.stderr.contains("sesscache"), "{done}");
 }
@@ -169,9 +174,10 @@ fn a_program_that_gains_rights_by_its_file_is_left_alone() {
     let (conf, server) = (openssl_conf(&scratch, &[]), server(&scratch));
     fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
     let file = text(&conf);
-    for (mode, plain, own_file) in
-        [(0o755, "module library libssl attached", "module library libssl attached"), (0o4755, "nothing libssl", "module libssl")]
-    {
+    for (mode, plain, own_file) in [
+        (0o755, "module library libssl attached", "module library libssl attached"),
+        (0o4755, "nothing libssl", "module libssl"),
+    ] {
         fs::set_permissions(&server, fs::Permissions::from_mode(mode)).expect("a mode");
         let as_nobody = |arguments: &[&str]| {
             let mut command = Command::new("setpriv");
@@ -205,7 +211,10 @@ fn the_stock_s_server_resumes_after_a_restart_and_the_doctor_says_so() {
         assert_eq!(done.stdout.contains("\nReused, "), round == 1, "{done}");
         let doctor = sesscache(&["doctor", "--pid", &child.id().to_string()]);
         assert_eq!(exit_status(&doctor), 0, "{doctor}");
-        assert!(doctor.stdout.contains(&format!("{} ", scratch.text("store"))) || doctor.stdout.contains(&scratch.text("store")));
+        assert!(
+            doctor.stdout.contains(&format!("{} ", scratch.text("store")))
+                || doctor.stdout.contains(&scratch.text("store"))
+        );
         assert!(doctor.stdout.contains("1 attached of "), "{doctor}");
         child.kill().expect("s_server ends");
         child.wait().expect("s_server ended");

@@ -67,6 +67,7 @@ c_programs! {
     stateless_listener
     store_holds_nothing_useless
     store_is_not_emptied
+    tickets_of_the_host
     tls13_chain_ends
 }
 

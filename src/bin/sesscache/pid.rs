@@ -21,7 +21,8 @@ struct Report {
 
 pub fn examine(pid: u32) -> Result<Vec<Finding>, Failure> {
     let proc = Path::new("/proc").join(pid.to_string());
-    let maps = fs::read_to_string(proc.join("maps")).map_err(Failure::system(format!("cannot look at process {pid}")))?;
+    let maps =
+        fs::read_to_string(proc.join("maps")).map_err(Failure::system(format!("cannot look at process {pid}")))?;
     let has = |name: &str| maps.lines().any(|line| line.rsplit('/').next().is_some_and(|file| file.starts_with(name)));
     if !has("openssl_conf.so") {
         return Ok(vec![absent(&proc)]);
@@ -56,7 +57,11 @@ fn absent(proc: &Path) -> Finding {
         ),
         None => "the process has neither OPENSSL_CONF nor the configuration module".to_owned(),
     };
-    Finding { subject: "module", text, verdict: Verdict::Do("sesscache unit NAME, then restart the service".to_owned()) }
+    Finding {
+        subject: "module",
+        text,
+        verdict: Verdict::Do("sesscache unit NAME, then restart the service".to_owned()),
+    }
 }
 
 /// Looks for the report in a line of /proc/PID/maps.
@@ -95,7 +100,11 @@ fn judge(report: &Report) -> Vec<Finding> {
     let note = |subject, text| Finding { subject, text, verdict: Verdict::Note };
     let mut findings = vec![
         Finding { subject: "program", text: program.clone(), verdict: Verdict::Fine },
-        Finding { subject: "directory", text: format!("{directory} {options}").trim_end().to_owned(), verdict: Verdict::Fine },
+        Finding {
+            subject: "directory",
+            text: format!("{directory} {options}").trim_end().to_owned(),
+            verdict: Verdict::Fine,
+        },
     ];
     let verdict = if attached > 0 { Verdict::Fine } else { Verdict::Note };
     let text = format!("{attached} attached of {made} made, here and in the processes it was forked from");
@@ -105,7 +114,11 @@ fn judge(report: &Report) -> Vec<Finding> {
     }
     if off > 0 {
         let text = format!("{off} have their session cache switched off by the program, and are left alone");
-        findings.push(Finding { subject: "switched off", text, verdict: Verdict::Do("set force = yes to attach them".to_owned()) });
+        findings.push(Finding {
+            subject: "switched off",
+            text,
+            verdict: Verdict::Do("set force = yes to attach them".to_owned()),
+        });
     }
     if refused + detached > 0 {
         let text = format!("{} have session callbacks of the program, which stay", refused + detached);

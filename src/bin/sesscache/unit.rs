@@ -75,7 +75,8 @@ pub fn run(arguments: &Unit, json: bool) -> Result<Outcome, Failure> {
             }
             writeln!(out)?;
         }
-        let note = if arguments.dry_run { "nothing is written: without --dry-run, it is".to_owned() } else { next(name) };
+        let note =
+            if arguments.dry_run { "nothing is written: without --dry-run, it is".to_owned() } else { next(name) };
         writeln!(out, "{note}")?;
     }
     out.flush()?;
@@ -108,11 +109,15 @@ fn openssl_conf(arguments: &Unit, name: &str) -> Result<String, Failure> {
     if let Some(system) = system {
         text += &format!(".include {system}\n");
     }
-    text += "\n[default]\n# If the module cannot be loaded, the service does what it did before.\nconfig_diagnostics = 0\n";
+    text +=
+        "\n[default]\n# If the module cannot be loaded, the service does what it did before.\nconfig_diagnostics = 0\n";
     if init.is_none() {
         text += "openssl_conf = openssl_init\n";
     }
-    text += &format!("\n[{}]\nsesscache = sesscache_section\n\n[sesscache_section]\n", init.as_deref().unwrap_or("openssl_init"));
+    text += &format!(
+        "\n[{}]\nsesscache = sesscache_section\n\n[sesscache_section]\n",
+        init.as_deref().unwrap_or("openssl_init")
+    );
     let directory = arguments.directory.clone().unwrap_or_else(|| format!("/run/sesscache-{name}/tls"));
     let module = module.to_string_lossy().into_owned();
     let context = arguments.session_id_context.as_deref().unwrap_or_default();
@@ -215,7 +220,10 @@ mod tests {
 
     #[test]
     fn the_section_of_modules_is_the_one_before_all_sections() {
-        assert_eq!(init_section("a = b\nopenssl_conf = mine # x\n[y]\nopenssl_conf = other\n").as_deref(), Some("mine"));
+        assert_eq!(
+            init_section("a = b\nopenssl_conf = mine # x\n[y]\nopenssl_conf = other\n").as_deref(),
+            Some("mine")
+        );
         assert_eq!(init_section("#openssl_conf = mine\n[y]\nopenssl_conf = other\n"), None);
     }
 

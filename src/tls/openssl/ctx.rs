@@ -44,6 +44,17 @@ impl<'a> Ctx<'a> {
         unsafe { ffi::SSL_CTX_set_timeout(self.0, seconds) };
     }
 
+    /// Bytes of early data that its connections accept.
+    pub(in crate::tls) fn max_early_data(self) -> u32 {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_get_max_early_data(self.0) }
+    }
+
+    pub(in crate::tls) fn set_max_early_data(self, bytes: u32) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_set_max_early_data(self.0, bytes) };
+    }
+
     /// The session cache mode.
     pub(in crate::tls) fn cache_mode(self) -> c_long {
         // SAFETY: live, as `new` demands; this control reads the mode.
