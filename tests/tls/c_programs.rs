@@ -64,6 +64,7 @@ c_programs! {
     same_as_openssl
     server_names
     sessions_of_a_kind
+    settings_matrix
     stateless_listener
     store_holds_nothing_useless
     store_is_not_emptied
