@@ -44,7 +44,7 @@ pub(crate) unsafe fn forget(ssl: *mut SSL) -> Result<()> {
     // SAFETY: live, and driven by this thread, as demanded above.
     let conn = unsafe { Conn::new(ssl) };
     // After SSL_clear(3) the session of the connection before is still there.
-    let is_a_connection = conn.is_server() && conn.server_random() != [0; 32];
+    let is_a_connection = conn.is_server() && conn.has_answered();
     let Some(session) = conn.session().filter(|_| is_a_connection) else {
         return Err(Error::new(Status::NotFound, "the connection has no session"));
     };

@@ -17,8 +17,6 @@ use crate::store::{Header, Login};
 
 /// Logins that one connection may have: more than one needs renegotiations that resume sessions of others.
 const LOGINS: usize = 64;
-/// The server's random number before it is drawn.
-const NONE_YET: [u8; 32] = [0; 32];
 
 /// See the module's first line. An SSL belongs to one thread at a time, and so does this.
 #[derive(Default)]
@@ -73,7 +71,7 @@ impl Connection {
     pub(super) fn begin(conn: Conn<'_>) -> Option<&Connection> {
         let found = Connection::find(conn)?;
         let mut memory = found.0.borrow_mut();
-        if conn.server_random() == NONE_YET {
+        if !conn.has_answered() {
             memory.reset(conn);
         } else if !conn.is_tls13() {
             // A handshake that had not resumed what was found would have made a session, and forgotten it.

@@ -54,6 +54,8 @@ pub(crate) const SSL_CTRL_GET_TOTAL_RENEGOTIATIONS: c_int = 12;
 pub(crate) const SSL_SECOP_CIPHER_SHARED: c_int = 2 | 1 << 16;
 /// tls1.h: the early_data extension.
 pub(crate) const TLSEXT_TYPE_EARLY_DATA: c_uint = 42;
+/// tls1.h: the cookie extension.
+pub(crate) const TLSEXT_TYPE_COOKIE: c_uint = 44;
 /// tls1.h: the server_name extension.
 pub(crate) const TLSEXT_TYPE_SERVER_NAME: c_uint = 0;
 

@@ -121,6 +121,11 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
     if let Some((_, last_read)) = kept::attached(conn.ctx()).filter(|(slot, _)| *slot == binding.slot()) {
         binding.handshakes.read(&binding.store, conn.ctx(), last_read);
     }
+    // SSL_stateless(3) has answered the first ClientHello and kept nothing. OpenSSL looks at the binder of a session before it has
+    // read the cookie, so that it does not verify, and ends the handshake.
+    if tls13 && conn.extension(ffi::TLSEXT_TYPE_COOKIE).is_some() && !conn.has_answered() {
+        return std::ptr::null_mut();
+    }
     let auth = client_auth(conn, tls13);
     let suits = |header: &Header, session: SessionRef<'_>| {
         reject_session(conn, tls13, &auth, header, session).map_or(Ok(()), Err)

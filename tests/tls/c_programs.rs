@@ -65,6 +65,7 @@ c_programs! {
     server_names
     sessions_of_a_kind
     settings_matrix
+    ssl_objects
     stateless_listener
     store_holds_nothing_useless
     store_is_not_emptied

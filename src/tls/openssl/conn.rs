@@ -164,6 +164,11 @@ impl<'a> Conn<'a> {
         random
     }
 
+    /// Whether it has drawn its random number: an SSL that has not is at a connection's first ClientHello, as far as it knows.
+    pub(in crate::tls) fn has_answered(self) -> bool {
+        self.server_random() != [0; 32]
+    }
+
     /// The server name as OpenSSL settled it; for the length of a callback.
     pub(in crate::tls) fn server_name(self) -> Option<&'a CStr> {
         // SAFETY: live, as `new` demands; 0 is TLSEXT_NAMETYPE_host_name.
