@@ -53,8 +53,8 @@ c_programs! {
     null_arguments
     one_ticket_at_once
     opaque_records
-    other_libssl
     openssl_conf
+    other_libssl
     other_local_user
     own_library_context
     policy_changes
