@@ -348,7 +348,11 @@ sesscache_status sesscache_inherit(struct ssl_st *ssl);
 void sesscache_close(sesscache *cache);
 
 /**
- * Opens, attaches and closes in one call: see sesscache_open() and sesscache_attach(), whose statuses it returns.
+ * Opens, attaches and closes in one call: see sesscache_open() and sesscache_attach(), whose statuses it returns. On an SSL_CTX
+ * that has the cache already it does nothing.
+ *
+ * For a server with an SSL_CTX for each connection: a store that comes and goes stays open for two seconds after its last
+ * SSL_CTX was freed, unless it has a log function, and is closed by the next call into the library after that, or at exit(3).
  */
 sesscache_status sesscache_enable(struct ssl_ctx_st *ctx,
                                   const char *path,

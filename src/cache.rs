@@ -37,8 +37,13 @@ impl Cache {
     /// [`Status::OpenSsl`] when libcrypto has no AES-256-GCM.
     /// A server whose cache cannot be opened goes on without it.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Cache> {
-        let store = Store::open(path.as_ref(), options)?;
-        Ok(Cache { binding: Binding::new(store, options)? })
+        let open = || Binding::new(Store::open(path.as_ref(), options)?, options);
+        let binding = match open() {
+            // What nobody uses any more may take the room, or hold the directory with other options.
+            Err(error) if matches!(error.status, Status::Full | Status::Mismatch) && tls::end_idle() => open(),
+            opened => opened,
+        };
+        Ok(Cache { binding: binding? })
     }
 
     /// Makes an SSL_CTX look up and store its server sessions here: before the first connection, and on every SSL_CTX that a

@@ -149,6 +149,11 @@ impl Log {
         self.say_what_is_owed();
     }
 
+    /// Whether the host listens.
+    pub(crate) fn is_heard(&self) -> bool {
+        matches!(self.sink.get(), Some(Some(_)))
+    }
+
     /// Says that a damaged control file was replaced. That happens where a store is opened, before the host has a handle to set
     /// a function for: then it is said when there is one.
     pub(crate) fn control_was_replaced(&self) {
@@ -157,7 +162,7 @@ impl Log {
     }
 
     fn say_what_is_owed(&self) {
-        if matches!(self.sink.get(), Some(Some(_))) && self.control_is_new.swap(false, Ordering::Relaxed) {
+        if self.is_heard() && self.control_is_new.swap(false, Ordering::Relaxed) {
             self.say(Topic::Damage, WARNING, || "the control file was gone or damaged: a new one begins".to_owned());
         }
     }

@@ -15,6 +15,7 @@ mod der;
 mod ffi;
 mod handshakes;
 mod hooks;
+mod idle;
 mod kept;
 mod kinds;
 mod notices;
@@ -32,6 +33,7 @@ use crate::store::{Login, Namespace};
 pub(crate) use self::attach::{attach, detach, inherit};
 pub(crate) use self::binding::Binding;
 pub(crate) use self::ffi::{SSL, SSL_CTX};
+pub(crate) use self::idle::end_all as end_idle;
 #[cfg(all(feature = "capi", any(test, fuzzing)))]
 pub(crate) use self::kinds::check_promises;
 

@@ -302,6 +302,44 @@ impl<T, const N: usize> Registry<T, N> {
     }
 }
 
+/// A few things that lie somewhere until they are taken off, by whoever wants one or needs the room.
+pub(crate) struct Shelf<T, const N: usize> {
+    lock: ForkLock,
+    places: [Guarded<T>; N],
+}
+
+impl<T, const N: usize> Shelf<T, N> {
+    pub(crate) const fn new() -> Self {
+        Shelf { lock: ForkLock::new(), places: [const { Guarded::new() }; N] }
+    }
+
+    /// Puts one there; it comes back when there is no room.
+    pub(crate) fn put(&self, thing: T) -> Option<T> {
+        let Some(mut held) = self.lock.hold(PATIENCE) else { return Some(thing) };
+        let Some(free) = self.places.iter().find(|place| place.get(&held).is_none()) else { return Some(thing) };
+        free.replace(&mut held, Some(thing));
+        None
+    }
+
+    /// Takes off those that are meant.
+    pub(crate) fn take(&self, mut is_meant: impl FnMut(&T) -> bool) -> [Option<Box<T>>; N] {
+        let mut taken = [const { None }; N];
+        if let Some(mut held) = self.lock.hold(PATIENCE) {
+            for (place, taken) in self.places.iter().zip(&mut taken) {
+                if place.get(&held).is_some_and(&mut is_meant) {
+                    *taken = place.replace(&mut held, None);
+                }
+            }
+        }
+        taken
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        let held = self.lock.hold(PATIENCE);
+        held.map_or(0, |held| self.places.iter().filter(|place| place.get(&held).is_some()).count())
+    }
+}
+
 /// What a child inherited and must neither use nor free: kept where it lies.
 ///
 /// Freeing it would reach into the parent (an LMDB transaction, a file lock), and losing the last pointer to it would

@@ -50,6 +50,13 @@ fn new_incarnation() -> u64 {
     }
 }
 
+/// Has `end` called when the process ends by exit(3), before what was registered earlier. Where there is no memory for that, it is
+/// not called.
+pub(crate) fn at_exit(end: extern "C" fn()) {
+    // SAFETY: atexit wants a function that lives until then: this library is never unloaded (-z nodelete), nor is a program.
+    unsafe { libc::atexit(end) };
+}
+
 fn map_word() -> Option<*mut AtomicU64> {
     const SIZE: usize = 4096;
     // SAFETY: an anonymous private mapping at an address of the kernel's choice touches nothing that exists.

@@ -90,7 +90,11 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     let kept = ContextData::find_or_make(host).ok_or_else(out_of_memory)?;
     let mode = host.cache_mode();
     let (options, timeout, early_data) = (host.options(), host.timeout(), host.max_early_data());
-    kept.attachments.borrow_mut().push(Attachment { binding: Arc::clone(binding), mode, options, timeout, early_data });
+    let mut attachments = kept.attachments.borrow_mut();
+    // Attached and detached again and again, it keeps each cache once.
+    attachments.retain(|attachment| !Arc::ptr_eq(&attachment.binding, binding));
+    attachments.push(Attachment { binding: Arc::clone(binding), mode, options, timeout, early_data });
+    drop(attachments);
 
     host.set_cache_mode(MODE | (mode & ffi::SSL_SESS_CACHE_CLIENT));
     match binding.policy.tickets {

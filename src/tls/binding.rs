@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use super::handshakes::Handshakes;
+use super::idle;
 use super::kinds::Kinds;
 use super::notices::Notices;
 use super::openssl::{Conn, Trampolines};
@@ -27,16 +28,21 @@ pub(crate) struct Binding {
     pub(super) handshakes: Handshakes,
     pub(super) notices: Notices,
     slot: AtomicUsize,
+    /// One like it ended a moment before it was made.
+    pub(super) comes_and_goes: bool,
 }
 
 impl Binding {
     /// Finds the binding of this store with this policy, or takes one of the 64 sets of callbacks for it.
     pub(crate) fn new(store: Arc<Store>, options: &Options) -> Result<Arc<Binding>> {
         let make = || {
+            let kinds = Kinds::new(options.decoded);
+            let policy = Policy::of(options);
             Arc::new(Binding {
                 store: Arc::clone(&store),
-                policy: Policy::of(options),
-                kinds: Kinds::new(options.decoded),
+                comes_and_goes: idle::has_just_ended(name(&store, &policy, kinds.limit())),
+                policy,
+                kinds,
                 handshakes: Handshakes::default(),
                 slot: AtomicUsize::new(SLOTS),
                 notices: Notices::default(),
@@ -47,6 +53,7 @@ impl Binding {
         let policy = Policy::of(options);
         let binding = BINDINGS.find_or_make(identity(&store, &policy, options.decoded), make).ok_or_else(full)?;
         debug_assert!(binding.policy == policy && Arc::ptr_eq(&binding.store, &store));
+        idle::take_back(&binding);
         if binding.slot() == SLOTS {
             let slot = slots::claim(Arc::as_ptr(&binding).cast_mut()).ok_or_else(full)?;
             // Another thread may have found the new binding at the same time.
@@ -55,6 +62,11 @@ impl Binding {
             }
         }
         Ok(binding)
+    }
+
+    /// Names it also when it has ended.
+    pub(super) fn name(&self) -> u64 {
+        name(&self.store, &self.policy, self.kinds.limit())
     }
 
     pub(super) fn slot(&self) -> usize {
@@ -81,7 +93,14 @@ impl Drop for Binding {
     }
 }
 
-/// Names a binding. The store's address is its own while a binding has it; of the rest, 64 bits of SipHash do.
+/// Names a binding beyond its end, by 64 bits of SipHash.
+fn name(store: &Store, policy: &Policy, decoded: usize) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (store.path(), policy, decoded).hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Names a binding that lives. The store's address is its own while a binding has it; of the rest, 64 bits of SipHash do.
 fn identity(store: &Arc<Store>, policy: &Policy, decoded: usize) -> (u64, u64) {
     let mut hasher = DefaultHasher::new();
     (policy, decoded).hash(&mut hasher);

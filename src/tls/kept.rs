@@ -9,7 +9,7 @@ use libc::{c_int, c_long, c_void};
 
 use super::handshakes::LastRead;
 use super::openssl::{ex_index, Ctx};
-use super::{ffi, Binding};
+use super::{ffi, idle, Binding};
 
 /// An SSL_CTX that is not attached.
 pub(super) const NO_SLOT: usize = usize::MAX;
@@ -50,7 +50,8 @@ fn index() -> c_int {
 /// `value` was found under the index in an SSL_CTX that is being freed, and is freed once.
 pub(super) unsafe fn free(value: *mut c_void) {
     // SAFETY: the index holds only what `find_or_make` boxed; freed once, as demanded above.
-    drop(unsafe { Box::from_raw(value.cast::<ContextData>()) });
+    let ended = unsafe { Box::from_raw(value.cast::<ContextData>()) };
+    ended.attachments.into_inner().into_iter().for_each(|attachment| idle::leave(attachment.binding));
 }
 
 impl ContextData {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use libc::{c_int, c_uchar, c_uint};
 
 use super::openssl::{Conn, SessionMut, SessionRef, Trampolines};
-use super::{ffi, hooks, Binding};
+use super::{ffi, hooks, idle, Binding};
 use crate::log::{self, Topic};
 use crate::sys::cancel::Uncancelled;
 use crate::sys::errno;
@@ -65,6 +65,7 @@ pub(super) fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) 
         binding.store.log.say(Topic::Bug, log::ERR, || "a fault was contained in a callback".to_owned());
         otherwise
     });
+    idle::end_old();
     // SAFETY: no preconditions.
     unsafe { ffi::ERR_pop_to_mark() };
     drop(uncancelled);

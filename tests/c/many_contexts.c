@@ -5,6 +5,8 @@
 #include "check.h"
 #include "tls.h"
 
+#include <malloc.h>
+
 #define MOST 10000
 
 /* Its own certificate would take each SSL_CTX a signature to make: only some of them serve. */
@@ -39,18 +41,188 @@ static void contexts_without_number_share_a_cache(const char *scratch)
     }
 }
 
-static void a_context_for_each_connection_resumes(const char *scratch)
+/* Maps of data files of stores that this process has, of a directory with this in its path. */
+static int maps_of(const char *path)
 {
-    char *store = store_in(scratch);
+    char line[PATH_MAX + 200];
+    FILE *maps = fopen("/proc/self/maps", "r");
+    int count = 0;
+
+    CHECK(maps != NULL, "/proc/self/maps: %s", strerror(errno));
+    while (fgets(line, sizeof line, maps) != NULL)
+        count += strstr(line, "data.mdb") != NULL && strstr(line, path) != NULL;
+    CHECK(fclose(maps) == 0, "fclose");
+    return count;
+}
+
+/* A server that has an SSL_CTX for each connection has served so many. */
+static struct outcome serve(const char *store, const char *options, int connections)
+{
     struct outcome out = {.given = 0};
 
-    for (int n = 0; n < 200; n++) {
-        SSL_CTX *server = tls_attached(store, NULL);
+    for (int n = 0; n < connections; n++) {
+        SSL_CTX *server = tls_attached(store, options);
 
         out = tls_here(server, (struct visit){.version = TLS1_3_VERSION, .offer = n > 0 ? &out.newest : NULL});
         CHECK(out.resumed == (n > 0), "connection %d", n);
         SSL_CTX_free(server);
     }
+    return out;
+}
+
+static void a_context_for_each_connection_resumes(const char *scratch)
+{
+    (void)serve(store_in(scratch), NULL, 200);
+}
+
+static void a_context_for_each_connection_leaves_the_store_open_for_the_next(const char *scratch)
+{
+    char *store = store_in(scratch), command[] = "ls -l /proc/self/fd/ | grep -c /store/", count[16] = "";
+    FILE *program;
+
+    (void)serve(store, NULL, 1);
+    CHECK(maps_of(store) == 0, "a server that ends keeps its store open");
+    (void)serve(store, NULL, 2);
+    CHECK(maps_of(store) > 0, "each connection opens the store anew");
+
+    program = popen(command, "r");
+    CHECK(program != NULL && fgets(count, sizeof count, program) != NULL, "popen: %s", strerror(errno));
+    (void)pclose(program);
+    CHECK(atoi(count) == 0, "a program that is started has %d descriptors of the store", atoi(count));
+}
+
+static void a_store_that_is_kept_ends_with_the_next_call_after_a_while(const char *scratch)
+{
+    char *store = store_in(scratch);
+    SSL_CTX *other = tls_attached(path_in(scratch, "other"), NULL);
+
+    for (int way = 0; way < 2; way++) {
+        (void)serve(store, NULL, 3);
+        CHECK(maps_of(store) > 0, "this shows nothing");
+        check_sleep(2.1);
+        if (way == 0)
+            (void)tls_here(other, (struct visit){.version = TLS1_3_VERSION});
+        else
+            SSL_CTX_free(tls_attached(path_in(scratch, "third"), NULL));
+        CHECK(maps_of(store) == 0, "a store that nobody uses any more stays open");
+    }
+    SSL_CTX_free(other);
+}
+
+static void a_store_that_is_kept_stands_in_nobodys_way(const char *scratch)
+{
+    char *store = store_in(scratch), name[32];
+    sesscache *all[64] = {NULL};
+
+    (void)serve(store, "deadline=5ms", 3);
+    CHECK(maps_of(store) > 0, "this shows nothing");
+    CHECK_OK(sesscache_open(store, "deadline=7ms", &all[0]));
+    sesscache_close(all[0]);
+    CHECK(maps_of(store) == 0, "a store that the application has closed stays open");
+
+    /* As many as there can be, beside what is kept. */
+    (void)serve(store, "deadline=5ms", 3);
+    for (int i = 0; i < 64; i++) {
+        snprintf(name, sizeof name, "store%d", i);
+        CHECK_OK(sesscache_open(path_in(scratch, name), NULL, &all[i]));
+    }
+    for (int i = 0; i < 64; i++)
+        sesscache_close(all[i]);
+}
+
+static void a_directory_that_is_made_anew_ends_what_was_kept_of_it(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int i = 0; i < 3; i++) {
+        (void)serve(store, NULL, 3);
+        CHECK(maps_of(store) > 0, "this shows nothing");
+        CHECK(check_remove_tree(store) == 0, "cannot remove %s: %s", store, strerror(errno));
+        (void)serve(store, NULL, 1);
+        CHECK(maps_of("(deleted)") == 0, "files of a directory that is gone stay open");
+    }
+}
+
+static void ignore(void *userdata, int level, const char *message)
+{
+    (void)userdata;
+    (void)level;
+    (void)message;
+}
+
+/* The host's function may be gone by the time that the store is used again. */
+static void a_store_with_a_log_function_is_not_kept(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    for (int i = 0; i < 4; i++) {
+        SSL_CTX *server = tls_server();
+        sesscache *cache;
+
+        CHECK_OK(sesscache_open(store, NULL, &cache));
+        sesscache_set_log(cache, ignore, NULL);
+        CHECK_OK(sesscache_attach(cache, server));
+        sesscache_close(cache);
+        (void)tls_here(server, (struct visit){.version = TLS1_3_VERSION});
+        SSL_CTX_free(server);
+        CHECK(maps_of(store) == 0, "the store stays open, and with it a function that may be unloaded");
+    }
+}
+
+static size_t allocated(void)
+{
+    struct mallinfo2 now = mallinfo2();
+
+    return now.uordblks + now.hblkhd;
+}
+
+/* Handles, attachments and connections have no number of their own either. */
+static void handles_and_attachments_without_number_share_a_cache(const char *scratch)
+{
+    static const int counts[] = {1, 64, 65, 1000, MOST};
+    static sesscache *all[MOST];
+    char *store = store_in(scratch);
+    size_t before = 0;
+
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        SSL_CTX *server = tls_server();
+        struct outcome made;
+
+        for (int n = 0; n < counts[i]; n++)
+            CHECK_OK(sesscache_open(store, NULL, &all[n]));
+        CHECK_OK(sesscache_attach(all[0], server));
+        made = tls_here(server, (struct visit){.version = TLS1_3_VERSION});
+        before = allocated();
+        for (int n = 0; n < counts[i]; n++) {
+            CHECK_OK(sesscache_detach(server));
+            CHECK_OK(sesscache_attach(all[n], server));
+        }
+        CHECK(allocated() < before + 64 * 1024, "%d attachments of one SSL_CTX take %zu bytes", counts[i], allocated() - before);
+        CHECK(tls_here(server, (struct visit){.version = TLS1_3_VERSION, .offer = &made.newest}).resumed,
+              "an SSL_CTX that was attached %d times does not resume", counts[i]);
+        for (int n = 0; n < counts[i]; n++)
+            sesscache_close(all[n]);
+        SSL_CTX_free(server);
+    }
+}
+
+static void connections_without_number_share_a_cache(const char *scratch)
+{
+    static struct pair *all[1000];
+    static const int counts[] = {1, 64, 65, 400};
+    SSL_CTX *server = tls_attached(store_in(scratch), NULL);
+    struct outcome made = tls_here(server, (struct visit){.version = TLS1_2_VERSION});
+
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        for (int n = 0; n < counts[i]; n++) {
+            all[n] = tls_pair(server, (struct visit){.version = TLS1_2_VERSION, .offer = &made.newest});
+            tls_talk(all[n]);
+            CHECK(all[n]->out.resumed, "connection %d of so many at once does not resume", n + 1);
+        }
+        for (int n = 0; n < counts[i]; n++)
+            tls_end(all[n]);
+    }
+    SSL_CTX_free(server);
 }
 
 static void a_context_is_enabled_twice(const char *scratch)
@@ -71,7 +243,14 @@ int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(contexts_without_number_share_a_cache),
+        TEST(handles_and_attachments_without_number_share_a_cache),
+        TEST(connections_without_number_share_a_cache),
         TEST(a_context_for_each_connection_resumes),
+        TEST(a_context_for_each_connection_leaves_the_store_open_for_the_next),
+        TEST(a_store_that_is_kept_ends_with_the_next_call_after_a_while),
+        TEST(a_store_that_is_kept_stands_in_nobodys_way),
+        TEST(a_directory_that_is_made_anew_ends_what_was_kept_of_it),
+        TEST(a_store_with_a_log_function_is_not_kept),
         TEST(a_context_is_enabled_twice),
     };
 
