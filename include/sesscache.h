@@ -486,7 +486,7 @@ sesscache_status sesscache_each(sesscache *cache,
 /*
  * The options: name=value pairs separated by spaces. Put a value that contains spaces in single quotes.
  *
- * capacity, by default 64MiB: a size from 1MiB to 64GiB, such as 256MiB.
+ * capacity, by default 64MiB, or a quarter of the memory limit: a size from 1MiB to 64GiB, such as 256MiB.
  *     Hard limit of the store. A full store evicts the sessions that expire first.
  *
  * ttl, by default the SSL_CTX's timeout: a time from 1s to 366d, such as 90s, 15m, 2h or 1d.

@@ -33,6 +33,8 @@ pub(crate) enum Topic {
     Keys,
     /// Which boot of the machine it is.
     Boot,
+    /// The memory limit.
+    Memory,
     /// Readers: slots, clashing process ids.
     Readers,
     /// What the program has changed of what attaching set.
@@ -131,6 +133,9 @@ pub(crate) struct Log {
     held_back: [AtomicU64; TOPICS],
     /// A new control file was made before anybody could be told.
     control_is_new: AtomicBool,
+    /// What the memory limit does to the capacity, found out as early.
+    memory: RcuCell<(i32, String)>,
+    memory_is_said: AtomicBool,
 }
 
 impl Log {
@@ -140,6 +145,8 @@ impl Log {
             last: [const { AtomicU64::new(0) }; TOPICS],
             held_back: [const { AtomicU64::new(0) }; TOPICS],
             control_is_new: AtomicBool::new(false),
+            memory: RcuCell::new(),
+            memory_is_said: AtomicBool::new(false),
         }
     }
 
@@ -161,7 +168,20 @@ impl Log {
         self.say_what_is_owed();
     }
 
+    /// Says, once and as soon as somebody listens, what was found out when the store was opened.
+    pub(crate) fn capacity_meets_a_limit(&self, level: i32, text: String) {
+        if self.memory.get().is_none() {
+            self.memory.set((level, text));
+            self.say_what_is_owed();
+        }
+    }
+
     fn say_what_is_owed(&self) {
+        if let Some((level, text)) = self.memory.get() {
+            if self.is_heard() && !self.memory_is_said.swap(true, Ordering::Relaxed) {
+                self.say(Topic::Memory, *level, || text.clone());
+            }
+        }
         if self.is_heard() && self.control_is_new.swap(false, Ordering::Relaxed) {
             self.say(Topic::Damage, WARNING, || "the control file was gone or damaged: a new one begins".to_owned());
         }

@@ -141,7 +141,7 @@ pub struct OptionRow {
 pub const TABLE: &[OptionRow] = &[
     OptionRow {
         name: "capacity",
-        default: "64MiB",
+        default: "64MiB, or a quarter of the memory limit",
         accepts: "a size from 1MiB to 64GiB, such as 256MiB",
         meaning: "Hard limit of the store. A full store evicts the sessions that expire first.",
         set: |o, v| {

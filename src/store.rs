@@ -22,6 +22,7 @@ pub(crate) mod keys;
 pub(crate) mod lookup;
 mod maintenance;
 mod mdb;
+mod memory_limit;
 mod names;
 pub(crate) mod open;
 mod page;

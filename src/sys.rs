@@ -3,6 +3,7 @@
 //! Everything here is small and has no notion of a session.
 
 pub(crate) mod cancel;
+pub(crate) mod cgroup;
 pub(crate) mod clock;
 pub(crate) mod copy_on_write;
 pub(crate) mod credentials;

@@ -12,6 +12,7 @@ use super::env::version::LmdbVersion;
 use super::generation::{Broken, Generation};
 use super::id::Mask;
 use super::keys::{crypto_is_missing, Keys};
+use super::memory_limit::MemoryLimit;
 use super::{OpenStore, Store, REGISTRY, STORES_MAX};
 use crate::log::{self, Log, Silence, Topic};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS};
@@ -56,13 +57,14 @@ impl Store {
             // With this process's own rights, which it may not have in the directory.
             Keys::load(&dir)?;
         }
-        let replaced = {
+        let (replaced, limit) = {
             let open = dir.enter_found(found)?;
-            let replaced = init_control(&open, options)?;
+            let limit = MemoryLimit::of(&open);
+            let replaced = init_control(&open, options, &limit)?;
             if !dir.key_is_foreign {
                 Keys::create(&open)?;
             }
-            replaced
+            (replaced, limit)
         };
         let make = || {
             Ok(Arc::new(Store {
@@ -88,6 +90,9 @@ impl Store {
         }
         if replaced {
             store.log.control_was_replaced();
+        }
+        if let Some((level, text)) = limit.says(options) {
+            store.log.capacity_meets_a_limit(level, text);
         }
         Ok(store)
     }
@@ -159,7 +164,8 @@ impl Store {
         }
         let mut control = Control::open(open);
         if matches!(control, Err(Unusable::Missing | Unusable::Damaged)) {
-            write_control(open, Control::replace, DEFAULT_SHAPE)?;
+            let capacity = MemoryLimit::of(open).default_capacity(&Options::default());
+            write_control(open, Control::replace, Shape { capacity, ..DEFAULT_SHAPE })?;
             self.log.control_was_replaced();
             control = Control::open(open);
         }
@@ -240,7 +246,7 @@ fn fits(is: Shape, wanted: Shape) -> bool {
 }
 
 /// Makes the control file, or tells an existing one what this process wants of it. True when a damaged one had to go.
-fn init_control(open: &OpenDirectory<'_>, options: &Options) -> Result<bool> {
+fn init_control(open: &OpenDirectory<'_>, options: &Options, limit: &MemoryLimit) -> Result<bool> {
     let page = files::page_size() as u64;
     let merge = |base: Shape| Shape {
         capacity: options.capacity.unwrap_or(base.capacity) / page * page,
@@ -265,7 +271,7 @@ fn init_control(open: &OpenDirectory<'_>, options: &Options) -> Result<bool> {
             }
             Err(unusable) => return Err(unusable_error(open.path(), unusable)),
         };
-        write_control(open, write, merge(DEFAULT_SHAPE))?;
+        write_control(open, write, merge(Shape { capacity: limit.default_capacity(options), ..DEFAULT_SHAPE }))?;
     }
     Err(Error::new(Status::Busy, "another process keeps replacing the control file"))
 }

@@ -10,6 +10,7 @@ mod directory;
 mod filtered_calls;
 mod hostile_owner;
 mod killed_workers;
+mod memory_limit;
 mod no_room;
 mod over_quota;
 mod shared_directory;
