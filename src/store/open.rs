@@ -144,7 +144,7 @@ impl Store {
 
     /// The keys of the file as it is now. One that is half written or gone leaves those that were read before.
     fn current_keys(&self, known: Known<'_>) -> Result<Arc<Keys>> {
-        let Some(opened) = known.opened else { return Keys::load(&self.dir) };
+        let Some(opened) = known.opened else { return self.first_keys() };
         let looked = !known.mine && opened.is_current() && opened.keys.are_fresh();
         if looked || !opened.keys.changed(&self.dir.key) {
             return Ok(Arc::clone(&opened.keys));
@@ -153,6 +153,18 @@ impl Store {
             self.log.say(Topic::Keys, log::WARNING, || format!("keeping the sealing keys read before: {error}"));
             Arc::clone(&opened.keys)
         }))
+    }
+
+    /// The keys of the file for a process that has none. A directory that was removed and made anew under the server has none
+    /// either: then they are made, as they are when it is opened.
+    fn first_keys(&self) -> Result<Arc<Keys>> {
+        match Keys::load(&self.dir) {
+            Err(_) if !self.dir.key_is_foreign => {
+                Keys::create(&self.dir.enter()?)?;
+                Keys::load(&self.dir)
+            }
+            loaded => loaded,
+        }
     }
 
     /// The control file as it is now, replaced if it is missing or damaged.

@@ -30,6 +30,7 @@ macro_rules! c_programs {
 }
 
 c_programs! {
+    alone_beside_attached
     attach_and_detach
     attackers
     client_auth

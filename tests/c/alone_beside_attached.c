@@ -1,0 +1,200 @@
+/*
+ * A server that attaches the cache loses nothing that it had: whatever servers do, as many sessions resume as with OpenSSL and
+ * session ids, and in as many as in one process of it; and no handshake fails that did not fail before. A row for each habit.
+ */
+#include "habits.h"
+
+#include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sched.h>
+#include <stddef.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+
+#define NOBODY 65534
+
+static SSL_CTX *both_roles(void)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_method());
+    const struct credentials *own = tls_credentials(SERVER_P256);
+
+    CHECK(ctx != NULL && SSL_CTX_use_certificate(ctx, own->certificate) == 1 &&
+          SSL_CTX_use_PrivateKey(ctx, own->key) == 1, "no SSL_CTX for both roles");
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_BOTH);
+    return ctx;
+}
+
+static void no_id_context(SSL_CTX *ctx)
+{
+    CHECK(SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"", 0) == 1, "SSL_CTX_set_session_id_context");
+}
+
+static void random_id_context(SSL_CTX *ctx)
+{
+    unsigned char random[16];
+
+    CHECK(getentropy(random, sizeof random) == 0 && SSL_CTX_set_session_id_context(ctx, random, sizeof random) == 1,
+          "SSL_CTX_set_session_id_context");
+}
+
+static int anybody(int ok, X509_STORE_CTX *store)
+{
+    (void)ok;
+    (void)store;
+    return 1;
+}
+
+static void asks_for_certificates(SSL_CTX *ctx)
+{
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, anybody);
+}
+
+static void no_tickets_by_itself(SSL_CTX *ctx)
+{
+    CHECK(SSL_CTX_set_num_tickets(ctx, 0) == 1, "SSL_CTX_set_num_tickets");
+}
+
+static void a_ticket_on_request(SSL *ssl)
+{
+    CHECK(SSL_new_session_ticket(ssl) == 1, "SSL_new_session_ticket");
+}
+
+static void many_tickets(SSL_CTX *ctx)
+{
+    CHECK(SSL_CTX_set_num_tickets(ctx, 100) == 1, "SSL_CTX_set_num_tickets");
+}
+
+static void short_timeout(SSL_CTX *ctx)
+{
+    (void)SSL_CTX_set_timeout(ctx, 30);
+}
+
+static void clean_environment(const char *scratch, int connection)
+{
+    (void)scratch;
+    (void)connection;
+    CHECK(clearenv() == 0, "clearenv");
+}
+
+/* All but the connection, as a child that was not told what is open; standard streams are part of it. */
+static void close_descriptors(const char *scratch, int connection)
+{
+    (void)scratch;
+    for (int fd = 0; fd < 256; fd++) {
+        if (fd != connection)
+            (void)close(fd);
+    }
+}
+
+/* vsftpd: what is written to standard error arrives at the client, in the middle of the handshake. */
+static void errors_go_to_the_client(const char *scratch, int connection)
+{
+    (void)scratch;
+    CHECK(dup2(connection, 2) == 2, "dup2: %s", strerror(errno));
+}
+
+static void directory_is_made_anew(const char *scratch)
+{
+    char *store = store_in(scratch);
+
+    (void)check_remove_tree(store);
+    CHECK(mkdir(store, 0700) == 0, "mkdir: %s", strerror(errno));
+    free(store);
+}
+
+static void hide_proc(const char *scratch)
+{
+    (void)scratch;
+    CHECK(unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+          mount("none", "/proc", "tmpfs", 0, NULL) == 0, "/proc cannot be hidden: %s", strerror(errno));
+}
+
+static void limit_address_space(const char *scratch)
+{
+    struct rlimit limit = {512u << 20, 512u << 20};
+
+    (void)scratch;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0, "setrlimit: %s", strerror(errno));
+}
+
+/* A sandbox that knows the calls of a server and answers EPERM to others. */
+static void refuse_calls(const char *scratch)
+{
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fallocate, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_flock, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prlimit64, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    };
+    struct sock_fprog filter = {sizeof program / sizeof program[0], program};
+
+    (void)scratch;
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0,
+          "prctl: %s", strerror(errno));
+}
+
+/* The files belong to that user already: owner=. */
+static void change_user(const char *scratch, int connection)
+{
+    (void)scratch;
+    (void)connection;
+    CHECK(setgroups(0, NULL) == 0 && setgid(NOBODY) == 0 && setuid(NOBODY) == 0, "setuid: %s", strerror(errno));
+}
+
+static const struct habit habits[] = {
+    {.name = "one process", .model = ONE_PROCESS},
+    {.name = "threads", .model = THREAD_PER_CONNECTION},
+    {.name = "prefork", .model = PREFORK},
+    {.name = "fork per connection, SSL_CTX in the listener", .model = FORK_PER_CONNECTION},
+    {.name = "exec per connection", .model = EXEC_PER_CONNECTION},
+    {.name = "SSL_CTX per connection", .model = CONTEXT_PER_CONNECTION},
+    {.name = "one SSL_CTX for both roles", .model = ONE_PROCESS, .make = both_roles},
+    {.name = "no session id context", .model = FORK_PER_CONNECTION, .context = no_id_context},
+    {.name = "random session id context, one process", .model = ONE_PROCESS, .context = random_id_context},
+    {.name = "asks for certificates", .model = FORK_PER_CONNECTION, .context = asks_for_certificates},
+    {.name = "no tickets of its own, one on request", .model = ONE_PROCESS, .context = no_tickets_by_itself,
+     .established = a_ticket_on_request, .version = TLS1_3_VERSION},
+    {.name = "100 tickets for each connection", .model = ONE_PROCESS, .context = many_tickets, .version = TLS1_3_VERSION},
+    {.name = "SSL used again after SSL_clear", .model = ONE_PROCESS, .used_again = 1},
+    {.name = "timeout of 30 s", .model = PREFORK, .context = short_timeout},
+    {.name = "cleaned environment", .model = EXEC_PER_CONNECTION, .child = clean_environment},
+    {.name = "closed descriptors", .model = FORK_PER_CONNECTION, .child = close_descriptors},
+    {.name = "standard error goes to the client", .model = FORK_PER_CONNECTION, .child = errors_go_to_the_client},
+    {.name = "RuntimeDirectory made anew after the start", .model = FORK_PER_CONNECTION, .listener = directory_is_made_anew},
+    {.name = "RLIMIT_AS that is enough", .model = FORK_PER_CONNECTION, .listener = limit_address_space},
+    {.name = "seccomp filter that answers EPERM", .model = FORK_PER_CONNECTION, .listener = refuse_calls},
+};
+
+/* These take rights of root's. */
+static const struct habit of_root[] = {
+    {.name = "hidden /proc", .model = FORK_PER_CONNECTION, .listener = hide_proc},
+    {.name = "setuid in each child, owner=", .model = FORK_PER_CONNECTION, .child = change_user, .options = "owner=65534"},
+};
+
+static void no_habit_of_a_server_loses_a_session_by_the_cache(const char *scratch)
+{
+    habits_compare(habits, TESTS(habits), scratch);
+}
+
+static void no_habit_of_a_server_of_root_loses_a_session_by_the_cache(const char *scratch)
+{
+    if (geteuid() != 0)
+        check_not_tried("it takes root");
+    CHECK(chmod(scratch, 0711) == 0, "chmod: %s", strerror(errno));
+    habits_compare(of_root, TESTS(of_root), scratch);
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        TEST(no_habit_of_a_server_loses_a_session_by_the_cache),
+        TEST(no_habit_of_a_server_of_root_loses_a_session_by_the_cache),
+    };
+
+    habit_serve_one(argc, argv, habits, TESTS(habits));
+    return check_main(argc, argv, tests, TESTS(tests));
+}
