@@ -219,7 +219,8 @@ fn file_system(open: &OpenDirectory<'_>, findings: &mut Findings) {
             findings.fine(SUBJECT, format!("{name}, which never reaches a disk"));
         }
         FileSystem::Local | FileSystem::Overlay => {
-            findings.note(SUBJECT, format!("{name}: sealed sessions and their keys reach the disk"))
+            let frozen = "and handshakes wait while it is frozen (fsfreeze, a snapshot)";
+            findings.note(SUBJECT, format!("{name}: sealed sessions and their keys reach the disk, {frozen}"))
         }
     }
 }

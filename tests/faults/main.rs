@@ -8,6 +8,7 @@ mod damaged_store;
 mod damaged_while_open;
 mod directory;
 mod filtered_calls;
+mod frozen;
 mod hostile_owner;
 mod killed_workers;
 mod memory_limit;
