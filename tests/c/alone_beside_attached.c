@@ -8,6 +8,8 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <sched.h>
+#include <openssl/evp.h>
+#include <openssl/provider.h>
 #include <stddef.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
@@ -145,6 +147,115 @@ static void change_user(const char *scratch, int connection)
     CHECK(setgroups(0, NULL) == 0 && setgid(NOBODY) == 0 && setuid(NOBODY) == 0, "setuid: %s", strerror(errno));
 }
 
+/* What the next process opens anew is out of reach, and its own descriptors are no help. */
+static void leave_the_file_system(const char *scratch)
+{
+    char *empty = path_in(scratch, "empty");
+
+    CHECK((mkdir(empty, 0755) == 0 || errno == EEXIST) && chroot(empty) == 0 && chdir("/") == 0, "chroot: %s", strerror(errno));
+    free(empty);
+    change_user(scratch, -1);
+}
+
+static void leave_the_file_system_in_the_child(const char *scratch, int connection)
+{
+    (void)connection;
+    CHECK(chroot(scratch) == 0 && chdir("/") == 0, "chroot: %s", strerror(errno));
+    change_user(scratch, connection);
+}
+
+/* No room for the map of the store. */
+static void limit_address_space_below_the_capacity(const char *scratch)
+{
+    struct rlimit limit = {256u << 20, 256u << 20};
+
+    (void)scratch;
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0, "setrlimit: %s", strerror(errno));
+}
+
+/* The control file has room; the store, which is made later, has none. */
+static void fill_the_file_system(const char *scratch)
+{
+    char *store = store_in(scratch), *ballast = path_in(scratch, "store/control.0123456789abcdef"), block[4096] = {1};
+    FILE *file;
+
+    CHECK((mkdir(store, 0700) == 0 || errno == EEXIST) && unshare(CLONE_NEWNS) == 0 &&
+          mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+          mount("none", store, "tmpfs", 0, "size=256k,mode=700") == 0, "no small file system: %s", strerror(errno));
+    file = fopen(ballast, "w");
+    CHECK(file != NULL, "%s: %s", ballast, strerror(errno));
+    while (fwrite(block, sizeof block, 1, file) == 1 && fflush(file) == 0)
+        ;
+    (void)fclose(file);
+    free(store);
+    free(ballast);
+}
+
+/* A sandbox whose list is older than statx(2). */
+static void refuse_statx(const char *scratch)
+{
+    struct sock_filter program[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_statx, 1, 0),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+    };
+    struct sock_fprog filter = {sizeof program / sizeof program[0], program};
+
+    (void)scratch;
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0,
+          "prctl: %s", strerror(errno));
+}
+
+/* A library context of the server's own, and none of OpenSSL's algorithms in the default one. */
+static SSL_CTX *own_library_context(void)
+{
+    static OSSL_LIB_CTX *own;
+    const struct credentials *made = tls_credentials(SERVER_P256);
+    SSL_CTX *ctx;
+
+    if (own == NULL) {
+        own = OSSL_LIB_CTX_new();
+        CHECK(own != NULL && OSSL_PROVIDER_load(own, "default") != NULL, "no library context");
+    }
+    ctx = SSL_CTX_new_ex(own, NULL, TLS_server_method());
+    CHECK(ctx != NULL && SSL_CTX_use_certificate(ctx, made->certificate) == 1 &&
+          SSL_CTX_use_PrivateKey(ctx, made->key) == 1 &&
+          SSL_CTX_set_session_id_context(ctx, (const unsigned char *)"tests", 5) == 1, "no SSL_CTX in a library context");
+    return ctx;
+}
+
+static void empty_the_default_library_context(const char *scratch)
+{
+    (void)scratch;
+    CHECK(EVP_set_default_properties(NULL, "provider=none") == 1, "EVP_set_default_properties");
+}
+
+/* Both callbacks of stateless tickets, as ProFTPD sets them: every ticket may resume. */
+static int adds_nothing(SSL *ssl, void *argument)
+{
+    (void)ssl;
+    (void)argument;
+    return 1;
+}
+
+static SSL_TICKET_RETURN lets_resume(SSL *ssl, SSL_SESSION *session, const unsigned char *name, size_t len,
+                                     SSL_TICKET_STATUS status, void *argument)
+{
+    (void)ssl;
+    (void)session;
+    (void)name;
+    (void)len;
+    (void)argument;
+    return status == SSL_TICKET_SUCCESS || status == SSL_TICKET_SUCCESS_RENEW ? SSL_TICKET_RETURN_USE_RENEW
+                                                                              : SSL_TICKET_RETURN_IGNORE_RENEW;
+}
+
+static void ticket_callbacks(SSL_CTX *ctx)
+{
+    CHECK(SSL_CTX_set_session_ticket_cb(ctx, adds_nothing, lets_resume, NULL) == 1, "SSL_CTX_set_session_ticket_cb");
+}
+
 static const struct habit habits[] = {
     {.name = "one process", .model = ONE_PROCESS},
     {.name = "threads", .model = THREAD_PER_CONNECTION},
@@ -166,12 +277,27 @@ static const struct habit habits[] = {
     {.name = "standard error goes to the client", .model = FORK_PER_CONNECTION, .child = errors_go_to_the_client},
     {.name = "RuntimeDirectory made anew after the start", .model = FORK_PER_CONNECTION, .listener = directory_is_made_anew},
     {.name = "RLIMIT_AS that is enough", .model = FORK_PER_CONNECTION, .listener = limit_address_space},
+    {.name = "ticket callbacks", .model = ONE_PROCESS, .context = ticket_callbacks},
+    {.name = "own library context, the default one empty", .model = ONE_PROCESS, .make = own_library_context,
+     .listener = empty_the_default_library_context},
+    {.name = "RLIMIT_AS below the capacity, one process", .model = ONE_PROCESS, .options = "capacity=1GiB",
+     .listener = limit_address_space_below_the_capacity},
+    {.name = "RLIMIT_AS below the capacity, fork per connection", .model = FORK_PER_CONNECTION, .options = "capacity=1GiB",
+     .listener = limit_address_space_below_the_capacity},
+    {.name = "seccomp filter without statx", .model = FORK_PER_CONNECTION, .listener = refuse_statx},
     {.name = "seccomp filter that answers EPERM", .model = FORK_PER_CONNECTION, .listener = refuse_calls},
 };
 
 /* These take rights of root's. */
 static const struct habit of_root[] = {
     {.name = "hidden /proc", .model = FORK_PER_CONNECTION, .listener = hide_proc},
+    {.name = "chroot and setuid before the first handshake, one process", .model = ONE_PROCESS, .listener = leave_the_file_system},
+    {.name = "chroot and setuid before the first handshake, threads", .model = THREAD_PER_CONNECTION,
+     .listener = leave_the_file_system},
+    {.name = "chroot and setuid in each child", .model = FORK_PER_CONNECTION, .child = leave_the_file_system_in_the_child},
+    {.name = "chroot and setuid, prefork", .model = PREFORK, .listener = leave_the_file_system},
+    {.name = "file system full, one process", .model = ONE_PROCESS, .listener = fill_the_file_system},
+    {.name = "file system full, fork per connection", .model = FORK_PER_CONNECTION, .listener = fill_the_file_system},
     {.name = "setuid in each child, owner=", .model = FORK_PER_CONNECTION, .child = change_user, .options = "owner=65534"},
 };
 
