@@ -136,9 +136,8 @@ void prepare(void)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
 
     /* Where libssl comes later, its first SSL_CTX comes here. */
-    if (dlopen(LIBSSL, RTLD_LAZY | RTLD_NOLOAD) == NULL)
-        return;
-    pthread_once(&once, resolve);
+    if (!call.ready && dlopen(LIBSSL, RTLD_LAZY | RTLD_NOLOAD) != NULL)
+        pthread_once(&once, resolve);
     if (call.ready && settings.owned && geteuid() == 0)
         cache();
 }

@@ -40,11 +40,14 @@ static _Atomic uint32_t pending, unused;
 static _Atomic(time_t) failed_at;
 static int ctx_index = -1;
 
-static uint32_t attach(struct context *context)
+static uint32_t attach(struct context *context, SSL_CTX *own)
 {
     SSL_CTX *ctx = context->ctx;
     sesscache *handle;
 
+    /* Another thread may be configuring it: a second later it is taken to have finished. */
+    if (ctx != own && !pthread_equal(context->maker, pthread_self()) && time(NULL) - context->made <= 1)
+        return PENDING;
     switch (role_of(ctx)) {
     case SERVER:
         break;
@@ -85,10 +88,11 @@ static uint32_t attach(struct context *context)
 }
 
 /* The program's callbacks count, and then nothing of ours stays. */
-static uint32_t look_back(struct context *context)
+static uint32_t look_back(struct context *context, SSL_CTX *own)
 {
     SSL_CTX *ctx = context->ctx;
 
+    (void)own;
     if (call.new_cb(ctx) == context->new_cb && call.get_cb(ctx) == context->get_cb && call.remove_cb(ctx) == context->remove_cb)
         return ATTACHED;
     call.detach(ctx);
@@ -102,8 +106,8 @@ static int is_taken(uint32_t state)
     return state % (1u << STATE_BITS) == WORK && state >> STATE_BITS == (uint32_t)getpid();
 }
 
-/* Lets `work` say what becomes of a context that is `from`; the SSL_CTX is not freed meanwhile. */
-static void with(struct context *context, uint32_t from, uint32_t (*work)(struct context *))
+/* Lets `work` say what becomes of a context that is `from`; the SSL_CTX is not freed meanwhile. `own`: of the connection that is made. */
+static void with(struct context *context, uint32_t from, uint32_t (*work)(struct context *, SSL_CTX *), SSL_CTX *own)
 {
     uint32_t was = from, next;
 
@@ -111,7 +115,7 @@ static void with(struct context *context, uint32_t from, uint32_t (*work)(struct
         return;
     if (from == PENDING)
         atomic_fetch_sub(&pending, 1);
-    next = work(context);
+    next = work(context, own);
     if (next == PENDING)
         atomic_fetch_add(&pending, 1);
     atomic_store(&context->state, next);
@@ -127,21 +131,17 @@ static void repair(struct context *context)
         atomic_fetch_add(&pending, 1);
 }
 
+/* All of them: a server may switch a connection to any. */
 static void attach_what_is_pending(SSL_CTX *own)
 {
-    time_t now = time(NULL);
-
-    if (now == atomic_load(&failed_at))
+    if (time(NULL) == atomic_load(&failed_at))
         return;
-    for (struct context *context = atomic_load(&contexts); context != NULL; context = context->next) {
-        /* Another thread may be configuring it: a second later it is taken to have finished. */
-        if (context->ctx == own || pthread_equal(context->maker, pthread_self()) || now - context->made > 1)
-            with(context, PENDING, attach);
-    }
+    for (struct context *context = atomic_load(&contexts); context != NULL; context = context->next)
+        with(context, PENDING, attach, own);
 }
 
 /* Looks at a few each time, so that many SSL_CTXs cost no connection much. */
-static void look_back_at_some(void)
+static void look_back_at_some(SSL_CTX *own)
 {
     struct context *context = atomic_load(&cursor);
 
@@ -149,7 +149,7 @@ static void look_back_at_some(void)
         if (context == NULL && (context = atomic_load(&contexts)) == NULL)
             return;
         repair(context);
-        with(context, ATTACHED, look_back);
+        with(context, ATTACHED, look_back, own);
         context = context->next;
     }
     atomic_store(&cursor, context);
@@ -169,9 +169,9 @@ static void on_ssl(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, lon
     context = own != NULL ? call.get_ex_data(own, ctx_index) : NULL;
     if (context != NULL) {
         repair(context);
-        with(context, ATTACHED, look_back);
+        with(context, ATTACHED, look_back, own);
     } else {
-        look_back_at_some();
+        look_back_at_some(own);
     }
     if (atomic_load(&pending) > 0)
         attach_what_is_pending(own);

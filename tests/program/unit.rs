@@ -183,7 +183,7 @@ fn a_program_that_gains_rights_by_its_file_is_left_alone() {
             let mut command = Command::new("setpriv");
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&server).args(arguments);
             let _ = fs::remove_dir_all(scratch.join("store"));
-            fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o777)).expect("a mode");
+            fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o1777)).expect("a mode");
             run(command.env("OPENSSL_CONF", &conf), MINUTE, "").stdout.trim().to_owned()
         };
         assert_eq!(as_nobody(&[]), plain, "mode {mode:o}, OPENSSL_CONF");
