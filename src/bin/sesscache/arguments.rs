@@ -89,7 +89,7 @@ pub enum Verb {
     /// Writes two files and shows them: /etc/sesscache/NAME.cnf, which names the module after the system's openssl.cnf, and a
     /// drop-in that gives this file and a directory to the service. The server itself need not know of sesscache. A file that
     /// is there and differs is not overwritten.
-    Unit(Unit),
+    Unit(UnitArguments),
     /// Print completions for a shell
     #[command(hide = true)]
     Completions(Completions),
@@ -274,7 +274,7 @@ pub struct Demo {
 
 /// Arguments of `unit`.
 #[derive(Args)]
-pub struct Unit {
+pub struct UnitArguments {
     /// Name of the service, such as lighttpd
     #[arg(value_parser = unit_name)]
     pub name: String,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{json, Value};
 use sesscache::{Error, Options, Status};
 
-use crate::arguments::Unit;
+use crate::arguments::UnitArguments;
 use crate::failure::{Failure, Outcome};
 use crate::output::Output;
 
@@ -24,7 +24,7 @@ struct Draft {
     text: String,
 }
 
-pub fn run(arguments: &Unit, json: bool) -> Result<Outcome, Failure> {
+pub fn run(arguments: &UnitArguments, json: bool) -> Result<Outcome, Failure> {
     let name = arguments.name.strip_suffix(".service").unwrap_or(&arguments.name);
     let root = arguments.root.as_deref().unwrap_or(Path::new("/"));
     let at = |path: &str| root.join(path.trim_start_matches('/'));
@@ -95,7 +95,7 @@ fn service(name: &str, conf: &str) -> String {
     )
 }
 
-fn openssl_conf(arguments: &Unit, name: &str) -> Result<String, Failure> {
+fn openssl_conf(arguments: &UnitArguments, name: &str) -> Result<String, Failure> {
     let options = arguments.options.as_deref().unwrap_or_default();
     Options::parse(options)?;
     let module = match &arguments.module {
