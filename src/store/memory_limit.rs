@@ -41,23 +41,21 @@ impl MemoryLimit {
     pub(super) fn says(&self, options: &Options) -> Option<(i32, String)> {
         let mib = |bytes: u64| bytes >> 20;
         if let (Some(shrunk), Some(limit)) = (self.shrunk.get(), self.bytes()) {
-            let text = format!(
-                "the memory limit is {} MiB: the store has {} MiB instead of {}; give capacity= to decide yourself",
-                mib(limit),
-                mib(shrunk),
-                mib(DEFAULT_CAPACITY)
-            );
-            return Some((log::NOTICE, text));
+            let (limit, shrunk, usual) = (mib(limit), mib(shrunk), mib(DEFAULT_CAPACITY));
+            return Some((
+                log::NOTICE,
+                format!(
+                    "the memory limit is {limit} MiB: the store has {shrunk} MiB instead of {usual}; \
+                 give capacity= to decide yourself"
+                ),
+            ));
         }
         let capacity = options.capacity?;
         let limit = self.bytes().filter(|limit| capacity > limit / PART)?;
-        let text = format!(
-            "capacity={}MiB is more than a quarter of the memory limit, {} MiB: a store that fills up may have the kernel end the server; \
-             raise the limit (MemoryMax=) or give capacity={}MiB",
-            mib(capacity),
-            mib(limit),
-            mib(limit / PART).max(1)
-        );
-        Some((log::WARNING, text))
+        let (capacity, limit, part) = (mib(capacity), mib(limit), mib(limit / PART).max(1));
+        Some((log::WARNING, format!(
+            "capacity={capacity}MiB is more than a quarter of the memory limit, {limit} MiB: a store that fills up may have the \
+             kernel end the server; raise the limit (MemoryMax=) or give capacity={part}MiB"
+        )))
     }
 }

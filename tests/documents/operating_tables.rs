@@ -10,7 +10,11 @@ fn messages() -> Vec<String> {
     for file in support::install::files_below(&root().join("src")) {
         let source = fs::read_to_string(root().join("src").join(&file)).expect("a source");
         let source = source.split("#[cfg(test)]").next().expect("text");
-        for call in source.split(".say(").skip(1) {
+        // Some are made where they are found out, with their level, and said later.
+        let made = ["log::NOTICE,", "log::WARNING,"].into_iter().flat_map(|level| source.split(level).skip(1));
+        let made = made.filter(|call| call.trim_start().starts_with("format!("));
+        let calls = source.split(".say(").skip(1).chain(made);
+        for call in calls {
             let (start, end) = (call.find('"'), call.find(';').expect("a statement ends"));
             // `fault.text()` is LMDB's own wording.
             let Some(start) = start.filter(|start| *start < end) else { continue };
