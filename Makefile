@@ -318,7 +318,7 @@ MINUTES ?= 10
 TARGETS ?=
 # Programs that a sanitizer has most to say about: threads, forks, handles, records.
 SANITIZED_SHORT := fork_and_threads opaque_records
-SANITIZED := attach_and_detach early_data fork_and_threads host_state_untouched lifecycle opaque_records
+SANITIZED := attach_and_detach early_data fork_and_threads host_state_untouched lifecycle opaque_records sessions_in_memory
 
 fuzz: need-sanitize
 	@scripts/nightly
@@ -342,7 +342,7 @@ sanitize-short: need-sanitize
 miri: need-sanitize
 	@scripts/nightly rust-src miri
 	MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --features capi --target-dir $(TARGET)/miri --lib -- \
-	    store::id store::siphash store::record options:: the_host_name stats:: status:: log:: sys::memory a_generation_is_known
+	    store::id store::siphash store::record store::local::ring options:: the_host_name stats:: status:: log:: sys::memory a_generation_is_known
 
 soak: need-build
 	$(CARGO) test --release $(ALL_FEATURES) --test soak -- --seconds $$(( $(MINUTES) * 60 ))

@@ -33,7 +33,7 @@ impl Cache {
     /// # Errors
     /// [`Status::Invalid`] for options or a directory that are not acceptable, [`Status::System`] with the system's reason,
     /// [`Status::Format`] for a directory of an incompatible version, [`Status::Full`] when 64 caches of different directories or options are open in this process
-    /// or the device is full, [`Status::Mismatch`] when this process has the directory open with another `key` or `deadline`,
+    /// or the device is full, [`Status::Mismatch`] when this process has the directory open with another `key`, `deadline` or `local`,
     /// [`Status::OpenSsl`] when libcrypto has no AES-256-GCM.
     /// A server whose cache cannot be opened goes on without it.
     pub fn open(path: impl AsRef<Path>, options: &Options) -> Result<Cache> {
@@ -78,9 +78,9 @@ impl Cache {
     /// expiry, at a fraction of the cost of an id that the application chooses. [`Cache::each`] does not visit them.
     ///
     /// # Errors
-    /// [`Status::Busy`] when the store could not be read.
+    /// [`Status::System`] when the kernel has no random bytes.
     pub fn issue_id(&self, life: Duration) -> Result<[u8; 32]> {
-        self.store().issue_id(life).ok_or_else(|| Error::new(Status::Busy, "the store could not be read"))
+        self.store().issue_id(life).ok_or_else(Error::no_random)
     }
 
     /// Stores a record of the application's own until `expires` (seconds since 1970). A record with the same id is replaced.
@@ -146,6 +146,17 @@ impl Cache {
     /// [`Status::System`] or [`Status::Full`] when the new store cannot be made.
     pub fn flush(&self) -> Result<()> {
         self.store().flush()
+    }
+
+    /// Opens all that serving needs, in this process, and opens nothing by path from then on: for a process that is about to give
+    /// up the file system. Its children open nothing either, and keep their sessions in memory. So does this process when the
+    /// store changes so that it would have to be opened again.
+    ///
+    /// # Errors
+    /// [`Status::System`] with the system's reason, and what else [`Cache::open`] returns, when the store cannot be opened.
+    /// Nothing is opened by path later in that case either.
+    pub fn hold(&self) -> Result<()> {
+        self.store().hold()
     }
 
     /// Deletes at most `most` expired sessions and records, and returns their number. Not needed: each store of a session
@@ -255,8 +266,7 @@ pub unsafe fn inherit_raw(ssl: *mut tls::SSL) -> Result<()> {
 /// and nothing more of it is stored. For a logout, or for a client certificate that was rejected.
 ///
 /// # Errors
-/// [`Status::NotFound`] when the connection has no session in a cache, [`Status::Busy`] when another process held the store past
-/// the deadline: call again.
+/// [`Status::NotFound`] when the connection has no session in a cache.
 #[cfg(feature = "openssl")]
 pub fn forget<S>(stream: &mut SslStream<S>) -> Result<()> {
     // SAFETY: `forget_raw` demands a live connection that no other thread uses: the stream owns it, borrowed alone. A `&SslRef`

@@ -61,12 +61,13 @@ unsafe fn open(path: *const c_char, options: *const c_char) -> Result<Cache> {
 /// The caller frees the handle with sesscache_close(). Several handles on one directory share one store.
 ///
 /// No descriptor stays open, and the handle is bound to no process: call it before or after fork(2), daemon(3), chroot(2) or
-/// a change of user, as long as the path still leads to the directory where handshakes happen.
+/// a change of user. A process that serves and cannot reach the directory keeps its sessions in memory, which it shares with the
+/// process that called sesscache_open() before fork(2), and with all other children of that: see the option local.
 ///
 /// Returns SESSCACHE_INVALID for a `path` or `cache` that is NULL and for options or a directory that are not acceptable,
-/// SESSCACHE_SYSTEM with the system's reason, SESSCACHE_FORMAT for a directory of an incompatible version, SESSCACHE_FULL when
+/// SESSCACHE_SYSTEM with the system's reason, such as an RLIMIT_AS below the capacity, SESSCACHE_FORMAT for a directory of an incompatible version, SESSCACHE_FULL when
 /// 64 caches of different directories or options are open in this process or the device is full, SESSCACHE_MISMATCH when this process has the directory open with
-/// another key= or deadline=, SESSCACHE_OPENSSL when libcrypto has no AES-256-GCM or SHA-256: they come from the default library context, or
+/// another key=, deadline= or local=, SESSCACHE_OPENSSL when libcrypto has no AES-256-GCM or SHA-256: they come from the default library context, or
 /// where that has none from one of the library's own with OpenSSL's default provider. A server whose cache cannot be opened goes on
 /// without it.
 // # Safety
@@ -215,6 +216,28 @@ pub unsafe extern "C" fn sesscache_close(cache: *mut sesscache) {
     });
 }
 
+/// Opens all that serving needs, in the calling process, and opens nothing by path there from then on. For a process that is
+/// about to give up the file system: by chroot(2), a change of user, or a filter of system calls. sesscache_hold(3) lists the system
+/// calls that are made afterwards. The option hold=on does the same at the first use in each process.
+///
+/// Any thread of the process may use the cache afterwards. What would need a path does not happen: when the store is flushed, when a
+/// new generation begins or the keys change, this process goes on with sessions in memory (option local), and says so once.
+/// sesscache_flush() returns SESSCACHE_SYSTEM there. A child that is forked after this call has the sessions in memory only,
+/// because nothing of the store itself can be used across fork(2): call this function in each process that serves, not before
+/// it is forked.
+///
+/// Returns SESSCACHE_SYSTEM with the system's reason, or another status of sesscache_open(), when the store cannot be opened: this
+/// process then opens nothing either, and keeps its sessions in memory. SESSCACHE_INVALID for NULL.
+// # Safety
+// `cache` is NULL or an open handle.
+#[no_mangle]
+pub unsafe extern "C" fn sesscache_hold(cache: *mut sesscache) -> sesscache_status {
+    border(|| {
+        // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
+        unsafe { borrow(cache) }?.hold()
+    })
+}
+
 /// Opens, attaches and closes in one call: see sesscache_open() and sesscache_attach(), whose statuses it returns. On an SSL_CTX
 /// that has the cache already it does nothing.
 ///
@@ -241,8 +264,7 @@ pub unsafe extern "C" fn sesscache_enable(
 /// and nothing more of it is stored. For a logout, or for a client certificate that was rejected. No other
 /// thread may use `ssl` meanwhile.
 ///
-/// Returns SESSCACHE_NOT_FOUND when the connection has no session in a cache, SESSCACHE_BUSY when the store could
-/// not be reached: call again. NULL is SESSCACHE_INVALID.
+/// Returns SESSCACHE_NOT_FOUND when the connection has no session in a cache, SESSCACHE_INVALID for NULL.
 // # Safety
 // `ssl` is NULL or a live connection that no other thread uses before the call returns.
 #[no_mangle]
@@ -254,7 +276,8 @@ pub unsafe extern "C" fn sesscache_forget(ssl: *mut SSL) -> sesscache_status {
     })
 }
 
-/// Deletes the session or record with this id (1 to 255 bytes), in every process.
+/// Deletes the session or record with this id (1 to 255 bytes), in every process; one that was kept in memory, as it could not be
+/// stored, in this process and in those that share its memory.
 ///
 /// Returns SESSCACHE_NOT_FOUND when there is none, SESSCACHE_BUSY when another process held the store past the deadline,
 /// SESSCACHE_INVALID for NULL and for an id that is empty or too long.

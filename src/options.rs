@@ -6,6 +6,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+mod values;
+
+use self::values::{on, size, time, word};
 use crate::status::{Error, Result};
 
 /// Whether a session is bound to the server name it was made for (RFC 6066 section 3).
@@ -87,12 +90,21 @@ pub struct Options {
     pub key: Option<PathBuf>,
     /// Reader slots.
     pub readers: Option<u32>,
+    /// Bytes of memory for sessions that could not be stored; 0 for none.
+    pub local: Option<u64>,
+    /// Each process opens the store once.
+    pub hold: bool,
 }
 
 /// The capacity of a store when no option gives one.
 pub const DEFAULT_CAPACITY: u64 = 64 << 20;
 /// The reader slots of a store when no option gives them.
 pub const DEFAULT_READERS: u32 = 2048;
+/// The bytes of memory for sessions that could not be stored when no option gives them: as many sessions as OpenSSL's own cache
+/// has by default, 20,480 (SSL_SESSION_CACHE_MAX_SIZE_DEFAULT).
+pub const DEFAULT_LOCAL: u64 = 8 << 20;
+/// The least and the greatest `local`.
+pub const LOCAL_LIMITS: (u64, u64) = (64 << 10, 1 << 30);
 /// The least and the greatest `capacity`.
 pub const CAPACITY_LIMITS: (u64, u64) = (1 << 20, 64 << 30);
 /// The least and the greatest `readers`.
@@ -118,6 +130,8 @@ impl Default for Options {
             guard: None,
             key: None,
             readers: None,
+            local: None,
+            hold: false,
         }
     }
 }
@@ -277,11 +291,7 @@ pub const TABLE: &[OptionRow] = &[
         accepts: "on or off",
         meaning: "on maps the store read-only, which protects it from stray writes of the program. Writes are then slower.",
         set: |o, v| {
-            o.guard = Some(match v {
-                "on" => true,
-                "off" => false,
-                _ => return None,
-            });
+            o.guard = Some(on(v)?);
             Some(())
         },
     },
@@ -300,6 +310,27 @@ pub const TABLE: &[OptionRow] = &[
         set: |o, v| {
             let n = v.parse().ok().filter(|n| (READERS_LIMITS.0..=READERS_LIMITS.1).contains(n))?;
             o.readers = Some(n);
+            Some(())
+        },
+    },
+    OptionRow {
+        name: "local",
+        default: "8MiB",
+        accepts: "a size from 64KiB to 1GiB, such as 8MiB, or off",
+        meaning: "Memory for sessions that could not be stored, shared with child processes: they resume there.",
+        set: |o, v| {
+            let within = |n: &u64| (LOCAL_LIMITS.0..=LOCAL_LIMITS.1).contains(n);
+            o.local = Some(if v == "off" { 0 } else { size(v).filter(within)? });
+            Some(())
+        },
+    },
+    OptionRow {
+        name: "hold",
+        default: "off",
+        accepts: "on or off",
+        meaning: "on: each process opens the store at its first use and nothing by path later. See sesscache_hold(3).",
+        set: |o, v| {
+            o.hold = on(v)?;
             Some(())
         },
     },
@@ -399,40 +430,6 @@ fn check_separator(name: &str, value: &str, left: &str) -> Result<()> {
         .unwrap_or_else(|| left.split_whitespace().next().unwrap_or_default());
     Err(Error::invalid(format!("option {name}='{first}' is followed by '{c}' and another option"))
         .remedy(format!("spaces separate options: {name}={first} {next}")))
-}
-
-fn word(value: &str) -> Option<String> {
-    (!value.is_empty() && value.len() <= 64).then(|| value.to_owned())
-}
-
-/// Splits `256MiB` into 256 and `MiB`.
-fn number_and_unit(value: &str) -> Option<(u64, &str)> {
-    let end = value.find(|c: char| !c.is_ascii_digit())?;
-    Some((value[..end].parse().ok()?, &value[end..]))
-}
-
-fn size(value: &str) -> Option<u64> {
-    let (n, unit) = number_and_unit(value)?;
-    let shift = match unit {
-        "KiB" => 10,
-        "MiB" => 20,
-        "GiB" => 30,
-        _ => return None,
-    };
-    n.checked_mul(1 << shift)
-}
-
-fn time(value: &str) -> Option<Duration> {
-    let (n, unit) = number_and_unit(value)?;
-    let seconds = match unit {
-        "ms" => return Some(Duration::from_millis(n)),
-        "s" => 1,
-        "m" => 60,
-        "h" => 3_600,
-        "d" => 86_400,
-        _ => return None,
-    };
-    n.checked_mul(seconds).map(Duration::from_secs)
 }
 
 #[cfg(test)]

@@ -114,6 +114,8 @@ table! {
     HitsRefused hits_refused "hits after which OpenSSL refused the session: the servers differ in their session id contexts, for example",
     HandshakesFull handshakes_full "full handshakes of the SSL_CTXs that are attached",
     HandshakesResumed handshakes_resumed "handshakes of these SSL_CTXs that resumed a session, wherever it was kept",
+    HitsLocal hits_local "hits on a session that was in memory, because it could not be stored",
+    PutsLocal puts_local "sessions kept in memory because they could not be stored",
 }
 
 /// What the program works out besides, under these names.

@@ -136,6 +136,10 @@ impl Error {
         Error::new(Status::Busy, "another process held the store past the deadline, so this operation was skipped")
     }
 
+    pub(crate) fn no_random() -> Error {
+        Error::new(Status::System, "the kernel has no random bytes to give")
+    }
+
     /// The same, with an advice in words.
     #[must_use]
     pub fn remedy(self, advice: impl Into<String>) -> Error {

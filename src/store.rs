@@ -3,8 +3,9 @@
 //! It knows ids, times, headers and bytes, and nothing of TLS. Every fault inside is a miss or a skipped put with its
 //! own counter; nothing here waits longer than the deadline.
 //!
-//! `open` opens, `thread` keeps what a thread has open; `lookup` and `write` are the operations, `writer` their one way to a
-//! write, `growth` sees to blocks for it. `maintenance` is done by the way, `renewal` begins a new generation. LMDB is in `env` and `mdb`.
+//! `open` opens, `thread` keeps what a thread has open; `lookup` and `write` are the operations, `local` has what could not be
+//! stored, `writer` is the one way to a write, and `growth` sees to blocks for it. `maintenance` is done by the way, `renewal` begins a
+//! new generation, `hold` is for processes that lose the file system. LMDB is in `env` and `mdb`.
 
 pub(crate) mod boot;
 mod check;
@@ -14,18 +15,22 @@ pub(crate) mod directory;
 pub(crate) mod entries;
 pub(crate) mod env;
 mod evict;
+pub(crate) mod found;
 pub(crate) mod generation;
 mod growth;
 mod held;
+mod hold;
 pub(crate) mod id;
 pub(crate) mod keys;
-pub(crate) mod lookup;
+mod local;
+mod lookup;
 mod maintenance;
 mod mdb;
 mod memory_limit;
 mod names;
 pub(crate) mod open;
 mod page;
+mod path_access;
 pub(crate) mod record;
 mod renewal;
 mod revocation;
@@ -49,15 +54,17 @@ use self::directory::Directory;
 use self::generation::Generation;
 use self::id::{DecodedId, Mask};
 use self::keys::Keys;
+use self::local::LocalTable;
+use self::path_access::PathAccess;
 use self::thread::ThreadContext;
 use crate::log::Log;
 use crate::options::{Options, MAX_TTL};
 use crate::status::Result;
-use crate::sys::fork_safe::{PerProcess, Registry};
+use crate::sys::fork_safe::{PerProcess, RcuCell, Registry};
 use crate::sys::per_thread::PerThread;
 use crate::sys::{clock, crypto};
 
-pub(crate) use self::lookup::{Found, Miss};
+pub(crate) use self::found::{Found, Miss};
 // `check` looks for them beside itself: tests compile the two without the rest.
 pub(crate) use self::control::Flushes;
 use self::mdb::pages;
@@ -75,8 +82,16 @@ static REGISTRY: Registry<Store, STORES_MAX> = Registry::new();
 pub(crate) struct Store {
     dir: Directory,
     deadline: Duration,
+    /// The control page, mapped when the directory was opened: what ends sessions is looked up there also where the store is out
+    /// of reach.
+    control: Arc<Control>,
+    /// One that has taken its place since.
+    newer_control: RcuCell<Arc<Control>>,
+    /// Sessions that could not be stored; `None` with `local=off`.
+    local: Option<LocalTable>,
     pub(crate) log: Log,
     opened: PerProcess<OpenStore>,
+    path_access: PathAccess,
     threads: PerThread<ThreadContext>,
     /// No attempt to open before this tick.
     retry_at: AtomicU64,
@@ -90,6 +105,8 @@ pub(crate) struct OpenStore {
     /// As read when it was opened; 0 when it is to be opened anew whatever the control file says.
     epoch: AtomicU64,
     control: Arc<Control>,
+    /// How often a process had seen other keys or another control file.
+    replaced: u64,
     now: Arc<Generation>,
     /// The generation before, until its last record has expired.
     before: Option<Arc<Generation>>,
@@ -121,31 +138,41 @@ impl OpenStore {
         NamespaceHash::of(&self.control.names, namespace)
     }
 
-    fn server_name_hash(&self, name: &[u8]) -> u64 {
-        names::server_name_hash(&self.control.names, name)
-    }
-
     /// Whoever uses it next in this process opens the files anew.
     fn retire(&self) {
         self.epoch.store(0, Ordering::Relaxed);
     }
+
+    fn is_retired(&self) -> bool {
+        self.epoch.load(Ordering::Relaxed) == 0
+    }
 }
 
 impl Store {
-    /// A fresh id for a session of that life; `None` when the store cannot be asked.
+    /// A fresh id for a session of that life; `None` when there are no random bytes. Where the store is out of reach it is made
+    /// from the control page alone.
     pub(crate) fn issue_id(self: &Arc<Self>, life: Duration) -> Option<[u8; id::ID]> {
-        thread::with(self, |thread| {
+        let expiry = clock::micros() + life.as_micros() as u64;
+        let issued = thread::with(self, |thread| {
             let random = thread.random()?;
-            let expiry = thread.next_moment(clock::micros() + life.as_micros() as u64);
+            let expiry = thread.next_moment(expiry);
             Some(thread.opened.mask.issue(0, expiry, &random))
+        });
+        issued.unwrap_or_else(|_| {
+            let mut random = [0; id::RANDOM];
+            let control = self.control();
+            crypto::random(&mut random).then(|| Mask::new(&control.mask, control.site).issue(0, expiry, &random))
         })
-        .ok()
-        .flatten()
     }
 
-    /// The hash of a server name for a header; `None` when the store cannot be asked.
-    pub(crate) fn server_name_hash(self: &Arc<Self>, name: &[u8]) -> Option<u64> {
-        thread::with(self, |thread| thread.opened.server_name_hash(name)).ok()
+    /// The hash of a server name for a header.
+    pub(crate) fn server_name_hash(&self, name: &[u8]) -> u64 {
+        names::server_name_hash(&self.control().names, name)
+    }
+
+    /// The control page as this process last knew it.
+    pub(crate) fn control(&self) -> &Arc<Control> {
+        self.newer_control.get().unwrap_or(&self.control)
     }
 
     /// The directory.

@@ -17,4 +17,5 @@ mod memory;
 pub(crate) mod mutex;
 pub(crate) mod per_thread;
 pub(crate) mod process;
+pub(crate) mod shared_memory;
 pub(crate) mod shared_page;

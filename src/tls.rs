@@ -74,10 +74,10 @@ pub(crate) unsafe fn forget(ssl: *mut SSL) -> Result<()> {
         if conn.is_resumed() && !kept {
             return Err(Error::new(Status::NotFound, "the connection's session is in no cache"));
         }
-        let lineage = binding.store.begin_lineage().ok_or_else(Error::busy)?.0;
+        let lineage = binding.store.begin_lineage().ok_or_else(Error::no_random)?.0;
         connection.remember(Login { lineage, full_handshake: u32::try_from(session.time()).unwrap_or(u32::MAX) });
     }
-    binding.store.revoke(&connection.logins(), binding.life(conn))?;
+    binding.store.revoke(&connection.logins(), binding.life(conn));
     let id = session.id();
     if !id.is_empty() {
         // The tombstone is what counts: a record that stays is one that does not resume.

@@ -2,9 +2,9 @@
 
 use super::Inspect;
 use crate::status::Result;
+use crate::store::found::copy_record;
 use crate::store::id::Key;
 use crate::store::keys::Keys;
-use crate::store::lookup::copy_record;
 use crate::store::record::{self, flags, Header};
 use crate::store::seal::{AssociatedData, Sealer};
 use crate::store::{Namespace, NamespaceHash};

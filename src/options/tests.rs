@@ -6,13 +6,14 @@ fn refused(text: &str) -> String {
 
 #[test]
 fn a_full_line_of_configuration_is_understood() {
-    let o = Options::parse(" capacity=256MiB  ttl=2h\tsni=off single_use=always tickets=host remove=never deadline=20ms decoded=0 guard=on key='/a b/it\\'s' readers=64 namespace='' mode=0660 owner=daemon group=tls ").unwrap();
+    let o = Options::parse(" capacity=256MiB  ttl=2h\tsni=off single_use=always tickets=host remove=never deadline=20ms decoded=0 guard=on key='/a b/it\\'s' readers=64 local=1MiB namespace='' mode=0660 owner=daemon group=tls ").unwrap();
     assert_eq!(o.capacity, Some(256 << 20));
     assert_eq!(o.ttl, Some(Duration::from_secs(7200)));
     assert_eq!((o.sni, o.single_use, o.remove), (Sni::Off, SingleUse::Always, Remove::Never));
     assert_eq!(o.tickets, Tickets::Host);
     assert_eq!(o.key, Some(PathBuf::from("/a b/it's")));
     assert_eq!((o.mode, o.guard, o.readers, o.decoded), (0o660, Some(true), Some(64), 0));
+    assert_eq!((o.local, Options::parse("local=off").unwrap().local), (Some(1 << 20), Some(0)));
     assert_eq!(Options::parse("").unwrap(), Options::default());
 }
 
@@ -24,7 +25,9 @@ fn every_refusal_names_the_option_and_what_it_takes() {
     for bad in ["ttl=0s", "ttl=500ms", "ttl=-1s", "ttl=367d", "ttl=5"] {
         assert!(refused(bad).contains("such as 90s"), "{bad}");
     }
-    for bad in ["mode=0644", "mode=0666", "mode=rw", "key=relative", "readers=1", "deadline=11s", "sni=yes"] {
+    for bad in
+        ["mode=0644", "mode=0666", "mode=rw", "key=relative", "readers=1", "deadline=11s", "sni=yes", "local=1KiB"]
+    {
         assert!(refused(bad).contains("takes"), "{bad}");
     }
     assert!(refused("capcity=1MiB").contains("capacity"), "a typing error is answered with the names");

@@ -17,10 +17,11 @@ use super::entries::platform;
 use super::siphash::siphash;
 use super::tombstones::Tombstones;
 use crate::options::{CAPACITY_LIMITS, READERS_LIMITS};
+use crate::stats::Counter;
 use crate::sys::dir::Dir;
 use crate::sys::files;
 use crate::sys::shared_page::{Shareable, SharedPage, Word};
-use crate::sys::{clock, crypto};
+use crate::sys::{clock, crypto, process};
 
 const MAGIC: [u8; 8] = *b"sesscach";
 /// Version of the layout below.
@@ -49,6 +50,8 @@ struct ControlPage {
     /// How often the store was flushed, and the second of the last time.
     flushes: AtomicU64,
     flushed_at: AtomicU64,
+    /// How often a process has seen that the keys, or the control file itself, were replaced.
+    replaced: AtomicU64,
     tombstones: Tombstones,
 }
 
@@ -266,6 +269,11 @@ impl Control {
         Ok(Control { page, identity: (meta.dev(), meta.ino()), mask, names, site })
     }
 
+    /// Whether both are mappings of one file.
+    pub(super) fn is_same_file(&self, other: &Control) -> bool {
+        self.identity == other.identity
+    }
+
     /// Whether the file under that name is still the mapped one.
     pub(crate) fn is_current_file(&self, dir: &Dir) -> bool {
         dir.stat("control").is_ok_and(|found| found.file() == self.identity)
@@ -303,6 +311,17 @@ impl Control {
         self.page.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
+    /// How often the keys, or the control file itself, were seen to be replaced.
+    pub(super) fn replaced(&self) -> u64 {
+        self.page.replaced.load(Ordering::Acquire)
+    }
+
+    /// Notes that they are, and makes every process look again.
+    pub(super) fn note_replaced(&self) {
+        self.page.replaced.fetch_add(1, Ordering::AcqRel);
+        self.bump();
+    }
+
     /// The current generation.
     pub(crate) fn current(&self) -> Current {
         let word = self.page.generation.load(Ordering::Acquire);
@@ -334,6 +353,11 @@ impl Control {
     /// How often the store was flushed.
     pub(crate) fn flushes(&self) -> Flushes {
         Flushes(self.page.flushes.load(Ordering::Acquire) as u16 & Flushes::MASK)
+    }
+
+    /// The same, in all its bits.
+    pub(super) fn flush_number(&self) -> u64 {
+        self.page.flushes.load(Ordering::Acquire)
     }
 
     /// The second of the last flush.
@@ -371,6 +395,11 @@ impl Control {
     /// A shard for a new thread.
     pub(crate) fn shard(&self) -> usize {
         self.page.next_shard.fetch_add(1, Ordering::Relaxed) as usize % SHARDS
+    }
+
+    /// Counts, for a thread that has no shard of its own.
+    pub(crate) fn count(&self, counter: Counter, n: u64) {
+        self.page.counters.add(process::incarnation() as usize, counter, n);
     }
 
     /// What all processes have counted.

@@ -1,6 +1,6 @@
 //! Names in a store's directory. Nothing under another name is ever removed.
 
-use crate::status::{Error, Result, Status};
+use crate::status::{Error, Result};
 use crate::sys::{crypto, files};
 
 /// What a generation's directory holds.
@@ -13,7 +13,7 @@ pub(super) fn new_name() -> Result<String> {
     let mut random = [0; 8];
     match crypto::random(&mut random) {
         true => Ok(format!("new-{:016x}", u64::from_ne_bytes(random))),
-        false => Err(Error::new(Status::System, "the kernel has no random bytes to give")),
+        false => Err(Error::no_random()),
     }
 }
 

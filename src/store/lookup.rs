@@ -2,126 +2,19 @@
 
 use std::sync::Arc;
 
-use super::control::Flushes;
+use super::control::Control;
 use super::env::{Fault, Txn};
+use super::found::{copy_record, Found, FoundIn, Miss, Stored};
 use super::id::{DecodedId, Key};
+use super::local::{LocalKey, LocalTable};
 use super::names::{LazyNamespace, NamespaceHash};
 use super::record::{self, flags, Header, RecordKind};
-use super::seal::AssociatedData;
 use super::thread::{self, Snapshot, ThreadContext};
 use super::{Namespace, Store};
 use crate::log;
 use crate::stats::Counter;
 use crate::status::Result;
 use crate::sys::clock;
-
-/// Why there is no session; each has its counter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Miss {
-    /// Nothing under this id.
-    Absent,
-    /// Not an id of this store.
-    Foreign,
-    /// Past its time.
-    Expired,
-    /// Made under another protocol version.
-    Protocol,
-    /// Made in another namespace.
-    Namespace,
-    /// Made under another server name.
-    ServerName,
-    /// Made without the client authentication that is demanded now.
-    ClientAuth,
-    /// Under a cipher that the connection does not allow.
-    Cipher,
-    /// Ended by `sesscache_forget`.
-    Revoked,
-    /// Does not open.
-    Damaged,
-    /// The store could not be asked.
-    Unavailable,
-}
-
-impl Miss {
-    fn counter(self) -> Counter {
-        match self {
-            Miss::Absent => Counter::MissesAbsent,
-            Miss::Foreign => Counter::MissesForeign,
-            Miss::Expired => Counter::MissesExpired,
-            Miss::Protocol => Counter::MissesProtocol,
-            Miss::Namespace => Counter::MissesNamespace,
-            Miss::ServerName => Counter::MissesServerName,
-            Miss::ClientAuth => Counter::MissesClientAuth,
-            Miss::Cipher => Counter::MissesCipher,
-            Miss::Revoked => Counter::MissesRevoked,
-            Miss::Damaged => Counter::MissesDamaged,
-            Miss::Unavailable => Counter::MissesUnavailable,
-        }
-    }
-}
-
-/// A record that was found, copied out of the store, and is within its time. Its header is not proven before it is opened.
-pub(crate) struct Found<'s> {
-    pub(crate) header: Header,
-    key: &'s Key,
-    /// The caller's.
-    namespace: &'s LazyNamespace<'s>,
-    /// It lies in the generation before.
-    in_before: bool,
-    store: &'s Store,
-    thread: &'s mut ThreadContext,
-}
-
-impl Found<'_> {
-    /// Whether it is of the namespace under which it was looked up.
-    pub(crate) fn is_of_namespace(&self) -> bool {
-        self.header.namespace == self.namespace_hash().half()
-    }
-
-    /// Whether its login was ended.
-    pub(crate) fn is_revoked(&self) -> bool {
-        self.thread.opened.control.tombstones().has(self.header.login(), clock::seconds())
-    }
-
-    /// How often the store was flushed before this lookup.
-    pub(crate) fn flushes(&self) -> Flushes {
-        self.thread.opened.control.flushes()
-    }
-
-    /// The hash that a header has for this server name.
-    pub(crate) fn server_name_hash(&self, name: &[u8]) -> u64 {
-        self.thread.opened.server_name_hash(name)
-    }
-
-    fn namespace_hash(&self) -> NamespaceHash {
-        self.namespace.hash(&self.thread.opened.control.names)
-    }
-
-    /// Deletes it, if it is still the same: of all who take it, in all processes, one succeeds.
-    pub(crate) fn take(&mut self) -> Result<(), Miss> {
-        let ThreadContext { now, before, record, plain, .. } = &mut *self.thread;
-        let snapshot = if self.in_before { before.as_ref() } else { Some(&*now) };
-        let snapshot = snapshot.ok_or(Miss::Absent)?;
-        // It may have been opened already, and what is not there any more writes nothing over it.
-        super::cleanse(plain);
-        let same = |txn: &mut Txn| Ok(copy_record(txn, self.key, plain)? && plain == record);
-        match self.store.delete_if(&snapshot.generation, self.key, same) {
-            Ok(true) => self.thread.opened.control.counters().add(self.thread.shard, Counter::Takes, 1),
-            Ok(false) => return Err(Miss::Absent),
-            Err(fault) => return Err(self.store.unavailable(snapshot, fault)),
-        }
-        Ok(())
-    }
-
-    /// Decrypts it. The plaintext is wiped when the lookup ends.
-    pub(crate) fn open(&mut self) -> Result<&[u8], Miss> {
-        let associated = AssociatedData { key: self.key.bytes(), namespace: self.namespace_hash().whole() };
-        let ThreadContext { record, sealer, plain, .. } = &mut *self.thread;
-        let record = record::parse(record).ok_or(Miss::Damaged)?;
-        let opened = sealer.open(&record, associated, plain);
-        opened.then_some(&plain[..]).ok_or(Miss::Damaged)
-    }
-}
 
 impl Store {
     /// Looks up `id`, and lets `f` say what becomes of the record: whether it may be returned, is taken, is opened.
@@ -130,11 +23,19 @@ impl Store {
         id: &[u8],
         namespace: Namespace<'_>,
         kind: RecordKind,
-        f: impl FnOnce(&mut Found<'_>) -> Result<R, Miss>,
+        mut f: impl FnMut(&mut Found<'_>) -> Result<R, Miss>,
     ) -> Result<R, Miss> {
         self.maintenance();
+        let mut is_final = false;
         let done = thread::with(self, |thread| {
-            let done = self.find(thread, id, namespace, kind, f);
+            let done = self.find(thread, id, namespace, kind, |found| {
+                is_final = true;
+                f(found)
+            });
+            if done.is_err() && !is_final && self.may_be_in_memory(kind) {
+                return done;
+            }
+            is_final = true;
             if matches!(done, Err(Miss::Damaged)) {
                 self.log.say(log::Topic::Damage, log::WARNING, || {
                     "a session did not open: it is damaged, or its sealing key is gone".to_owned()
@@ -144,7 +45,47 @@ impl Store {
             thread.opened.control.counters().add(thread.shard, counter, 1);
             done
         });
-        done.unwrap_or(Err(Miss::Unavailable))
+        match done {
+            Ok(done) if is_final => done,
+            Ok(missed) => self.lookup_in_memory(missed, id, namespace, kind, f),
+            Err(_) => self.lookup_in_memory(Err(Miss::Unavailable), id, namespace, kind, f),
+        }
+    }
+
+    #[inline]
+    fn may_be_in_memory(&self, kind: RecordKind) -> bool {
+        let until = self.local.as_ref().map_or(0, LocalTable::until);
+        until != 0 && kind == RecordKind::Session && clock::seconds() < until
+    }
+
+    /// Looks up among the sessions that could not be stored, where the store has none.
+    #[cold]
+    fn lookup_in_memory<R>(
+        &self,
+        missed: Result<R, Miss>,
+        id: &[u8],
+        namespace: Namespace<'_>,
+        kind: RecordKind,
+        mut f: impl FnMut(&mut Found<'_>) -> Result<R, Miss>,
+    ) -> Result<R, Miss> {
+        let control = self.control();
+        let local = self.local.as_ref().filter(|_| self.may_be_in_memory(kind));
+        let key = local.and_then(|_| self.local_key(control, id, namespace));
+        let found = local.zip(key).and_then(|(local, key)| local.find(key, clock::micros()));
+        let done = match found {
+            Some(record) => {
+                let mut found = Found { header: record.header, place: FoundIn::Memory { record, control } };
+                f(&mut found).inspect(|_| control.count(Counter::HitsLocal, 1))
+            }
+            None => missed,
+        };
+        control.count(done.as_ref().map_or_else(|miss| miss.counter(), |_| Counter::Hits), 1);
+        done
+    }
+
+    /// What names a session among those that could not be stored.
+    pub(super) fn local_key(&self, control: &Control, id: &[u8], namespace: Namespace<'_>) -> Option<LocalKey> {
+        LocalKey::new(control.flush_number(), id, NamespaceHash::of(&control.names, namespace))
     }
 
     /// Calls `open` with an application's own record, and deletes it first if it is to be taken.
@@ -155,6 +96,7 @@ impl Store {
         take: bool,
         open: impl FnOnce(&Header, &[u8]) -> R,
     ) -> Result<R, Miss> {
+        let mut open = Some(open);
         self.lookup(id, namespace, RecordKind::Opaque, |found| {
             if !found.header.has(flags::OPAQUE) || !found.is_of_namespace() {
                 return Err(Miss::Namespace);
@@ -163,6 +105,7 @@ impl Store {
                 found.take()?;
             }
             let header = found.header;
+            let open = open.take().ok_or(Miss::Absent)?;
             found.open().map(|plain| open(&header, plain))
         })
     }
@@ -195,7 +138,9 @@ impl Store {
         if !thread.sealer.keys().has(header.key_number) {
             return Err(Miss::Damaged);
         }
-        f(&mut Found { header, key: &key, namespace: &namespace, in_before, store: self, thread })
+        let stored = Stored { key: &key, namespace: &namespace, in_before, store: self, thread };
+        let mut found = Found { header, place: FoundIn::Store(stored) };
+        f(&mut found)
     }
 
     /// Copies a whole record out of a snapshot; false when there is none.
@@ -219,7 +164,7 @@ impl Store {
         }
     }
 
-    fn unavailable(&self, snapshot: &Snapshot, fault: Fault) -> Miss {
+    pub(super) fn unavailable(&self, snapshot: &Snapshot, fault: Fault) -> Miss {
         self.note_fault(&snapshot.generation, fault);
         Miss::Unavailable
     }
@@ -294,23 +239,6 @@ fn has_foreign(thread: &ThreadContext) -> bool {
     let before = thread.before.as_ref();
     thread.now.generation.page().foreign.is_set()
         || before.is_some_and(|snapshot| snapshot.generation.page().foreign.is_set())
-}
-
-pub(crate) fn copy_record(txn: &mut Txn, key: &Key, out: &mut Vec<u8>) -> Result<bool, Fault> {
-    out.clear();
-    match txn.get(key.bytes())? {
-        Some(value) => out.extend_from_slice(value),
-        None => return Ok(false),
-    }
-    if Header::read(out).is_some_and(|header| header.has(flags::CONTINUED)) {
-        for n in 1..=u8::MAX {
-            match txn.get(key.continuation(n).bytes())? {
-                Some(value) => out.extend_from_slice(value),
-                None => break,
-            }
-        }
-    }
-    Ok(true)
 }
 
 #[cfg(test)]

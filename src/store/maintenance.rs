@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::control::Current;
 use super::evict::Sweep;
@@ -52,8 +53,8 @@ impl Store {
                 self.open_anew(opened);
                 return None;
             }
-            if !first && (opened.keys.changed(&self.dir.key) || control.is_replaced(&self.dir.path)) {
-                control.bump();
+            if !first && self.is_replaced(opened, Duration::ZERO).is_ok_and(|replaced| replaced) {
+                control.note_replaced();
             }
             if !control.round_is_due(ROUND) {
                 return None;
@@ -74,7 +75,10 @@ impl Store {
                 let current = control.current();
                 if control.switch(current, Current { number: current.number, keep: false }) {
                     // What stays because the directory is out of reach, the next one clears away.
-                    let _ = self.dir.enter().map(|open| generation::clear(&open, control.current()));
+                    let _ = self
+                        .path_access
+                        .begin(Duration::ZERO)
+                        .and_then(|_way| self.dir.enter().map(|open| generation::clear(&open, control.current())));
                 }
             }
             let page = opened.now.page();
@@ -89,7 +93,7 @@ impl Store {
 
     /// Sweeps, unless somebody is writing.
     fn sweep_if_idle(&self, generation: &Generation) -> Option<usize> {
-        let locked = generation.lock.acquire(std::time::Duration::ZERO).ok()?;
+        let locked = generation.lock.acquire(Duration::ZERO).ok()?;
         self.with_room(generation, &locked).ok()?;
         let now = clock::coarse_micros();
         let mut sweep = Sweep::begin(&locked, now);

@@ -12,12 +12,14 @@ use super::env::version::LmdbVersion;
 use super::generation::{Broken, Generation};
 use super::id::Mask;
 use super::keys::{crypto_is_missing, Keys};
+use super::local::LocalTable;
 use super::memory_limit::MemoryLimit;
+use super::path_access::PathAccess;
 use super::{OpenStore, Store, REGISTRY, STORES_MAX};
 use crate::log::{self, Log, Silence, Topic};
-use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_READERS};
+use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_LOCAL, DEFAULT_READERS};
 use crate::status::{Error, Result, Status};
-use crate::sys::fork_safe::{self, PerProcess};
+use crate::sys::fork_safe::{self, PerProcess, RcuCell};
 use crate::sys::per_thread::PerThread;
 use crate::sys::{clock, crypto, files};
 
@@ -57,21 +59,28 @@ impl Store {
             // With this process's own rights, which it may not have in the directory.
             Keys::load(&dir)?;
         }
-        let (replaced, limit) = {
+        let (control, replaced, limit) = {
             let open = dir.enter_found(found)?;
             let limit = MemoryLimit::of(&open);
-            let replaced = init_control(&open, options, &limit)?;
+            let (control, replaced) = init_control(&open, options, &limit)?;
             if !dir.key_is_foreign {
                 Keys::create(&open)?;
             }
-            (replaced, limit)
+            (control, replaced, limit)
         };
+        check_address_space(control.wanted().capacity)?;
+        let control = Arc::new(control);
         let make = || {
+            let size = options.local.unwrap_or(DEFAULT_LOCAL);
             Ok(Arc::new(Store {
                 dir: dir.clone(),
                 deadline: options.deadline,
+                control: Arc::clone(&control),
+                newer_control: RcuCell::new(),
+                local: (size > 0).then(|| LocalTable::new(size)).transpose()?,
                 log: Log::new(),
                 opened: PerProcess::new(),
+                path_access: PathAccess::new(),
                 threads: PerThread::new(),
                 retry_at: AtomicU64::new(0),
                 maintenance_at: AtomicU64::new(0),
@@ -84,9 +93,14 @@ impl Store {
             Err(Error::new(Status::Full, format!("{STORES_MAX} directories are open in this process"))
                 .remedy("close one first"))
         })?;
-        if store.dir.key != dir.key || store.deadline != options.deadline {
-            let text = format!("{} is open in this process with another key= or deadline=", dir.path.display());
+        let local = store.local.as_ref().map_or(0, LocalTable::size);
+        if store.dir.key != dir.key || store.deadline != options.deadline || options.local.is_some_and(|n| n != local) {
+            let text = format!("{} is open in this process with another key=, deadline= or local=", dir.path.display());
             return Err(Error::new(Status::Mismatch, text).remedy("give the same"));
+        }
+        store.take_over(&control);
+        if options.hold {
+            store.path_access.end_at_first_use();
         }
         if replaced {
             store.log.control_was_replaced();
@@ -102,10 +116,13 @@ impl Store {
         if clock::ticks() < self.retry_at.load(Ordering::Relaxed) {
             return Err(Error::new(Status::System, "the store could not be opened a moment ago"));
         }
+        let held = self.path_access.has_ended();
         // Other threads of this process wait for the one that opens.
         let _silence = Silence::begin();
         let opened = self.opened.update(OPENING, |found| match found {
             fork_safe::Holding::Mine(opened) if opened.is_current() => Ok(Arc::clone(opened)),
+            fork_safe::Holding::Mine(opened) if held => self.still_held(opened),
+            _ if held => Err(self.lost("it was not opened, or a parent has it")),
             fork_safe::Holding::Mine(opened) => self.attach(Known { opened: Some(opened), mine: true }),
             fork_safe::Holding::Inherited(opened) => self.attach(Known { opened: Some(opened), mine: false }),
             fork_safe::Holding::Nothing => self.attach(Known { opened: None, mine: false }),
@@ -114,7 +131,9 @@ impl Store {
             Some(Ok(opened)) => Ok(opened),
             Some(Err(error)) => {
                 self.retry_at.store(clock::ticks() + RETRY, Ordering::Relaxed);
-                self.log.say(Topic::Open, log::ERR, || format!("running without the session cache: {error}"));
+                if !held {
+                    self.log.say(Topic::Open, log::ERR, || format!("running without the session cache: {error}"));
+                }
                 Err(error)
             }
             None => Err(Error::busy()),
@@ -124,18 +143,26 @@ impl Store {
     /// Opens what is the current generation by now. A forked child takes over what is plain shared memory, the control page and
     /// those of generations, and the keys: that saves a third of its first lookup. Environments it opens for itself.
     fn attach(&self, known: Known<'_>) -> Result<Arc<OpenStore>> {
+        let _way = self.path_access.begin(OPENING)?;
+        let opened = self.attach_by_path(known);
+        self.path_access.note_use();
+        opened
+    }
+
+    fn attach_by_path(&self, known: Known<'_>) -> Result<Arc<OpenStore>> {
         let keys = self.current_keys(known)?;
         let open = self.dir.enter()?;
         // The lowest number that is free is given out (open(2)): one beyond them says that the host has the first three.
         let stdio = (open.file().as_raw_fd() <= 2).then(files::occupy_stdio).transpose();
         let _stdio = stdio.map_err(|e| Error::system("cannot open /dev/null", &e))?;
         for _ in 0..ATTEMPTS {
-            let control = self.current_control(&open, known)?;
+            let control = self.current_control(&open)?;
             let (epoch, current) = (AtomicU64::new(control.epoch()), control.current());
+            let replaced = control.replaced();
             let Some(now) = self.current_generation(&open, known, &control, current)? else { continue };
             let before = if current.keep { known.open(&open, &control, current.number - 1).ok() } else { None };
             let mask = Mask::new(&control.mask, control.site);
-            let opened = OpenStore { epoch, control, now, before, keys, mask };
+            let opened = OpenStore { epoch, control, replaced, now, before, keys, mask };
             opened.generations().for_each(|generation| generation.env.keep_out_of_core());
             return Ok(Arc::new(opened));
         }
@@ -167,12 +194,18 @@ impl Store {
         }
     }
 
+    /// Goes on with this control page, unless it is that of before.
+    fn take_over(&self, control: &Arc<Control>) {
+        if !control.is_same_file(self.control()) {
+            self.newer_control.set(Arc::clone(control));
+        }
+    }
+
     /// The control file as it is now, replaced if it is missing or damaged.
-    fn current_control(&self, open: &OpenDirectory<'_>, known: Known<'_>) -> Result<Arc<Control>> {
-        if let Some(OpenStore { control, .. }) = known.opened {
-            if control.is_current_file(open) && control.wanted().is_sane() {
-                return Ok(Arc::clone(control));
-            }
+    fn current_control(&self, open: &OpenDirectory<'_>) -> Result<Arc<Control>> {
+        let known = self.control();
+        if known.is_current_file(open) && known.wanted().is_sane() {
+            return Ok(Arc::clone(known));
         }
         let mut control = Control::open(open);
         if matches!(control, Err(Unusable::Missing | Unusable::Damaged)) {
@@ -186,7 +219,9 @@ impl Store {
         if control.boot(open.boot()).is_none() {
             self.log.say(Topic::Boot, log::WARNING, || BOOT_UNKNOWN.to_owned());
         }
-        Ok(Arc::new(control))
+        let control = Arc::new(control);
+        self.take_over(&control);
+        Ok(control)
     }
 
     /// The current generation. `None` when it is not that any more, or must not be: then a new one has begun.
@@ -258,7 +293,7 @@ fn fits(is: Shape, wanted: Shape) -> bool {
 }
 
 /// Makes the control file, or tells an existing one what this process wants of it. True when a damaged one had to go.
-fn init_control(open: &OpenDirectory<'_>, options: &Options, limit: &MemoryLimit) -> Result<bool> {
+fn init_control(open: &OpenDirectory<'_>, options: &Options, limit: &MemoryLimit) -> Result<(Control, bool)> {
     let page = files::page_size() as u64;
     let merge = |base: Shape| Shape {
         capacity: options.capacity.unwrap_or(base.capacity) / page * page,
@@ -274,7 +309,7 @@ fn init_control(open: &OpenDirectory<'_>, options: &Options, limit: &MemoryLimit
                     control.want(wanted);
                 }
                 control.note_boot(open.boot());
-                return Ok(replaced);
+                return Ok((control, replaced));
             }
             Err(Unusable::Missing) => Control::create,
             Err(Unusable::Damaged) => {
@@ -286,6 +321,19 @@ fn init_control(open: &OpenDirectory<'_>, options: &Options, limit: &MemoryLimit
         write_control(open, write, merge(Shape { capacity: limit.default_capacity(options), ..DEFAULT_SHAPE }))?;
     }
     Err(Error::new(Status::Busy, "another process keeps replacing the control file"))
+}
+
+/// Rejects a store that this process could never map.
+fn check_address_space(capacity: u64) -> Result<()> {
+    match files::address_space_left() {
+        Some((left, limit)) if left < capacity => {
+            let text =
+                format!("this process may map {left} bytes more (RLIMIT_AS is {limit}), and the store has {capacity}");
+            let remedy = "raise the limit (ulimit -v, LimitAS=) or give a smaller capacity=";
+            Err(Error::new(Status::System, text).remedy(remedy))
+        }
+        _ => Ok(()),
+    }
 }
 
 fn write_control(

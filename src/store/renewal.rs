@@ -1,11 +1,13 @@
 //! When a new generation begins while the store is open: at damage, behind a process that is stopped, and at a flush.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::control::Current;
 use super::env::Fault;
 use super::generation::{self, Generation};
 use super::keys::Keys;
+use super::path_access::PATIENCE;
 use super::writer::STUCK;
 use super::{OpenStore, Store};
 use crate::log::{self, Topic};
@@ -17,6 +19,7 @@ impl Store {
     pub(crate) fn flush(self: &Arc<Self>) -> Result<()> {
         let opened = self.obtain()?;
         let control = &opened.control;
+        let _way = self.path_access.begin(PATIENCE)?;
         let open = self.dir.enter()?;
         Generation::make(&open, control, control.current().number + 1)?;
         if !self.dir.key_is_foreign {
@@ -88,7 +91,9 @@ impl Store {
         if opened.now.number == number {
             if current.number == number {
                 self.log.say(Topic::Generation, log::WARNING, || format!("{why}: a new generation begins"));
-                let _ = self.dir.enter().and_then(|open| Generation::begin(&open, control, current, keep));
+                let _ = self.path_access.begin(Duration::ZERO).and_then(|_way| {
+                    self.dir.enter().and_then(|open| Generation::begin(&open, control, current, keep))
+                });
             }
         } else if !keep && opened.before.as_ref().is_some_and(|before| before.number == number) {
             control.switch(current, Current { number: current.number, keep: false });

@@ -53,6 +53,11 @@ impl Sealer {
         Sealer { opening: keys.all().iter().map(|_| None).collect(), sealing: None, keys, count: None }
     }
 
+    /// For one operation, of a count that goes up with each.
+    pub(crate) fn counting_from(keys: Arc<Keys>, count: u128) -> Sealer {
+        Sealer { count: Some(count), ..Sealer::new(keys) }
+    }
+
     fn next_count(&mut self) -> Option<[u8; 16]> {
         let last = match self.count {
             Some(last) => last,

@@ -30,7 +30,8 @@ impl Store {
     /// Counts, from outside an operation.
     pub(crate) fn count(self: &Arc<Self>, counter: Counter, n: u64) {
         if n > 0 {
-            let _ = thread::with(self, |thread| thread.opened.control.counters().add(thread.shard, counter, n));
+            let counted = thread::with(self, |thread| thread.opened.control.counters().add(thread.shard, counter, n));
+            counted.unwrap_or_else(|_| self.control().count(counter, n));
         }
     }
 

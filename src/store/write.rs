@@ -69,18 +69,48 @@ impl Store {
         plain: &[u8],
     ) -> Result<()> {
         self.maintenance();
-        thread::with(self, |thread| {
+        let counter = |done: &Result<()>| match done.as_ref().map_err(|error| error.status) {
+            Ok(_) => Counter::Puts,
+            Err(Status::NotFound) => Counter::PutsSkipped,
+            Err(Status::Busy) => Counter::PutsBusy,
+            Err(Status::Full) if plain.len() <= PLAIN_MAX => Counter::PutsFull,
+            Err(_) => Counter::PutsFailed,
+        };
+        let put = thread::with(self, |thread| {
             let done = self.put_uncounted(thread, (id, namespace), session, header, plain);
-            let counter = match done.as_ref().map_err(|error| error.status) {
-                Ok(()) => Counter::Puts,
-                Err(Status::NotFound) => Counter::PutsSkipped,
-                Err(Status::Busy) => Counter::PutsBusy,
-                Err(Status::Full) if plain.len() <= PLAIN_MAX => Counter::PutsFull,
-                Err(_) => Counter::PutsFailed,
-            };
-            thread.opened.control.counters().add(thread.shard, counter, 1);
+            thread.opened.control.counters().add(thread.shard, counter(&done), 1);
             done
-        })?
+        });
+        let done = put.unwrap_or_else(|error| {
+            let done = Err(error);
+            self.control().count(counter(&done), 1);
+            done
+        });
+        match (done, session) {
+            (Err(error), Some(seen)) if error.status != Status::NotFound => {
+                self.put_in_memory(id, namespace, seen, header, plain).ok_or(error)
+            }
+            (done, _) => done,
+        }
+    }
+
+    /// Keeps a session that could not be stored, unless it was ended.
+    #[cold]
+    fn put_in_memory(
+        &self,
+        id: &[u8],
+        namespace: Namespace<'_>,
+        seen: Flushes,
+        header: &mut Header,
+        plain: &[u8],
+    ) -> Option<()> {
+        let (local, control) = (self.local.as_ref()?, self.control());
+        // Named by the number of flushes before that is looked at: a flush from here on finds it under an old name.
+        let key = self.local_key(control, id, namespace)?;
+        if !may_be_stored(control, header, seen) {
+            return None;
+        }
+        local.put(&key, header, plain, clock::seconds()).then(|| control.count(Counter::PutsLocal, 1))
     }
 
     fn put_uncounted(
@@ -96,7 +126,7 @@ impl Store {
             return Err(Error::new(Status::Full, detail));
         }
         let kind = if session.is_some() { RecordKind::Session } else { RecordKind::Opaque };
-        if session.is_some_and(|seen| !may_be_stored(thread, header, seen)) {
+        if session.is_some_and(|seen| !may_be_stored(&thread.opened.control, header, seen)) {
             return Err(Error::new(Status::NotFound, "the session was ended before it was stored"));
         }
         let namespace = thread.opened.namespace_hash(namespace);
@@ -152,14 +182,32 @@ impl Store {
     /// Removes the record under `id` from everywhere it may be; false when there was none.
     pub(crate) fn remove(self: &Arc<Self>, id: &[u8], namespace: Namespace<'_>) -> Result<bool> {
         self.maintenance();
-        thread::with(self, |thread| {
+        let from_memory = self.remove_from_memory(id, namespace);
+        let removed = thread::with(self, |thread| {
             let namespace = thread.opened.namespace_hash(namespace).half();
             let decoded = thread.opened.decode(id, clock::coarse_micros());
             let key = |kind| decoded.key(id, kind, || namespace);
             // One of ours lies in time order, whatever it is for.
             let is_outside = |key: &Key| key.expiry().is_none();
             self.remove_all(thread, &[key(RecordKind::Session), key(RecordKind::Opaque).filter(is_outside)])
-        })?
+        });
+        // What was in memory was not in the store.
+        let removed = removed.and_then(|removed| removed);
+        if from_memory {
+            Ok(true)
+        } else {
+            removed
+        }
+    }
+
+    fn remove_from_memory(&self, id: &[u8], namespace: Namespace<'_>) -> bool {
+        let local = self.local.as_ref().filter(|local| local.until() != 0);
+        let key = local.and_then(|_| self.local_key(self.control(), id, namespace));
+        let removed = local.zip(key).is_some_and(|(local, key)| local.remove(&key));
+        if removed {
+            self.control().count(Counter::Removes, 1);
+        }
+        removed
     }
 
     /// Deletes the record that lies under `key`, whichever namespace it is in; false when there was none.

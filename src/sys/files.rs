@@ -200,6 +200,20 @@ pub(crate) fn exceeds_file_limit(len: u64) -> bool {
     got == 0 && limit.rlim_cur != libc::RLIM_INFINITY && limit.rlim_cur < len
 }
 
+/// Bytes of addresses that this process may still map, and its limit; `None` without a limit.
+pub(crate) fn address_space_left() -> Option<(u64, u64)> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit wants a struct to write to.
+    let got = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
+    if got != 0 || limit.rlim_cur == libc::RLIM_INFINITY {
+        return None;
+    }
+    // proc(5): the first number is the size of the program in pages. Where /proc is hidden, the limit alone tells.
+    let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split(' ').next().and_then(|pages| pages.parse().ok()).unwrap_or(0);
+    Some((limit.rlim_cur.saturating_sub(pages.saturating_mul(page_size() as u64)), limit.rlim_cur))
+}
+
 /// An error where a write up to `len` would be a signal.
 pub(crate) fn within_file_limit(len: u64) -> io::Result<()> {
     (!exceeds_file_limit(len)).then_some(()).ok_or_else(|| io::Error::from_raw_os_error(libc::EFBIG))

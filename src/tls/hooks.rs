@@ -78,13 +78,7 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     let expires = peer_expires.map_or(expires, |end| expires.min(end));
 
     let name = if binding.policy.sni == Sni::Strict { conn.server_name() } else { None };
-    let server_name = match name {
-        None => 0,
-        Some(name) => match binding.store.server_name_hash(name.to_bytes()) {
-            Some(hash) => hash,
-            None => return,
-        },
-    };
+    let server_name = name.map_or(0, |name| binding.store.server_name_hash(name.to_bytes()));
     let mut header = Header {
         flags: kind,
         protocol: version,
@@ -133,14 +127,13 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
     let known = Connection::begin(conn).filter(|_| tls13).and_then(|connection| connection.taken(id));
     if let Some((header, session)) = known {
         // The second ClientHello may differ from the first, and so may what the application makes of it.
-        let hash = |name: &[u8]| binding.store.server_name_hash(name);
-        let miss = reject_client(binding, conn, &header, &auth, hash);
+        let miss = reject_client(binding, conn, &header, &auth, |name| binding.store.server_name_hash(name));
         let flushes = session::note(session.as_ref()).map(|note| note.flushes);
         let ended = flushes.is_none_or(|seen| binding.store.has_ended(header.login(), seen));
         let same = miss.is_none() && !ended && suits(&header, session.as_ref()).is_ok();
         return if same { session.into_raw() } else { std::ptr::null_mut() };
     }
-    let mut taken = false;
+    let (mut taken, mut in_memory) = (false, false);
     let found = binding.store.lookup(id, Namespace(&binding.policy.namespace), RecordKind::Session, |found| {
         if let Some(miss) = reject(binding, conn, found, (version, kind), &auth) {
             return Err(miss);
@@ -150,6 +143,7 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
             SingleUse::Always => tls13,
             SingleUse::Off => false,
         };
+        in_memory = found.is_in_memory();
         if take && conn.keeps_copies(binding.trampolines()) {
             return Err(Miss::Unavailable);
         }
@@ -179,8 +173,8 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
         connection.keep_taken(id, header, &session);
     }
     // A client goes by what its ticket said when it was made. OpenSSL accepts its early data, and ends the handshake when
-    // the session allows none.
-    let early = tls13 && session.as_ref().max_early_data() == 0 && conn.max_early_data() > 0;
+    // the session allows none. One that is not in the store never does: nobody promises its single use.
+    let early = tls13 && conn.max_early_data() > 0 && (in_memory || session.as_ref().max_early_data() == 0);
     if early && conn.extension(ffi::TLSEXT_TYPE_EARLY_DATA).is_some() {
         connection.suspend_early_data(conn.max_early_data());
         conn.set_max_early_data(0);

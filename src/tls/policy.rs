@@ -87,7 +87,7 @@ pub(super) fn reject(
     if found.is_revoked() {
         return Some(Miss::Revoked);
     }
-    reject_client(binding, conn, header, auth, |name| Some(found.server_name_hash(name)))
+    reject_client(binding, conn, header, auth, |name| found.server_name_hash(name))
 }
 
 /// Why a record may not resume this connection by what this client says and what is asked of it, if so.
@@ -96,11 +96,11 @@ pub(super) fn reject_client(
     conn: Conn<'_>,
     header: &Header,
     auth: &ClientAuth,
-    hash: impl FnOnce(&[u8]) -> Option<u64>,
+    hash: impl FnOnce(&[u8]) -> u64,
 ) -> Option<Miss> {
     if binding.policy.sni == Sni::Strict {
         let offered = conn.extension(ffi::TLSEXT_TYPE_SERVER_NAME).and_then(host_name);
-        if offered.map_or(Some(0), hash) != Some(header.server_name) {
+        if offered.map_or(0, hash) != header.server_name {
             return Some(Miss::ServerName);
         }
     }

@@ -108,6 +108,7 @@ static void the_calls_of_a_handle_refuse_null(const char *scratch)
     REFUSED(sesscache_remove(cache, NULL, sizeof id));
     REFUSED(sesscache_remove(cache, id, 0));
     REFUSED(sesscache_flush(NULL));
+    REFUSED(sesscache_hold(NULL));
     REFUSED(sesscache_sweep(NULL, 10, &removed));
     CHECK(removed == 77, "a refused sweep writes its result");
     REFUSED(sesscache_read_stats(NULL, &stats, sizeof stats));
@@ -216,6 +217,7 @@ static void there_is_always_a_message_and_a_version(const char *scratch)
     CHECK(sesscache_errmsg() != NULL, "no message before the first error");
     CHECK(sesscache_version() != NULL && *sesscache_version() != '\0', "the library does not say its version");
     REFUSED(sesscache_flush(NULL));
+    REFUSED(sesscache_hold(NULL));
 }
 
 int main(int argc, char **argv)

@@ -10,4 +10,5 @@ mod operating_tables;
 mod packaging;
 mod quoted_code;
 mod symbols;
+mod system_calls;
 mod testing;

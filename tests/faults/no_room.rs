@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sesscache::{Cache, Options};
 use support::{now, Data, Random, Scratch, Worker};
 
-support::roles!(work: "every room", "room goes and comes", "file size", "limit");
+support::roles!(work: "every room", "room goes and comes", "file size", "limit", "never mapped");
 
 fn work(role: &str, arguments: &[String]) {
     let place = Path::new(&arguments[0]);
@@ -18,6 +18,7 @@ fn work(role: &str, arguments: &[String]) {
         "room goes and comes" => room_goes_and_comes(place, &arguments[1]),
         "file size" => file_size(place, &arguments[1]),
         "limit" => limit(place, &arguments[1]),
+        "never mapped" => never_mapped(place),
         other => panic!("no such role: {other}"),
     }
 }
@@ -224,6 +225,35 @@ fn a_server_outlives_a_limit_on_the_size_of_files() {
         let scratch = Scratch::new("fsize");
         Worker::start("file size", &[scratch.join("").to_str().expect("a path"), options]).finish();
     }
+}
+
+/// RLIMIT_AS, below the size of the store and below what is left beside the process.
+fn never_mapped(place: &Path) {
+    let pages = fs::read_to_string("/proc/self/statm").expect("the size");
+    let pages: u64 = pages.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+    let mapped = pages * 4_096;
+    for limit in [mapped + (300 << 20), mapped + (200 << 20)] {
+        set_limit(libc::RLIMIT_AS, limit);
+        for (options, fits) in [("capacity=512MiB", false), ("capacity=250MiB", limit - mapped > 250 << 20), ("", true)]
+        {
+            let store = place.join(format!("store-{limit}-{}", options.len()));
+            match open(&store, options) {
+                Ok(_) => assert!(fits, "{options} with {limit} bytes is opened"),
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(!fits && error.status == sesscache::Status::System, "{options}: {text}");
+                    let helps = ["RLIMIT_AS", "ulimit -v", "capacity="].iter().all(|word| text.contains(word));
+                    assert!(helps, "the message names neither the limit nor what to do: {text}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_store_that_the_process_could_never_map_is_refused_with_a_remedy() {
+    let scratch = Scratch::new("never-mapped");
+    Worker::start("never mapped", &[support::text(scratch.path())]).finish();
 }
 
 #[test]

@@ -24,6 +24,23 @@ fn a_store_of_another_format_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
+fn a_process_has_one_size_of_memory_for_a_directory() {
+    let scratch = Scratch::new("other-memory");
+    let path = scratch.join("store");
+    let first = open(&path, "local=1MiB");
+    for other in ["local=2MiB", "local=off"] {
+        let other = Options::parse(other).expect("options");
+        let error = Cache::open(&path, &other).expect_err("one directory has two sizes of memory");
+        assert_eq!(error.status, Status::Mismatch, "{error}");
+        assert!(error.detail.contains("local="), "the message does not name the option: {error}");
+    }
+    drop(open(&path, "local=1MiB"));
+    drop(open(&path, ""));
+    drop(first);
+    open(&path, "local=off");
+}
+
+#[test]
 fn a_process_has_one_deadline_and_one_key_for_a_directory() {
     let scratch = Scratch::new("other-options");
     let path = scratch.join("store");

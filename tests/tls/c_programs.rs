@@ -40,6 +40,7 @@ c_programs! {
     early_data_unprotected
     fork_and_threads
     handshakes_counted
+    held_store
     host_closes_descriptors
     host_leaves_in_the_middle
     host_state_untouched
@@ -64,10 +65,12 @@ c_programs! {
     revocation
     same_as_openssl
     server_names
+    sessions_in_memory
     sessions_of_a_kind
     settings_matrix
     ssl_objects
     stateless_listener
+    store_away
     store_holds_nothing_useless
     store_is_not_emptied
     tickets_of_the_host

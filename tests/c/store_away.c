@@ -1,0 +1,264 @@
+/*
+ * A store that cannot be reached, beside OpenSSL alone: whatever the reason, a session resumes in the process that made it, as it
+ * does with OpenSSL's own cache. It is kept in memory; without that memory, with local=off, it would be lost.
+ */
+#include "check.h"
+#include "tls.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/statvfs.h>
+
+enum { PAIRS = 20 };
+
+/* How many clients resume that return once, half of them by either version. */
+static int resumed_pairs(SSL_CTX *ctx)
+{
+    int resumed = 0;
+
+    for (int n = 0; n < PAIRS; n++) {
+        int version = tls_versions[n % 2];
+        struct outcome made = tls_here(ctx, (struct visit){.version = version});
+
+        resumed += tls_here(ctx, (struct visit){.version = version, .offer = &made.newest}).resumed;
+    }
+    return resumed;
+}
+
+/* OpenSSL with session ids. */
+static SSL_CTX *alone(void)
+{
+    SSL_CTX *ctx = tls_server();
+
+    SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET);
+    return ctx;
+}
+
+/* ---- ways to lose the store ---- */
+
+/* What the SSL_CTX under test is attached to. */
+static sesscache *cache;
+
+static void leave_for_another_root(const char *scratch)
+{
+    char *empty = path_in(scratch, "empty");
+
+    CHECK((mkdir(empty, 0755) == 0 || errno == EEXIST) && chroot(empty) == 0 && chdir("/") == 0, "chroot: %s", strerror(errno));
+}
+
+static void become_nobody(const char *scratch)
+{
+    (void)scratch;
+    CHECK(setgid(65534) == 0 && setuid(65534) == 0, "setuid: %s", strerror(errno));
+}
+
+static void leave_for_another_root_as_nobody(const char *scratch)
+{
+    leave_for_another_root(scratch);
+    become_nobody(scratch);
+}
+
+static void remove_the_directory(const char *scratch)
+{
+    CHECK(check_remove_tree(store_in(scratch)) == 0, "cannot remove the store: %s", strerror(errno));
+}
+
+static void write_garbage_into_the_key(const char *scratch)
+{
+    int fd = open(path_in(scratch, "store/key"), O_WRONLY | O_TRUNC);
+
+    CHECK(fd >= 0 && write(fd, "garbage", 7) == 7 && close(fd) == 0, "the key: %s", strerror(errno));
+}
+
+/* What is mapped, and less than the store besides. */
+static void map_no_more(const char *scratch)
+{
+    FILE *statm = fopen("/proc/self/statm", "r");
+    struct rlimit limit = {0, RLIM_INFINITY};
+    unsigned long pages;
+
+    (void)scratch;
+    CHECK(statm != NULL && fscanf(statm, "%lu", &pages) == 1 && fclose(statm) == 0, "statm: %s", strerror(errno));
+    limit.rlim_cur = pages * 4096 + (16UL << 20);
+    CHECK(setrlimit(RLIMIT_AS, &limit) == 0, "setrlimit: %s", strerror(errno));
+}
+
+/* The file system has room for the control page, and none for more. */
+static void fill_the_file_system(const char *scratch)
+{
+    int fd = open(path_in(scratch, "store/../fill"), O_WRONLY | O_CREAT, 0600);
+    char block[4096] = {0};
+
+    CHECK(fd >= 0, "open: %s", strerror(errno));
+    while (write(fd, block, sizeof block) > 0)
+        continue;
+    CHECK(errno == ENOSPC && close(fd) == 0, "write: %s", strerror(errno));
+}
+
+/* A process that stores as fast as it can. It says when it has begun. */
+static pid_t start_writer(void)
+{
+    int ready[2];
+    char byte;
+    pid_t pid;
+
+    CHECK(pipe(ready) == 0, "pipe: %s", strerror(errno));
+    pid = check_fork();
+    if (pid == 0) {
+        char data[2000] = {0};
+        unsigned char id[8] = {0};
+
+        for (unsigned long n = 0;; n++) {
+            memcpy(id, &n, sizeof n);
+            (void)sesscache_put(cache, id, sizeof id, data, sizeof data, time(NULL) + 60);
+            if (n == 0)
+                CHECK(write(ready[1], "w", 1) == 1, "write: %s", strerror(errno));
+        }
+    }
+    CHECK(read(ready[0], &byte, 1) == 1 && close(ready[0]) == 0 && close(ready[1]) == 0, "the writer does not begin");
+    return pid;
+}
+
+static void write_without_pause(const char *scratch)
+{
+    (void)scratch;
+    (void)start_writer();
+    (void)start_writer();
+}
+
+/* Stops a writer at a moment when it holds the write lock: then others cannot store. */
+static void stop_a_writer(const char *scratch)
+{
+    pid_t writer = start_writer();
+
+    (void)scratch;
+    for (int n = 0; n < 10000; n++) {
+        int status, stored;
+
+        CHECK(kill(writer, SIGSTOP) == 0 && waitpid(writer, &status, WUNTRACED) == writer && WIFSTOPPED(status), "SIGSTOP: %s", strerror(errno));
+        stored = sesscache_put(cache, (const unsigned char *)"probe", 5, "x", 1, time(NULL) + 60);
+        if (stored == SESSCACHE_BUSY)
+            return;
+        CHECK(kill(writer, SIGCONT) == 0, "SIGCONT: %s", strerror(errno));
+        sched_yield();
+    }
+    CHECK(0, "a writer never holds the write lock");
+}
+
+static void *take_a_slot(void *unused)
+{
+    size_t len = 0;
+
+    (void)unused;
+    (void)sesscache_get(cache, (const unsigned char *)"nothing", 7, NULL, &len);
+    pause();
+    return NULL;
+}
+
+/* readers=16: another process has all slots. */
+static void take_all_slots(const char *scratch)
+{
+    int ready[2];
+    char byte;
+
+    CHECK(pipe(ready) == 0, "pipe: %s", strerror(errno));
+    if (check_fork() == 0) {
+        pthread_t thread;
+
+        (void)scratch;
+        for (int n = 0; n < 32; n++)
+            CHECK(pthread_create(&thread, NULL, take_a_slot, NULL) == 0, "pthread_create");
+        check_sleep(0.3);
+        CHECK(write(ready[1], "r", 1) == 1, "write: %s", strerror(errno));
+        pause();
+    }
+    CHECK(read(ready[0], &byte, 1) == 1, "the slots are not taken");
+}
+
+static const struct way {
+    const char *name, *options;
+    void (*leave)(const char *scratch);
+    /* Without memory for sessions nothing at all resumes. */
+    int is_away;
+    int needs_root;
+} ways[] = {
+    {"chroot", "", leave_for_another_root, 1, 1},
+    {"setuid", "", become_nobody, 1, 1},
+    {"chroot and setuid", "", leave_for_another_root_as_nobody, 1, 1},
+    {"directory removed", "", remove_the_directory, 1, 0},
+    {"key replaced by garbage", "", write_garbage_into_the_key, 1, 0},
+    {"RLIMIT_AS too small", "capacity=512MiB", map_no_more, 1, 0},
+    {"file system full", "", fill_the_file_system, 1, 1},
+    {"writer stopped", "deadline=1ms", stop_a_writer, 1, 0},
+    {"writers that saturate", "deadline=0ms", write_without_pause, 0, 0},
+    {"no reader slot free", "readers=16", take_all_slots, 0, 0},
+};
+
+static int has_file_system_of_its_own(const char *scratch)
+{
+    return unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount("tmpfs", scratch, "tmpfs", 0, "size=1m") == 0;
+}
+
+/* In a process of its own, before the store was ever used there. */
+static void try_way(const char *scratch, const struct way *way, int in_memory)
+{
+    char *options;
+    SSL_CTX *ctx = tls_server();
+    int resumed;
+
+    CHECK(asprintf(&options, "%s%s", way->options, in_memory ? "" : " local=off") >= 0, "out of memory");
+    if (way->leave == fill_the_file_system && !has_file_system_of_its_own(scratch))
+        exit(CHECK_NOT_TRIED);
+    CHECK_OK(sesscache_open(store_in(scratch), options, &cache));
+    CHECK_OK(sesscache_attach(cache, ctx));
+    (void)tls_credentials(SERVER_P256);
+    way->leave(scratch);
+    CHECK(resumed_pairs(alone()) == PAIRS, "%s: OpenSSL alone does not resume: this test looks in the wrong place", way->name);
+    resumed = resumed_pairs(ctx);
+    if (in_memory)
+        CHECK(resumed == PAIRS, "%s: %d of %d clients resume, with OpenSSL alone all", way->name, resumed, PAIRS);
+    else if (way->is_away)
+        CHECK(resumed < PAIRS / 2, "%s: %d of %d clients resume without the memory: the store is not away", way->name, resumed, PAIRS);
+    exit(0);
+}
+
+static void sessions_resume_in_the_process_that_made_them_whatever_becomes_of_the_store(const char *scratch)
+{
+    for (size_t n = 0; n < TESTS(ways); n++) {
+        for (int in_memory = 0; in_memory < 2; in_memory++) {
+            char name[32], *own;
+            int status;
+            pid_t pid;
+
+            if (ways[n].needs_root && geteuid() != 0) {
+                printf("not tried: %s needs root\n", ways[n].name);
+                continue;
+            }
+            snprintf(name, sizeof name, "%zu-%d", n, in_memory);
+            own = path_in(scratch, name);
+            CHECK(mkdir(own, 0700) == 0, "mkdir: %s", strerror(errno));
+            pid = check_fork();
+            if (pid == 0)
+                try_way(own, &ways[n], in_memory);
+            CHECK(waitpid(pid, &status, 0) == pid && WIFEXITED(status), "%s: the server died", ways[n].name);
+            if (WEXITSTATUS(status) == CHECK_NOT_TRIED)
+                printf("not tried: %s needs a mount of its own\n", ways[n].name);
+            else
+                CHECK(WEXITSTATUS(status) == 0, "%s: see above", ways[n].name);
+        }
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct test tests[] = {
+        TEST(sessions_resume_in_the_process_that_made_them_whatever_becomes_of_the_store),
+    };
+
+    return check_main(argc, argv, tests, TESTS(tests));
+}

@@ -1,0 +1,42 @@
+//! The system calls that a process makes before and after sesscache_hold(): the lists of the manual page and of the guide are those
+//! that tests/c/held_store.c allows.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use support::root;
+
+/// The tables of the test, and how the two documents head them.
+const LISTS: [(&str, &str, &str); 4] = [
+    ("after", ".It After the call", "| after `sesscache_hold` |"),
+    ("after_with_guard", ".It After the call, with guard=on, besides", "| with `guard=on`, besides |"),
+    (
+        "before",
+        ".It In the call, in sesscache_open(), and at any time without the call, besides",
+        "| in `sesscache_open` and `sesscache_hold`, and at any time without `sesscache_hold`, besides |",
+    ),
+    ("before_as_root", ".It The same, as root with owner=, besides", "| the same, as root with `owner=`, besides |"),
+];
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The words between the first `head` and the next `end`.
+fn words(text: &str, head: &str, end: &str) -> BTreeSet<String> {
+    let rest = text.split_once(head).unwrap_or_else(|| panic!("'{head}' is not there")).1;
+    let list = rest.split(end).next().expect("the list ends");
+    let words = list.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|word| !word.is_empty());
+    words.map(|word| word.trim_start_matches("SYS_").to_owned()).collect()
+}
+
+#[test]
+fn the_lists_are_those_under_which_the_test_lives() {
+    let (test, page, guide) = (read("tests/c/held_store.c"), read("man/sesscache_hold.3"), read("docs/guide.md"));
+    for (name, in_page, in_guide) in LISTS {
+        let allowed = words(&test, &format!("static const int {name}[] = {{"), "}");
+        assert!(allowed.len() > 3, "the table {name} is not found");
+        assert_eq!(words(&page, &format!("{in_page}\n"), "\n."), allowed, "sesscache_hold(3): {in_page}");
+        assert_eq!(words(&guide, in_guide, " |\n"), allowed, "docs/guide.md: {in_guide}");
+    }
+}
