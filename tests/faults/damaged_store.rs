@@ -145,18 +145,18 @@ fn a_record_with_a_flipped_bit_or_other_bytes_is_a_miss() {
         let bytes = fs::read(&path).expect("the data file");
         let data_file = fs::OpenOptions::new().write(true).open(&path).expect("the data file");
         // The key ends in what the id ends in, and the record follows it.
-        let places: Vec<usize> = (0..bytes.len() - 24).filter(|at| bytes[*at..*at + 24] == id[8..32]).collect();
+        let places: Vec<usize> = (0..bytes.len() - 20).filter(|at| bytes[*at..*at + 20] == id[12..]).collect();
         assert!(!places.is_empty(), "the record is not where it is looked for");
         let begin = worker.stat("generation");
         for n in 0..RECORD {
             for place in &places {
-                let at = place + 24 + n;
+                let at = place + 20 + n;
                 data_file.write_all_at(&[bytes[at] ^ 1 << (n % 8)], at as u64).expect("a byte");
             }
             assert!(!worker.get(&id, data(1)), "{options}: a record is returned whose byte {n} is not what was stored");
             for place in &places {
                 data_file
-                    .write_all_at(&bytes[place + 24 + n..place + 25 + n], (place + 24 + n) as u64)
+                    .write_all_at(&bytes[place + 20 + n..place + 21 + n], (place + 20 + n) as u64)
                     .expect("a byte");
             }
             assert!(worker.get(&id, data(1)), "{options}: a record that is whole again is not found");
@@ -167,14 +167,14 @@ fn a_record_with_a_flipped_bit_or_other_bytes_is_a_miss() {
             let from = random.below((RECORD - len + 1) as u64) as usize;
             let noise: Vec<u8> = (0..len).map(|_| random.below(255) as u8 + 1).collect();
             for place in &places {
-                let at = place + 24 + from;
+                let at = place + 20 + from;
                 let mutated: Vec<u8> =
                     bytes[at..at + len].iter().zip(&noise).map(|(byte, noise)| byte ^ noise).collect();
                 data_file.write_all_at(&mutated, at as u64).expect("some bytes");
             }
             assert!(!worker.get(&id, data(1)), "{options}: mutation {n}, {len} bytes from {from}, is returned");
             for place in &places {
-                let at = place + 24 + from;
+                let at = place + 20 + from;
                 data_file.write_all_at(&bytes[at..at + len], at as u64).expect("some bytes");
             }
         }
