@@ -32,12 +32,13 @@ fn data_file(store: &str) -> PathBuf {
 fn damage(store: &str, id: &[u8]) {
     let path = data_file(store);
     let bytes = fs::read(&path).expect("the data file");
-    let random = &id[8..];
+    // The part that is the same in the key.
+    let tail = &id[12..];
     let mut changed = 0;
     let file = fs::OpenOptions::new().write(true).open(&path).expect("the data file");
     // Pages that were copied on write are still in the file: all copies are changed.
-    for (at, _) in bytes.windows(random.len()).enumerate().filter(|(_, window)| *window == random) {
-        let sealed = at + random.len() + 28 + 12 + 10;
+    for (at, _) in bytes.windows(tail.len()).enumerate().filter(|(_, window)| *window == tail) {
+        let sealed = at + tail.len() + 28 + 12 + 10;
         file.write_all_at(&[bytes[sealed] ^ 1], sealed as u64).expect("a byte is changed");
         changed += 1;
     }
