@@ -561,4 +561,7 @@ sesscache_status sesscache_each(sesscache *cache,
  *
  * hold, by default off: on or off.
  *     on: each process opens the store at its first use and nothing by path later. See sesscache_hold(3).
+ *
+ * disk, by default off: on or off.
+ *     on: no warning that the directory is on a disk, where handshakes wait while the file system is frozen or slow.
  */

@@ -33,8 +33,8 @@ pub(crate) enum Topic {
     Keys,
     /// Which boot of the machine it is.
     Boot,
-    /// The memory limit.
-    Memory,
+    /// The memory or the disk below the store.
+    Backing,
     /// Readers: slots, clashing process ids.
     Readers,
     /// What the program has changed of what attaching set.
@@ -133,9 +133,9 @@ pub(crate) struct Log {
     held_back: [AtomicU64; TOPICS],
     /// A new control file was made before anybody could be told.
     control_is_new: AtomicBool,
-    /// What the memory limit does to the capacity, found out as early.
-    memory: RcuCell<(i32, String)>,
-    memory_is_said: AtomicBool,
+    /// What there is to say of the memory or the disk below it, found out as early.
+    backing: RcuCell<(i32, String)>,
+    backing_is_said: AtomicBool,
 }
 
 impl Log {
@@ -145,8 +145,8 @@ impl Log {
             last: [const { AtomicU64::new(0) }; TOPICS],
             held_back: [const { AtomicU64::new(0) }; TOPICS],
             control_is_new: AtomicBool::new(false),
-            memory: RcuCell::new(),
-            memory_is_said: AtomicBool::new(false),
+            backing: RcuCell::new(),
+            backing_is_said: AtomicBool::new(false),
         }
     }
 
@@ -169,17 +169,17 @@ impl Log {
     }
 
     /// Says, once and as soon as somebody listens, what was found out when the store was opened.
-    pub(crate) fn capacity_meets_a_limit(&self, level: i32, text: String) {
-        if self.memory.get().is_none() {
-            self.memory.set((level, text));
+    pub(crate) fn was_found_at_opening(&self, level: i32, text: String) {
+        if self.backing.get().is_none() {
+            self.backing.set((level, text));
             self.say_what_is_owed();
         }
     }
 
     fn say_what_is_owed(&self) {
-        if let Some((level, text)) = self.memory.get() {
-            if self.is_heard() && !self.memory_is_said.swap(true, Ordering::Relaxed) {
-                self.say(Topic::Memory, *level, || text.clone());
+        if let Some((level, text)) = self.backing.get() {
+            if self.is_heard() && !self.backing_is_said.swap(true, Ordering::Relaxed) {
+                self.say(Topic::Backing, *level, || text.clone());
             }
         }
         if self.is_heard() && self.control_is_new.swap(false, Ordering::Relaxed) {

@@ -94,6 +94,8 @@ pub struct Options {
     pub local: Option<u64>,
     /// Each process opens the store once.
     pub hold: bool,
+    /// The store is meant to be on a disk.
+    pub disk: bool,
 }
 
 /// The capacity of a store when no option gives one.
@@ -132,6 +134,7 @@ impl Default for Options {
             readers: None,
             local: None,
             hold: false,
+            disk: false,
         }
     }
 }
@@ -331,6 +334,16 @@ pub const TABLE: &[OptionRow] = &[
         meaning: "on: each process opens the store at its first use and nothing by path later. See sesscache_hold(3).",
         set: |o, v| {
             o.hold = on(v)?;
+            Some(())
+        },
+    },
+    OptionRow {
+        name: "disk",
+        default: "off",
+        accepts: "on or off",
+        meaning: "on: no warning that the directory is on a disk, where handshakes wait while the file system is frozen or slow.",
+        set: |o, v| {
+            o.disk = on(v)?;
             Some(())
         },
     },

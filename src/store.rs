@@ -7,7 +7,8 @@
 //! stored, `writer` is the one way to a write, and `growth` sees to blocks for it. `maintenance` is done by the way, `renewal` begins a
 //! new generation, `hold` is for processes that lose the file system. LMDB is in `env` and `mdb`.
 
-pub(crate) mod boot;
+pub(crate) mod backing;
+mod boot;
 mod check;
 pub(crate) mod control;
 mod counters;
@@ -26,7 +27,6 @@ mod local;
 mod lookup;
 mod maintenance;
 mod mdb;
-mod memory_limit;
 mod names;
 pub(crate) mod open;
 mod page;

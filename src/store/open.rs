@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::backing::Backing;
 use super::control::{Control, Current, Shape, Unusable};
 use super::directory::{self, Directory, OpenDirectory};
 use super::env::version::LmdbVersion;
@@ -13,7 +14,6 @@ use super::generation::{Broken, Generation};
 use super::id::Mask;
 use super::keys::{crypto_is_missing, Keys};
 use super::local::LocalTable;
-use super::memory_limit::MemoryLimit;
 use super::path_access::PathAccess;
 use super::{OpenStore, Store, REGISTRY, STORES_MAX};
 use crate::log::{self, Log, Silence, Topic};
@@ -59,14 +59,14 @@ impl Store {
             // With this process's own rights, which it may not have in the directory.
             Keys::load(&dir)?;
         }
-        let (control, replaced, limit) = {
+        let (control, replaced, backing) = {
             let open = dir.enter_found(found)?;
-            let limit = MemoryLimit::of(&open);
-            let (control, replaced) = init_control(&open, options, &limit)?;
+            let backing = Backing::of(&open);
+            let (control, replaced) = init_control(&open, options, &backing)?;
             if !dir.key_is_foreign {
                 Keys::create(&open)?;
             }
-            (control, replaced, limit)
+            (control, replaced, backing)
         };
         check_address_space(control.wanted().capacity)?;
         let control = Arc::new(control);
@@ -105,8 +105,8 @@ impl Store {
         if replaced {
             store.log.control_was_replaced();
         }
-        if let Some((level, text)) = limit.says(options) {
-            store.log.capacity_meets_a_limit(level, text);
+        if let Some((level, text)) = backing.says(options) {
+            store.log.was_found_at_opening(level, text);
         }
         Ok(store)
     }
@@ -209,7 +209,7 @@ impl Store {
         }
         let mut control = Control::open(open);
         if matches!(control, Err(Unusable::Missing | Unusable::Damaged)) {
-            let capacity = MemoryLimit::of(open).default_capacity(&Options::default());
+            let capacity = Backing::of(open).default_capacity(&Options::default());
             write_control(open, Control::replace, Shape { capacity, ..DEFAULT_SHAPE })?;
             self.log.control_was_replaced();
             control = Control::open(open);
@@ -293,7 +293,7 @@ fn fits(is: Shape, wanted: Shape) -> bool {
 }
 
 /// Makes the control file, or tells an existing one what this process wants of it. True when a damaged one had to go.
-fn init_control(open: &OpenDirectory<'_>, options: &Options, limit: &MemoryLimit) -> Result<(Control, bool)> {
+fn init_control(open: &OpenDirectory<'_>, options: &Options, backing: &Backing) -> Result<(Control, bool)> {
     let page = files::page_size() as u64;
     let merge = |base: Shape| Shape {
         capacity: options.capacity.unwrap_or(base.capacity) / page * page,
@@ -318,7 +318,7 @@ fn init_control(open: &OpenDirectory<'_>, options: &Options, limit: &MemoryLimit
             }
             Err(unusable) => return Err(unusable_error(open.path(), unusable)),
         };
-        write_control(open, write, merge(Shape { capacity: limit.default_capacity(options), ..DEFAULT_SHAPE }))?;
+        write_control(open, write, merge(Shape { capacity: backing.default_capacity(options), ..DEFAULT_SHAPE }))?;
     }
     Err(Error::new(Status::Busy, "another process keeps replacing the control file"))
 }

@@ -12,7 +12,7 @@ fn messages() -> Vec<String> {
         let source = source.split("#[cfg(test)]").next().expect("text");
         // Some are made where they are found out, with their level, and said later.
         let made = ["log::NOTICE,", "log::WARNING,"].into_iter().flat_map(|level| source.split(level).skip(1));
-        let made = made.filter(|call| call.trim_start().starts_with("format!("));
+        let made = made.filter(|call| call.trim_start().starts_with("format!(") || call.trim_start().starts_with('"'));
         let calls = source.split(".say(").skip(1).chain(made);
         for call in calls {
             let (start, end) = (call.find('"'), call.find(';').expect("a statement ends"));

@@ -3,7 +3,8 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sesscache::Cache;
@@ -40,10 +41,26 @@ fn has(cache: &Cache, seed: u64) -> bool {
     cache.get(&Random(seed).id(32), |bytes| assert!(data.is(bytes), "another record is returned")).is_ok()
 }
 
+/// How often a cache says that it is on a disk, from when it was opened.
+fn warnings(cache: &Cache) -> usize {
+    let heard = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&heard);
+    cache.set_log(Some(Box::new(move |_, line| {
+        count.fetch_add(usize::from(line.to_string_lossy().contains("the store is on a disk")), Ordering::Relaxed);
+    })));
+    cache.set_log(None);
+    heard.load(Ordering::Relaxed)
+}
+
 /// With a store on the disk and one in memory. Says how many lookups each answered while the disk was frozen.
 fn work(_: &str, arguments: &[String]) {
     let (disk, memory) = (Path::new(&arguments[0]), Path::new(&arguments[1]));
     let caches = [open(&disk.join("store"), "capacity=1MiB"), open(&memory.join("store"), "capacity=1MiB")];
+    assert_eq!(warnings(&caches[0]), 1, "nobody is told that a store on a disk may hold up handshakes");
+    assert_eq!(warnings(&caches[1]), 0, "a store in memory is warned of");
+    let meant = open(&disk.join("meant"), "capacity=1MiB disk=on");
+    assert_eq!(warnings(&meant), 0, "a disk that is meant is warned of");
+    drop(meant);
     for cache in &caches {
         for seed in 0..THREADS {
             let data = Data { len: 400, seed };

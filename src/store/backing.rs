@@ -1,5 +1,8 @@
-//! The memory limit of this process beside the capacity of a store in memory: a store that is larger than what is left of it has
-//! the kernel end the worker that fills it, and those that are started in its place.
+//! What the pages of a store lie in: memory, of which this process may have a limit, or a disk.
+//!
+//! A store in memory that is larger than what is left of the limit has the kernel end the worker that fills it, and those that are
+//! started in its place. One on a disk has lookups wait for the disk: a frozen file system (fsfreeze(8), a snapshot) holds up
+//! whoever writes to a mapped page, and a lookup counts.
 
 use std::cell::Cell;
 
@@ -12,16 +15,16 @@ use crate::sys::{cgroup, files};
 const PART: u64 = 4;
 
 /// See the module's first line.
-pub(super) struct MemoryLimit {
+pub(super) struct Backing {
     in_memory: bool,
     /// The default capacity, when it had to be less than usual.
     shrunk: Cell<Option<u64>>,
 }
 
-impl MemoryLimit {
+impl Backing {
     /// For a store in that directory. Elsewhere than in memory its pages go to the disk when memory is short.
-    pub(super) fn of(open: &OpenDirectory<'_>) -> MemoryLimit {
-        MemoryLimit { in_memory: files::is_in_memory(open.file()), shrunk: Cell::new(None) }
+    pub(super) fn of(open: &OpenDirectory<'_>) -> Backing {
+        Backing { in_memory: files::is_in_memory(open.file()), shrunk: Cell::new(None) }
     }
 
     /// In bytes, if there is one. It takes files to find out, so it is asked only when it matters.
@@ -39,6 +42,14 @@ impl MemoryLimit {
 
     /// What the operator should hear of it, with a level.
     pub(super) fn says(&self, options: &Options) -> Option<(i32, String)> {
+        if !self.in_memory && !options.disk {
+            return Some((
+                log::WARNING,
+                "the store is on a disk: handshakes wait while its file system is frozen or slow, and no session outlives a reboot \
+                 there either; give a directory on tmpfs, such as one below /run, or disk=on"
+                    .to_owned(),
+            ));
+        }
         let mib = |bytes: u64| bytes >> 20;
         if let (Some(shrunk), Some(limit)) = (self.shrunk.get(), self.bytes()) {
             let (limit, shrunk, usual) = (mib(limit), mib(shrunk), mib(DEFAULT_CAPACITY));
