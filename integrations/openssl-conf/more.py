@@ -3,6 +3,7 @@
 import http.server
 import os
 import pathlib
+import pwd
 import subprocess
 import threading
 
@@ -77,20 +78,6 @@ class Memcached(stock.Stock):
                 f"ssl_chain_cert={self.cert},ssl_key={self.key}"]
 
 
-class Gunicorn(stock.Stock):
-    """An SSL_CTX for each connection."""
-
-    packages = ("/usr/bin/gunicorn:gunicorn",)
-
-    def prepare(self):
-        (self.scratch.path / "app.py").write_text(
-            'def app(environ, start):\n    start("200 OK", [("Content-Length", "7")])\n    return [b"a page\\n"]\n')
-
-    def command(self):
-        return ["/usr/bin/gunicorn", "--chdir", self.scratch.path, "-w", "4", "-b", f"127.0.0.1:{self.port}", "--certfile", self.cert,
-                "--keyfile", self.key, "--ssl-version", "TLS_SERVER", "app:app"]
-
-
 class Socat(stock.Stock):
     """A process for each connection, forked by one that never makes a connection itself."""
 
@@ -113,6 +100,29 @@ class Mosquitto(stock.Stock):
         conf = self.scratch.path / "mosquitto.conf"
         conf.write_text(f"listener {self.port} 127.0.0.1\nallow_anonymous true\ncertfile {self.cert}\nkeyfile {self.key}\n")
         return ["/usr/sbin/mosquitto", "-c", conf]
+
+
+class PureFtpd(stock.Stock):
+    """A process for each connection. It gives clients of TLS 1.3 no tickets. Data connections happen as another user, in a chroot."""
+
+    packages = ("dpkg-deb:dpkg",)
+    modes = ("1.2 id", "1.2 ticket")
+    speak = staticmethod(clients.ftp)
+    transfers = True
+
+    def prepare(self):
+        self.usr = servers.unpacked("pure-ftpd") / "usr"
+        home, accounts = self.scratch.path / "ftp", self.scratch.path / "accounts"
+        home.mkdir()
+        (home / "file").write_text("x" * 100000)
+        user = pwd.getpwnam("nobody")
+        subprocess.run([self.usr / "bin" / "pure-pw", "useradd", "anonymous", "-u", str(user.pw_uid), "-g", str(user.pw_gid), "-d", home,
+                        "-f", accounts, "-F", accounts.with_suffix(".pdb"), "-m"], input=2 * "test@localhost\n", text=True,
+                       stdout=subprocess.DEVNULL, check=True)
+
+    def command(self):
+        return [self.usr / "sbin" / "pure-ftpd", "-S", f"127.0.0.1,{self.port}", "-Y", "1", "-2", f"{self.cert},{self.key}", "-E", "-H", "-A",
+                "-l", f"puredb:{self.scratch.path}/accounts.pdb"]
 
 
 class PostfixServer(servers.Server):
@@ -164,4 +174,4 @@ import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ XAUTHORITY DISPLAY LA
         return ["/usr/sbin/postfix", "-c", self.scratch.path / "postfix", "start-fg"]
 
 
-stock.ALL.update({one.__name__.lower(): one for one in [Hitch, Haproxy, Memcached, Gunicorn, Socat, Mosquitto, Postfix]})
+stock.ALL.update({one.__name__.lower(): one for one in [Hitch, Haproxy, Memcached, Socat, Mosquitto, PureFtpd, Postfix]})

@@ -24,6 +24,7 @@ class Stock:
     settings = {}               # of the module's section
     env = {}
     server = servers.Server
+    transfers = False           # FTP: data connections, too
 
     def __init__(self, scratch, port):
         self.scratch, self.port = scratch, port
@@ -81,12 +82,14 @@ class Vsftpd(Stock):
     """Chroot, change of user and a filter of system calls come before the first handshake. Data connections must resume, also those
     of clients that send a server name on one of the two connections only."""
 
-    packages = ("/usr/sbin/vsftpd:vsftpd",)
+    packages = ("dpkg-deb:dpkg",)
+    transfers = True
     speak = staticmethod(clients.ftp)
     settings = {"options": "sni=off"}
     directory = pathlib.Path("/tls")
 
     def prepare(self):
+        self.program = servers.unpacked("vsftpd") / "usr" / "sbin" / "vsftpd"
         inside = self.scratch.path / "empty"
         inside.mkdir()
         give(inside / "tls", "nobody")
@@ -100,6 +103,7 @@ listen=YES
 listen_address=127.0.0.1
 listen_port={self.port}
 anonymous_enable=YES
+ftp_username=www-data
 anon_root={self.scratch.path}/ftp
 secure_chroot_dir={self.scratch.path}/empty
 ssl_enable=YES
@@ -107,7 +111,7 @@ allow_anon_ssl=YES
 rsa_cert_file={self.cert}
 rsa_private_key_file={self.key}
 ''')
-        return ["/usr/sbin/vsftpd", conf]
+        return [self.program, conf]
 
 
 class Dovecot(Stock):

@@ -31,6 +31,24 @@ def need(*things):
     subprocess.run([TOP / "scripts" / "need", *things], check=True)
 
 
+def unpacked(package):
+    """The files of a package, not installed: Debian's FTP servers conflict with one another. What they link is installed."""
+    to = BUILT / "packages" / package
+    if not to.exists():
+        shutil.rmtree(work := to.with_suffix(".new"), ignore_errors=True)
+        work.mkdir(parents=True)
+        # apt downloads as a user of its own, who may not write here.
+        subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", package], cwd=work, check=True)
+        [deb] = work.glob("*.deb")
+        depends = subprocess.run(["dpkg-deb", "-f", deb, "Depends"], check=True, capture_output=True, text=True).stdout
+        subprocess.run(["apt-get", "-qq", "install", "--no-install-recommends", *re.findall(r"\blib[\w.+-]+", depends)], check=True,
+                       stdout=subprocess.DEVNULL)
+        subprocess.run(["dpkg-deb", "-x", deb, work], check=True)
+        deb.unlink()
+        work.rename(to)
+    return to
+
+
 def check(ok, what, but=None):
     """A statement about what a user sees; the run goes on, and fails at the end. `but` is what was seen instead."""
     print(("ok      " if ok else "FAILED  ") + what, flush=True)
