@@ -39,6 +39,7 @@
 
 struct ssl_ctx_st; /* SSL_CTX */
 struct ssl_st;     /* SSL */
+struct ssl_session_st; /* SSL_SESSION */
 
 /**
  * What a call came to. 0 is success; sesscache_errmsg() explains anything else.
@@ -249,7 +250,8 @@ extern "C" {
  * it is missing; one on tmpfs, such as /run/NAME, keeps secrets off the disk.
  *
  * `options` is a string of name=value pairs separated by spaces, such as "capacity=256MiB ttl=2h"; NULL stands for the empty
- * string. The end of this header lists the options. The library copies both strings.
+ * string. The end of this header lists the options. The library copies both strings. A pair name?=value is a default: it counts
+ * where the string has no name=value, so that a program can append its own to what an administrator wrote.
  *
  * The caller frees the handle with sesscache_close(). Several handles on one directory share one store.
  *
@@ -489,6 +491,35 @@ sesscache_status sesscache_get(sesscache *cache,
                                size_t id_len,
                                void *data,
                                size_t *len);
+
+/**
+ * Stores `session` under its id until it expires, as a record of the application's own. For servers that keep their own session
+ * callbacks, such as providers of a server's cache interface: call it where the program has a new session
+ * (SSL_CTX_sess_set_new_cb(3)). What may resume, such as the server name, early data and single use, is the program's to decide:
+ * the options ttl, sni, single_use and remove have no effect, and sesscache_forget() does not know the session.
+ *
+ * The session stays the caller's. It comes from the OpenSSL that this library is linked with. No other thread may change it meanwhile.
+ *
+ * Returns SESSCACHE_INVALID for NULL and for a session without an id, such as one in a stateless ticket; SESSCACHE_FULL when it has
+ * more than 65536 bytes or no room can be made, SESSCACHE_BUSY when another process held the store past the deadline,
+ * SESSCACHE_MISMATCH when the library was built for another OpenSSL, SESSCACHE_OPENSSL when memory runs out.
+ */
+sesscache_status sesscache_put_session(sesscache *cache,
+                                       struct ssl_session_st *session);
+
+/**
+ * Writes the session that sesscache_put_session() stored under `id` to `*session`: a new SSL_SESSION, which the caller frees with
+ * SSL_SESSION_free(3), or returns from a get-session callback with `*copy` set to 0 (SSL_CTX_sess_set_get_cb(3)). sesscache_remove()
+ * deletes it.
+ *
+ * Returns SESSCACHE_NOT_FOUND when there is no such session or it has expired, or another major version of OpenSSL stored it;
+ * SESSCACHE_INVALID for NULL and for an id that is empty or too long, SESSCACHE_BUSY when the store could not be read,
+ * SESSCACHE_MISMATCH when the library was built for another OpenSSL.
+ */
+sesscache_status sesscache_get_session(sesscache *cache,
+                                       const unsigned char *id,
+                                       size_t id_len,
+                                       struct ssl_session_st **session);
 
 /**
  * Calls `function` with every record of the application's own in the namespace of the cache that has not expired.

@@ -119,6 +119,30 @@ impl Cache {
         })
     }
 
+    /// Stores an SSL_SESSION under its id until it expires, as a record of the application's own: for servers that keep their own
+    /// session callbacks.
+    ///
+    /// # Safety
+    /// `session` is NULL or a live SSL_SESSION of the libssl that this library uses, whose fields no other thread changes.
+    ///
+    /// # Errors
+    /// [`Status::Invalid`] for NULL and a session without an id, [`Status::OpenSsl`] when memory runs out, [`Status::Mismatch`]
+    /// when this was built for another OpenSSL, and as for [`Cache::put`].
+    pub unsafe fn put_session_raw(&self, session: *mut tls::SSL_SESSION) -> Result<()> {
+        // SAFETY: `put_session` demands what this function demands.
+        unsafe { tls::put_session(&self.binding, session) }
+    }
+
+    /// The SSL_SESSION that [`Cache::put_session_raw`] stored under this id: a new one, which the caller frees.
+    ///
+    /// # Errors
+    /// [`Status::NotFound`] when there is none or it has expired, [`Status::Mismatch`] when this was built for another OpenSSL,
+    /// and as for [`Cache::get`].
+    pub fn get_session_raw(&self, id: &[u8]) -> Result<*mut tls::SSL_SESSION> {
+        checked(id)?;
+        tls::get_session(&self.binding, id)
+    }
+
     /// Calls `f` with id, data and expiry of every record of the application's own in this namespace, until it returns false.
     ///
     /// # Errors

@@ -56,7 +56,8 @@ unsafe fn open(path: *const c_char, options: *const c_char) -> Result<Cache> {
 /// it is missing; one on tmpfs, such as /run/NAME, keeps secrets off the disk.
 ///
 /// `options` is a string of name=value pairs separated by spaces, such as "capacity=256MiB ttl=2h"; NULL stands for the empty
-/// string. The end of this header lists the options. The library copies both strings.
+/// string. The end of this header lists the options. The library copies both strings. A pair name?=value is a default: it counts
+/// where the string has no name=value, so that a program can append its own to what an administrator wrote.
 ///
 /// The caller frees the handle with sesscache_close(). Several handles on one directory share one store.
 ///

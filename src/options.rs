@@ -351,7 +351,7 @@ pub const TABLE: &[OptionRow] = &[
 
 impl Options {
     /// Reads `name=value` pairs separated by white space. A value with spaces stands in single quotes, in which a
-    /// backslash makes the next character literal.
+    /// backslash makes the next character literal. `name?=value` is a default: it counts where no `name=value` is.
     ///
     /// # Errors
     /// [`Status::Invalid`](crate::Status::Invalid), with the option and what it takes.
@@ -361,12 +361,12 @@ impl Options {
         let mut rest = text.trim_start();
         while !rest.is_empty() {
             let end = rest.find(|c: char| c == '=' || c.is_whitespace()).unwrap_or(rest.len());
-            let name = &rest[..end];
+            let (name, is_default) = rest[..end].strip_suffix('?').map_or((&rest[..end], false), |name| (name, true));
             let row = TABLE.iter().find(|row| row.name == name).ok_or_else(|| unknown(name))?;
-            if seen.contains(&name) {
+            if seen.contains(&(name, is_default)) {
                 return Err(Error::invalid(format!("option '{name}' is given twice")).remedy("keep one"));
             }
-            seen.push(name);
+            seen.push((name, is_default));
             let Some(after) = rest[end..].strip_prefix('=') else {
                 let remedy = format!("write {name}=..., with no space around the =: {}", row.accepts);
                 return Err(Error::invalid(format!("option '{name}' has no value")).remedy(remedy));
@@ -375,7 +375,9 @@ impl Options {
             if !after.starts_with('\'') {
                 check_separator(name, &value, left)?;
             }
-            (row.set)(&mut options, &value).ok_or_else(|| {
+            let mut unused = Options::default();
+            let counts = !(is_default && seen.contains(&(name, false)));
+            (row.set)(if counts { &mut options } else { &mut unused }, &value).ok_or_else(|| {
                 Error::invalid(format!("option {name}='{value}' is not acceptable"))
                     .remedy(format!("{name} takes {}", row.accepts))
             })?;
@@ -426,7 +428,8 @@ fn value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str)> {
 
 /// Refuses a bare value that goes on with another option behind a comma or a semicolon, of which some would be taken for text.
 fn check_separator(name: &str, value: &str, left: &str) -> Result<()> {
-    let is_option = |text: &str| text.split_once('=').is_some_and(|(name, _)| TABLE.iter().any(|row| row.name == name));
+    let named = |name: &str| TABLE.iter().any(|row| row.name == name.strip_suffix('?').unwrap_or(name));
+    let is_option = |text: &str| text.split_once('=').is_some_and(|(name, _)| named(name));
     let separates = |(at, c): (usize, char)| {
         let next = match &value[at + c.len_utf8()..] {
             "" => left.trim_start(),

@@ -13,6 +13,7 @@ mod binding;
 mod connection;
 mod der;
 mod ffi;
+mod handed;
 mod handshakes;
 mod hooks;
 mod idle;
@@ -32,7 +33,8 @@ use crate::store::{Login, Namespace};
 
 pub(crate) use self::attach::{attach, detach, inherit};
 pub(crate) use self::binding::Binding;
-pub(crate) use self::ffi::{SSL, SSL_CTX};
+pub(crate) use self::ffi::{SSL, SSL_CTX, SSL_SESSION};
+pub(crate) use self::handed::{get_session, put_session};
 pub(crate) use self::idle::end_all as end_idle;
 #[cfg(all(feature = "capi", any(test, fuzzing)))]
 pub(crate) use self::kinds::check_promises;

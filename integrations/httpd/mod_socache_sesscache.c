@@ -82,23 +82,14 @@ static const char *create(ap_socache_instance_t **out, const char *arg, apr_pool
     return sesscache_check(instance->options) == SESSCACHE_OK ? NULL : apr_psprintf(tmp, "sesscache: %s", sesscache_errmsg());
 }
 
-/* An option given twice is refused: the administrator's own stays. */
-static const char *add_option(const char *options, const char *option, apr_pool_t *pool)
-{
-    const char *more = apr_psprintf(pool, "%s %s", options, option);
-    return sesscache_check(more) == SESSCACHE_OK ? more : options;
-}
-
 /* The children run as somebody else than the parent, and it is they who use the store. */
 static const char *complete_options(const ap_socache_instance_t *instance, const char *consumer, apr_pool_t *pool)
 {
-    const char *given = add_option(instance->options, apr_pstrcat(pool, "namespace=", consumer, NULL), pool);
+    const char *given = apr_pstrcat(pool, instance->options, " namespace?=", consumer, NULL);
     if (geteuid() != 0)
         return given;
-    const char *owned = add_option(given, apr_psprintf(pool, "owner=%lu", (unsigned long)ap_unixd_config.user_id), pool);
-    if (owned == given)
-        return given;
-    return add_option(owned, apr_psprintf(pool, "group=%lu", (unsigned long)ap_unixd_config.group_id), pool);
+    return apr_psprintf(pool, "%s owner?=%lu group?=%lu", given, (unsigned long)ap_unixd_config.user_id,
+                        (unsigned long)ap_unixd_config.group_id);
 }
 
 static apr_status_t init(ap_socache_instance_t *instance, const char *consumer, const struct ap_socache_hints *hints,

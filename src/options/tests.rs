@@ -39,6 +39,22 @@ fn every_refusal_names_the_option_and_what_it_takes() {
 }
 
 #[test]
+fn a_default_yields_to_what_is_given_before_or_after_it() {
+    let owner = |text: &str| Options::parse(text).unwrap().owner.unwrap();
+    assert_eq!(owner("owner?=www-data"), "www-data");
+    assert_eq!(owner("owner=daemon owner?=www-data"), "daemon");
+    assert_eq!(owner("owner?=www-data owner=daemon"), "daemon");
+    assert_eq!(Options::parse("namespace='' namespace?=ssl").unwrap().namespace, "", "an empty value is given, too");
+    assert!(refused("owner?=a owner?=b").contains("twice"));
+    assert!(
+        refused("ttl=5s ttl?=banana").contains("such as 90s"),
+        "a default that does not count is checked all the same"
+    );
+    assert!(refused("colour?=red").contains("unknown option 'colour'"));
+    assert!(refused("owner=a,ttl?=2h").contains("spaces separate"));
+}
+
+#[test]
 fn only_spaces_separate_options() {
     for joined in [
         "capacity=64MiB,ttl=2h",

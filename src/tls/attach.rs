@@ -79,7 +79,7 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
         None if get.is_none() && remove.is_none() => {}
         _ => {
             let text = "the SSL_CTX has session callbacks of its own (SSL_CTX_sess_set_new_cb, _get_cb or _remove_cb)";
-            let remedy = "remove them, or use sesscache_put and sesscache_get from within them";
+            let remedy = "remove them, or use sesscache_put_session and sesscache_get_session from within them";
             return Err(Error::invalid(text).remedy(remedy));
         }
     }
@@ -166,13 +166,19 @@ pub(crate) unsafe fn inherit(ssl: *mut SSL) -> Result<()> {
     Ok(())
 }
 
-/// Refuses an SSL_CTX of another OpenSSL than the one this library calls.
-fn check_openssl(ctx: Ctx<'_>) -> Result<()> {
+/// Refuses to run with another major version of OpenSSL than the one this library was built for.
+pub(super) fn check_version() -> Result<()> {
     const BUILT: &str = env!("SESSCACHE_OPENSSL_MAJOR");
     if running_major().to_string() != BUILT {
         let text = format!("built for OpenSSL {BUILT}, running with {}", running_major());
         return Err(Error::new(Status::Mismatch, text).remedy("install the library built for it"));
     }
+    Ok(())
+}
+
+/// Refuses an SSL_CTX of another OpenSSL than the one this library calls.
+fn check_openssl(ctx: Ctx<'_>) -> Result<()> {
+    check_version()?;
     // The method table lies in the libssl that made the SSL_CTX; the host may have one of its own, linked statically.
     let ours = module_of(ffi::SSL_CTX_new as *const c_void);
     let theirs = module_of(ctx.method());

@@ -89,11 +89,20 @@ thread_local! {
 /// age of a ticket that carries no early data. They are cut out of the bytes, not taken off the session: another thread may have
 /// found that in OpenSSL's internal cache.
 pub(super) fn encode<R>(session: SessionRef<'_>, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    in_buffer(session, |bytes| der::strip(bytes).is_some().then(|| f(bytes)))
+}
+
+/// Calls `f` with the session's DER as OpenSSL encodes it.
+pub(super) fn encode_whole<R>(session: SessionRef<'_>, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    in_buffer(session, |bytes| Some(f(bytes)))
+}
+
+fn in_buffer<R>(session: SessionRef<'_>, f: impl FnOnce(&mut Vec<u8>) -> Option<R>) -> Option<R> {
     /// A buffer larger than this is given back after use.
     const KEPT: usize = 16 * 1024;
     let encoded = DER.try_with(|bytes| {
         let mut bytes = bytes.try_borrow_mut().ok()?;
-        let result = (write(session, &mut bytes) && der::strip(&mut bytes).is_some()).then(|| f(&bytes));
+        let result = if write(session, &mut bytes) { f(&mut bytes) } else { None };
         cleanse(&mut bytes);
         bytes.clear();
         if bytes.capacity() > KEPT {

@@ -52,6 +52,21 @@ pub(super) unsafe fn binding<'a>(n: usize) -> Option<&'a Binding> {
     unsafe { BINDINGS.get(n)?.load(Ordering::Acquire).as_ref() }
 }
 
+/// Leaves OpenSSL's error queue as it was, also when `f` panics.
+pub(super) fn quiet<T>(f: impl FnOnce() -> T) -> T {
+    struct Mark;
+    impl Drop for Mark {
+        fn drop(&mut self) {
+            // SAFETY: no preconditions.
+            unsafe { ffi::ERR_pop_to_mark() };
+        }
+    }
+    // SAFETY: no preconditions. On an empty queue no mark is set, and popping "to the mark" empties the queue again.
+    unsafe { ffi::ERR_set_mark() };
+    let _mark = Mark;
+    f()
+}
+
 /// Runs a callback so that the host notices nothing of what goes wrong in it: panics are caught, errno and the error
 /// queue are as before.
 pub(super) fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) -> T {
@@ -59,15 +74,14 @@ pub(super) fn guarded<T>(n: usize, otherwise: T, f: impl FnOnce(&Binding) -> T) 
     let Some(binding) = (unsafe { binding(n) }) else { return otherwise };
     let before = errno::get();
     let uncancelled = Uncancelled::begin();
-    // SAFETY: no preconditions. On an empty queue no mark is set, and popping "to the mark" empties the queue again.
-    unsafe { ffi::ERR_set_mark() };
-    let result = catch_unwind(AssertUnwindSafe(|| f(binding))).unwrap_or_else(|_| {
-        binding.store.log.say(Topic::Bug, log::ERR, || "a fault was contained in a callback".to_owned());
-        otherwise
+    let result = quiet(|| {
+        let result = catch_unwind(AssertUnwindSafe(|| f(binding))).unwrap_or_else(|_| {
+            binding.store.log.say(Topic::Bug, log::ERR, || "a fault was contained in a callback".to_owned());
+            otherwise
+        });
+        idle::end_old();
+        result
     });
-    idle::end_old();
-    // SAFETY: no preconditions.
-    unsafe { ffi::ERR_pop_to_mark() };
     drop(uncancelled);
     errno::set(before);
     result

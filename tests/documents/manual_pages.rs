@@ -51,8 +51,8 @@ fn declarations_of_the_header() -> Vec<String> {
         rest = comment.split_once("*/").expect("a comment ends").1;
     }
     let lines = (code + rest).lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
-    let code =
-        lines.replace("extern \"C\" {", "").replace("struct ssl_ctx_st", "SSL_CTX").replace("struct ssl_st", "SSL");
+    let code = lines.replace("extern \"C\" {", "").replace("struct ssl_session_st", "SSL_SESSION");
+    let code = code.replace("struct ssl_ctx_st", "SSL_CTX").replace("struct ssl_st", "SSL");
     let all = code.split_inclusive(';').map(squeeze);
     all.filter(|one| one.contains("sesscache") && one.ends_with(");")).collect()
 }

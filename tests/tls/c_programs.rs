@@ -39,6 +39,7 @@ c_programs! {
     early_data_replayed
     early_data_unprotected
     fork_and_threads
+    handed_sessions
     handshakes_counted
     held_store
     host_closes_descriptors
