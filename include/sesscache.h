@@ -576,7 +576,7 @@ sesscache_status sesscache_each(sesscache *cache,
  *     Longest wait for another writer. Past it the session is not stored, and the handshake goes on.
  *
  * decoded, by default 4MiB: 0, or a size up to 1GiB, such as 4MiB.
- *     Memory of each process for decoded sessions, one of each kind: others of the kind, such as those of a returning client with the same certificate, are made without parsing. 0 keeps none.
+ *     Memory of each process for decoded sessions, one of each kind: others of the kind are made without parsing; with a client certificate, those of the same login. 0 keeps none.
  *
  * guard, by default off: on or off.
  *     on maps the store read-only, which protects it from stray writes of the program. Writes are then slower.

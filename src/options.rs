@@ -8,7 +8,7 @@ use std::time::Duration;
 
 mod values;
 
-use self::values::{on, size, time, word};
+use self::values::{check_separator, on, size, time, word};
 use crate::status::{Error, Result};
 
 /// Whether a session is bound to the server name it was made for (RFC 6066 section 3).
@@ -282,7 +282,7 @@ pub const TABLE: &[OptionRow] = &[
         default: "4MiB",
         accepts: "0, or a size up to 1GiB, such as 4MiB",
         meaning:
-            "Memory of each process for decoded sessions, one of each kind: others of the kind, such as those of a returning client with the same certificate, are made without parsing. 0 keeps none.",
+            "Memory of each process for decoded sessions, one of each kind: others of the kind are made without parsing; with a client certificate, those of the same login. 0 keeps none.",
         set: |o, v| {
             let bytes = if v == "0" { Some(0) } else { size(v) };
             bytes.filter(|n| *n <= 1 << 30).map(|n| o.decoded = n as usize)
@@ -424,28 +424,6 @@ fn value<'a>(name: &str, text: &'a str) -> Result<(String, &'a str)> {
         }
     }
     Err(Error::invalid(format!("option '{name}': the closing quote is missing")))
-}
-
-/// Refuses a bare value that goes on with another option behind a comma or a semicolon, of which some would be taken for text.
-fn check_separator(name: &str, value: &str, left: &str) -> Result<()> {
-    let named = |name: &str| TABLE.iter().any(|row| row.name == name.strip_suffix('?').unwrap_or(name));
-    let is_option = |text: &str| text.split_once('=').is_some_and(|(name, _)| named(name));
-    let separates = |(at, c): (usize, char)| {
-        let next = match &value[at + c.len_utf8()..] {
-            "" => left.trim_start(),
-            next => next,
-        };
-        matches!(c, ',' | ';') && is_option(next)
-    };
-    let Some((at, _)) = value.char_indices().find(|found| separates(*found)) else { return Ok(()) };
-    let (first, c) = (&value[..at], &value[at..=at]);
-    let next = value[at + 1..]
-        .split(c)
-        .next()
-        .filter(|next| !next.is_empty())
-        .unwrap_or_else(|| left.split_whitespace().next().unwrap_or_default());
-    Err(Error::invalid(format!("option {name}='{first}' is followed by '{c}' and another option"))
-        .remedy(format!("spaces separate options: {name}={first} {next}")))
 }
 
 #[cfg(test)]

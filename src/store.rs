@@ -7,8 +7,8 @@
 //! stored, `writer` is the one way to a write, and `growth` sees to blocks for it. `maintenance` is done by the way, `renewal` begins a
 //! new generation, `hold` is for processes that lose the file system. LMDB is in `env` and `mdb`.
 
-pub(crate) mod backing;
-mod boot;
+mod backing;
+pub(crate) mod boot;
 mod check;
 pub(crate) mod control;
 mod counters;

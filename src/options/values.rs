@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::TABLE;
+use crate::status::{Error, Result};
+
 pub(super) fn word(value: &str) -> Option<String> {
     (!value.is_empty() && value.len() <= 64).then(|| value.to_owned())
 }
@@ -42,4 +45,26 @@ pub(super) fn time(value: &str) -> Option<Duration> {
         _ => return None,
     };
     n.checked_mul(seconds).map(Duration::from_secs)
+}
+
+/// Refuses a bare value that goes on with another option behind a comma or a semicolon, of which some would be taken for text.
+pub(super) fn check_separator(name: &str, value: &str, left: &str) -> Result<()> {
+    let named = |name: &str| TABLE.iter().any(|row| row.name == name.strip_suffix('?').unwrap_or(name));
+    let is_option = |text: &str| text.split_once('=').is_some_and(|(name, _)| named(name));
+    let separates = |(at, c): (usize, char)| {
+        let next = match &value[at + c.len_utf8()..] {
+            "" => left.trim_start(),
+            next => next,
+        };
+        matches!(c, ',' | ';') && is_option(next)
+    };
+    let Some((at, _)) = value.char_indices().find(|found| separates(*found)) else { return Ok(()) };
+    let (first, c) = (&value[..at], &value[at..=at]);
+    let next = value[at + 1..]
+        .split(c)
+        .next()
+        .filter(|next| !next.is_empty())
+        .unwrap_or_else(|| left.split_whitespace().next().unwrap_or_default());
+    Err(Error::invalid(format!("option {name}='{first}' is followed by '{c}' and another option"))
+        .remedy(format!("spaces separate options: {name}={first} {next}")))
 }

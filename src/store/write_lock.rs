@@ -193,7 +193,7 @@ mod tests {
     fn the_host_hears_nothing_before_the_write_lock_is_released() {
         let scratch = tempfile::tempdir().unwrap();
         let path = scratch.path().join("store");
-        let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
+        let store = Store::open(&path, &Options::parse("capacity=1MiB disk=on").unwrap()).unwrap();
         let generation = Arc::clone(&store.obtain().unwrap().now);
         let (heard, listener) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&generation));
         let count = Arc::clone(&heard);

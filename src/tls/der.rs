@@ -9,6 +9,7 @@ const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const TIME: u8 = 0xa0 | 1;
 const TIMEOUT: u8 = 0xa0 | 2;
+const PEER: u8 = 0xa0 | 3;
 /// The field `flags`, which is left out when it is 0.
 const FLAGS: u8 = 0xa0 | 13;
 /// What obscures the age of a ticket. OpenSSL judges early data by it, and nothing else.
@@ -32,6 +33,7 @@ struct Layout {
     /// With its tag and its length.
     age_add: Option<Range<usize>>,
     early_data: bool,
+    peer: bool,
 }
 
 impl Layout {
@@ -60,6 +62,7 @@ impl Layout {
                 FLAGS => layout.flags = Some(number()?),
                 AGE_ADD => layout.age_add = Some(at..content.end),
                 MAX_EARLY_DATA => layout.early_data = true,
+                PEER => layout.peer = true,
                 _ => {}
             }
             at = content.end;
@@ -104,12 +107,15 @@ pub(super) struct Holes {
     pub(super) secret: Range<usize>,
     pub(super) time: Range<usize>,
     pub(super) timeout: Range<usize>,
+    /// What stands around them has a certificate of the client.
+    pub(super) has_peer: bool,
 }
 
 impl Holes {
     /// `None` when a session cannot be made by setters: it may carry early data, whose age has none, or has no times.
     pub(super) fn of(der: &[u8]) -> Option<Holes> {
-        let Layout { secret, time, timeout, age_add: None, early_data: false, .. } = Layout::of(der)? else {
+        let Layout { secret, time, timeout, age_add: None, early_data: false, peer: has_peer, .. } = Layout::of(der)?
+        else {
             return None;
         };
         let (time, timeout) = (time?, timeout?);
@@ -118,6 +124,7 @@ impl Holes {
             secret,
             time,
             timeout,
+            has_peer,
         })
     }
 
@@ -127,7 +134,7 @@ impl Holes {
 
     /// What stands around the holes. Nothing, where DER is shorter than that which the holes are of.
     pub(super) fn between<'d>(&self, der: &'d [u8]) -> impl Iterator<Item = &'d [u8]> {
-        let Holes { secret, time, timeout } = self;
+        let Holes { secret, time, timeout, .. } = self;
         let parts = [0..secret.start, secret.end..time.start, time.end..timeout.start, timeout.end..der.len()];
         parts.into_iter().filter_map(|part| der.get(part))
     }

@@ -148,7 +148,7 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
             return Err(Miss::Unavailable);
         }
         let header = found.header;
-        let session = binding.kinds.decode(found.open()?, id).ok_or(Miss::Damaged)?;
+        let session = binding.kinds.decode(found.open()?, header.lineage, id).ok_or(Miss::Damaged)?;
         if session.as_ref().version() != libc::c_int::from(version) {
             return Err(Miss::Damaged);
         }

@@ -2,7 +2,8 @@
 //!
 //! Sessions of one kind (cipher, flags, context, names, client certificate) have DER that differs in the secret and two times only.
 //! Where all other bytes are those of a session that OpenSSL has decoded, a duplicate of that one is given the secret and the times,
-//! by OpenSSL's own setters. Never a way around the store: what is decoded here was found there, admitted, and proven by its seal.
+//! by OpenSSL's own setters. A duplicate shares the certificate, which an application may change: only within one login, as it does
+//! in OpenSSL's own cache. Never a way around the store: what is decoded here was found there, admitted, and proven by its seal.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher, RandomState};
@@ -45,6 +46,8 @@ struct SessionKind {
     /// Zero in the holes.
     der: Box<[u8]>,
     holes: Holes,
+    /// The lineage of the login that it is for; 0 for all.
+    lineage: u64,
     /// Without id, and with zeros for a secret.
     template: Session,
     used: AtomicBool,
@@ -59,7 +62,7 @@ impl SessionKind {
 
     /// A kind by the first session of it, which was decoded from this DER; `None` when duplicates of it are not what
     /// decoding makes.
-    fn of(der: &[u8], holes: &Holes, session: &NewSession) -> Option<SessionKind> {
+    fn of(der: &[u8], holes: &Holes, lineage: u64, session: &NewSession) -> Option<SessionKind> {
         // What an application's ex_data functions attach to each new session may not bear to be copied.
         if session.as_ref().has_attached() {
             return None;
@@ -70,15 +73,23 @@ impl SessionKind {
         template.as_mut().set_times(1, 1);
         let mut rest: Box<[u8]> = der.into();
         holes.each().for_each(|hole| crate::store::cleanse(&mut rest[hole]));
-        let kind =
-            SessionKind { der: rest, holes: holes.clone(), template: template.share(), used: AtomicBool::new(false) };
+        let kind = SessionKind {
+            der: rest,
+            holes: holes.clone(),
+            lineage,
+            template: template.share(),
+            used: AtomicBool::new(false),
+        };
         // OpenSSL itself says that nothing is lost: fields that this version does not know, or does not copy, make no kind.
         let proven = blank && is_der_of(kind.fill(der)?.as_ref(), der);
         proven.then_some(kind)
     }
 
-    fn is_of(&self, der: &[u8], holes: &Holes) -> bool {
-        self.holes == *holes && self.der.len() == der.len() && holes.between(der).eq(holes.between(&self.der))
+    fn is_of(&self, der: &[u8], holes: &Holes, lineage: u64) -> bool {
+        self.lineage == lineage
+            && self.holes == *holes
+            && self.der.len() == der.len()
+            && holes.between(der).eq(holes.between(&self.der))
     }
 
     /// What decoding this DER of the same kind would make.
@@ -108,17 +119,18 @@ impl Kinds {
         self.limit
     }
 
-    /// The session of some DER, with its id. The bytes were authenticated before.
-    pub(super) fn decode(&self, der: &[u8], id: &[u8]) -> Option<NewSession> {
+    /// The session of some DER and of a login with that lineage, with its id. The bytes were authenticated before.
+    pub(super) fn decode(&self, der: &[u8], lineage: u64, id: &[u8]) -> Option<NewSession> {
         let mut session = match Holes::of(der).filter(|_| self.limit > 0) {
             None => decode_whole(der)?,
             Some(holes) => {
-                let hash = self.hash(der, &holes);
-                match self.find(hash, der, &holes) {
+                let lineage = if holes.has_peer { lineage } else { 0 };
+                let hash = self.hash(der, &holes, lineage);
+                match self.find(hash, der, &holes, lineage) {
                     Some(session) => session,
                     None => {
                         let session = decode_whole(der)?;
-                        self.keep(hash, der, &holes, &session);
+                        self.keep(hash, der, &holes, lineage, &session);
                         session
                     }
                 }
@@ -127,8 +139,9 @@ impl Kinds {
         session.as_mut().set_id(id).then_some(session)
     }
 
-    fn hash(&self, der: &[u8], holes: &Holes) -> u64 {
+    fn hash(&self, der: &[u8], holes: &Holes, lineage: u64) -> u64 {
         let mut hasher = self.hasher.build_hasher();
+        hasher.write_u64(lineage);
         holes.between(der).for_each(|part| hasher.write(part));
         hasher.finish()
     }
@@ -146,10 +159,10 @@ impl Kinds {
     }
 
     /// Nobody waits for the table: while somebody changes it, decoding is slower, not wrong.
-    fn find(&self, hash: u64, der: &[u8], holes: &Holes) -> Option<NewSession> {
+    fn find(&self, hash: u64, der: &[u8], holes: &Holes, lineage: u64) -> Option<NewSession> {
         let of_process = self.table.get().filter(|of| of.process == incarnation())?;
         let kind = Arc::clone(of_process.table.try_read().ok()?.by_hash.get(&hash)?);
-        if !kind.is_of(der, holes) || !kind.is_untouched() {
+        if !kind.is_of(der, holes, lineage) || !kind.is_untouched() {
             return None;
         }
         if !kind.used.load(Ordering::Relaxed) {
@@ -158,7 +171,7 @@ impl Kinds {
         kind.fill(der)
     }
 
-    fn keep(&self, hash: u64, der: &[u8], holes: &Holes, session: &NewSession) {
+    fn keep(&self, hash: u64, der: &[u8], holes: &Holes, lineage: u64, session: &NewSession) {
         let met = &self.met[hash as usize % MET];
         // A certificate costs so much that it is kept at once.
         if met.swap(hash, Ordering::Relaxed) != hash && !session.as_ref().has_peer() {
@@ -167,7 +180,7 @@ impl Kinds {
         if SessionKind::size(der) > self.limit {
             return;
         }
-        let (Some(table), Some(kind)) = (self.table(), SessionKind::of(der, holes, session)) else { return };
+        let (Some(table), Some(kind)) = (self.table(), SessionKind::of(der, holes, lineage, session)) else { return };
         // Freed when the lock is given back.
         let mut gone = Vec::new();
         let Ok(mut table) = table.try_write() else { return };
@@ -219,7 +232,7 @@ pub(crate) fn check_promises(bytes: &[u8]) {
         let kinds = Kinds::new(1 << 20);
         let decoded = made(decode(der, &id));
         for turn in 0..3 {
-            assert!(made(kinds.decode(der, &id)) == decoded, "turn {turn} of the same bytes makes another session");
+            assert!(made(kinds.decode(der, 1, &id)) == decoded, "turn {turn} of the same bytes makes another session");
         }
         let Some(holes) = Holes::of(der) else { continue };
         let filled = holes.each().map(|hole| hole.len()).sum::<usize>();
@@ -227,6 +240,6 @@ pub(crate) fn check_promises(bytes: &[u8]) {
         // Another of the kind, or one whose times OpenSSL rejects.
         let mut other = der.to_vec();
         holes.each().for_each(|hole| other[hole].iter_mut().for_each(|byte| *byte = byte.wrapping_mul(3) ^ 0x11));
-        assert!(made(kinds.decode(&other, &id)) == made(decode(&other, &id)), "a kind makes what decoding does not");
+        assert!(made(kinds.decode(&other, 1, &id)) == made(decode(&other, &id)), "a kind makes what decoding does not");
     }
 }

@@ -8,8 +8,8 @@ use libc::{c_int, c_long, c_uint, c_void};
 
 use crate::tls::ffi;
 
-/// Indices of ex_data that are looked at; few programs have more than one, and no call tells how many there are.
-const INDICES: c_int = 32;
+/// Indices of ex_data that are looked at: no call tells how many there are, and one that was not made costs a comparison.
+const INDICES: c_int = 256;
 
 /// An SSL_SESSION, for reading: other threads may have it as well.
 #[derive(Clone, Copy)]
