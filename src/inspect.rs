@@ -17,6 +17,7 @@ use crate::stats::Stats;
 use crate::status::{Error, Result, Status};
 use crate::store::control::{Control, Current, Shape, Unusable};
 use crate::store::directory::{Directory, OpenDirectory};
+use crate::store::entries::{generation_name, DATA, PAGE};
 use crate::store::env::version::LmdbVersion;
 use crate::store::generation::Broken;
 use crate::store::open::{unusable_error, ATTEMPTS};
@@ -25,16 +26,19 @@ use crate::sys::clock;
 
 mod generation;
 mod health;
+mod keys;
 mod processes;
 mod record;
 mod walk;
 
 use self::generation::OpenView;
 pub use self::health::{examine, Finding, Verdict};
+pub use self::keys::KeyVerdict;
 pub use self::processes::{Presence, Process};
 pub use self::record::{Contents, Opener, Record, Secret};
 pub use self::walk::Position;
 pub use crate::store::record::{flags, Header};
+pub use crate::store::trial::Trial;
 
 /// Longest wait for another writer when a tool changes something: nobody's handshake depends on it.
 const DEADLINE: Duration = Duration::from_secs(2);
@@ -71,7 +75,7 @@ impl Inspect {
                 Ok(view) => views.push(view),
                 Err(Broken::Gone) if control.current() != current => continue,
                 // Before the first session, and after a reboot.
-                Err(Broken::Gone) => {}
+                Err(Broken::Gone) => damage = without_page(&open, current.number),
                 Err(Broken::Damaged(what)) => damage = Some(what),
                 Err(Broken::Refused(error)) => return Err(error),
             }
@@ -185,6 +189,13 @@ impl Inspect {
         drop(self);
         Cache::open(path, &options)
     }
+}
+
+/// What is wrong with a generation whose page somebody has deleted: what is left of it, nobody can open.
+fn without_page(open: &OpenDirectory<'_>, number: u64) -> Option<String> {
+    let names = open.dir(generation_name(number)).and_then(|dir| dir.names()).ok()?;
+    let is_there = |file: &str| names.iter().any(|name| name == file);
+    (is_there(DATA) && !is_there(PAGE)).then(|| format!("{PAGE} is missing in {}", generation_name(number)))
 }
 
 /// The control file of a store that is there.

@@ -131,6 +131,13 @@ pub const READINGS: &[CounterRow] = &[
     row("readers_limit", Unit::Now, "reader slots in all"),
     row("readers_stale", Unit::Now, "reader slots of processes that are gone"),
     row("file_bytes", Unit::Bytes, "bytes that the data files occupy"),
+    row(
+        "newest_open",
+        Unit::Now,
+        "of the newest records, those that opened with the sealing keys when they were last tried",
+    ),
+    row("newest_unreadable", Unit::Now, "of the newest records, those that did not"),
+    row("newest_tried", Unit::Time, "when they were last tried, in seconds since 1970"),
 ];
 
 impl Stats {

@@ -39,6 +39,8 @@ pub(crate) mod siphash;
 pub(crate) mod statistics;
 pub(crate) mod thread;
 mod tombstones;
+pub(crate) mod trial;
+pub(crate) mod try_keys;
 mod usage;
 mod write;
 pub(crate) mod write_lock;

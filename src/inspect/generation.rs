@@ -11,10 +11,9 @@ use crate::store::env::{Fault, Reader, Txn};
 use crate::store::generation::{Broken, Generation};
 use crate::sys::clock;
 
-/// Fields are dropped in this order: the reader, the environment, and only then a descriptor of the lock file, because closing
-/// one ends all POSIX locks that this process has on it.
+/// Fields are dropped in this order: the environment, and only then a descriptor of the lock file, because closing one ends all
+/// POSIX locks that this process has on it.
 pub(super) struct OpenView {
-    reader: Reader,
     pub(super) generation: Generation,
     pub(super) locks: File,
 }
@@ -39,12 +38,13 @@ impl OpenView {
             });
         // A lock file that is missing beside a data file is damage, which `view` finds.
         let generation = Generation::view(open, number, control.boot(open.boot()))?;
-        Ok(OpenView { reader: Reader::new(&generation.env), generation, locks: locks? })
+        Ok(OpenView { generation, locks: locks? })
     }
 
-    /// Reads a snapshot. `f` may run again from the start.
+    /// Reads a snapshot. `f` may run again from the start. The reader slot is given back: a tool that looks for hours takes none from
+    /// the servers meanwhile, and does not pass for one of them.
     pub(super) fn read<T>(&mut self, f: impl FnMut(&mut Txn) -> Result<T, Fault>) -> Result<T> {
-        self.reader.read(f).map_err(|fault| match fault {
+        Reader::new(&self.generation.env).read(f).map_err(|fault| match fault {
             Fault::Damaged(_) => Error::new(Status::Format, format!("the store is {}", fault.text())),
             Fault::PidClash | Fault::SlotsHeld { .. } => Error::new(Status::Busy, fault.text()).remedy("run it again"),
             fault => Error::new(Status::System, format!("cannot read the store: {}", fault.text())),

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use super::{Inspect, Presence};
+use super::{Inspect, KeyVerdict, Presence};
 use crate::stats::Stats;
 use crate::status::{Error, Remedy, Result, Status};
 use crate::store::directory::{Directory, OpenDirectory};
@@ -251,6 +251,12 @@ fn store(inspect: &mut Inspect, room: Option<Room>, findings: &mut Findings) {
             Err(error) => findings.refused("store", &error),
         },
     }
+    if let Ok(KeyVerdict::Tried(trial, _)) = inspect.key_verdict() {
+        if trial.is_failure() {
+            let text = format!("the newest {} do not open with these keys", several(trial.failed.into(), "record"));
+            findings.remedy("keys", text, "put the old key file back, or let the sessions under it expire");
+        }
+    }
     space(inspect, room, findings);
     limits(inspect, findings);
     readers(inspect, findings);
@@ -302,7 +308,9 @@ fn limits(inspect: &Inspect, findings: &mut Findings) {
     let capacity = inspect.capacity();
     let mut low = Vec::new();
     let mut seen = 0;
-    for process in inspect.processes().unwrap_or_default().iter().filter(|p| p.presence == Presence::Here) {
+    for process in
+        inspect.processes().ok().flatten().unwrap_or_default().iter().filter(|p| p.presence == Presence::Here)
+    {
         let limits = fs::read_to_string(format!("/proc/{}/limits", process.pid)).unwrap_or_default();
         let Some(line) = limits.lines().find_map(|line| line.strip_prefix("Max file size")) else { continue };
         seen += 1;
@@ -329,7 +337,12 @@ fn limits(inspect: &Inspect, findings: &mut Findings) {
 
 fn readers(inspect: &Inspect, findings: &mut Findings) {
     let processes = match inspect.processes() {
-        Ok(processes) => processes,
+        Ok(Some(processes)) => processes,
+        Ok(None) => {
+            let text =
+                "unknown: the directory is mounted to be read only, and who has the store open is not to be seen in it";
+            return findings.note("readers", text);
+        }
         Err(error) => return findings.refused("readers", &error),
     };
     let count = |presence| processes.iter().filter(|process| process.presence == presence).count();

@@ -29,8 +29,12 @@ pub enum Presence {
 }
 
 impl Inspect {
-    /// The processes that have reader slots, but for this one.
-    pub fn processes(&self) -> Result<Vec<Process>> {
+    /// The processes that have reader slots, but for this one. `None` where they cannot be seen: on a file system that is mounted to be
+    /// read only.
+    pub fn processes(&self) -> Result<Option<Vec<Process>>> {
+        if self.views.iter().any(|view| view.generation.env.is_without_locks()) {
+            return Ok(None);
+        }
         let me = std::process::id() as i32;
         let mut processes: Vec<Process> = Vec::new();
         for view in &self.views {
@@ -57,6 +61,6 @@ impl Inspect {
                 }
             }
         }
-        Ok(processes)
+        Ok(Some(processes))
     }
 }

@@ -16,6 +16,7 @@ use super::directory::OpenDirectory;
 use super::entries::platform;
 use super::siphash::siphash;
 use super::tombstones::Tombstones;
+use super::trial::NotedTrial;
 use crate::options::{CAPACITY_LIMITS, READERS_LIMITS};
 use crate::stats::Counter;
 use crate::sys::dir::Dir;
@@ -46,6 +47,8 @@ struct ControlPage {
     /// Moments of the last look for dead readers and of the last round of maintenance, by any process, in milliseconds.
     reader_check: AtomicU64,
     round: AtomicU64,
+    /// How the newest records opened when a process last tried; see `trial`.
+    trial: AtomicU64,
     counters: Counters,
     /// How often the store was flushed, and the second of the last time.
     flushes: AtomicU64,
@@ -390,6 +393,16 @@ impl Control {
     /// Whether it is time for a round of maintenance, in the same way.
     pub(crate) fn round_is_due(&self, pause: u64) -> bool {
         is_due(&self.page.round, pause)
+    }
+
+    /// Notes how the newest records opened.
+    pub(crate) fn note_trial(&self, trial: NotedTrial) {
+        self.page.trial.store(trial.word(), Ordering::Relaxed);
+    }
+
+    /// How the newest records opened when a process last tried.
+    pub(crate) fn trial(&self) -> Option<NotedTrial> {
+        NotedTrial::of(self.page.trial.load(Ordering::Relaxed))
     }
 
     /// A shard for a new thread.

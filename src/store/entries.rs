@@ -4,8 +4,8 @@ use crate::status::{Error, Result};
 use crate::sys::{crypto, files};
 
 /// What a generation's directory holds.
-pub(super) const PAGE: &str = "gate";
-pub(super) const DATA: &str = "data.mdb";
+pub(crate) const PAGE: &str = "gate";
+pub(crate) const DATA: &str = "data.mdb";
 pub(crate) const LOCK: &str = "lock.mdb";
 
 /// A name that nobody has, for what is being made. What is left of it is cleared away later.

@@ -8,7 +8,8 @@ use super::control::Current;
 use super::evict::Sweep;
 use super::generation::{self, Generation};
 use super::page::GenerationPage;
-use super::{thread, Store};
+use super::trial::NotedTrial;
+use super::{thread, try_keys, Store};
 use crate::log::{self, Topic};
 use crate::stats::Counter;
 use crate::sys::clock;
@@ -17,6 +18,8 @@ use crate::sys::clock;
 const ROUND: u64 = 1_000;
 /// Milliseconds between two looks for dead readers, over all processes.
 const READERS: u64 = 10_000;
+/// Seconds between two trials of the keys, over all processes.
+const TRIALS: u64 = 10;
 /// Expired records deleted in a round.
 const SWEEP: usize = 256;
 
@@ -65,6 +68,18 @@ impl Store {
                 if dead > 0 {
                     self.log
                         .say(Topic::Readers, log::NOTICE, || format!("freed the slots of {dead} readers that died"));
+                }
+            }
+            if control.trial().is_none_or(|noted| clock::seconds().abs_diff(noted.at) >= TRIALS) {
+                let page = opened.now.page();
+                // What cannot be read is no matter of the keys.
+                if let Ok(newest) = thread.now.read(try_keys::newest) {
+                    let trial = try_keys::open(&newest, &mut thread.sealer, page);
+                    control.note_trial(NotedTrial {
+                        trial,
+                        at: clock::seconds(),
+                        key_is_foreign: self.dir.key_is_foreign,
+                    });
                 }
             }
             if opened.now.page().is_suspect() {

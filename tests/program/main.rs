@@ -2,6 +2,7 @@
 
 mod changes;
 mod damage;
+mod health;
 #[cfg(feature = "cli")]
 mod manual;
 mod reads;

@@ -46,7 +46,10 @@ pub fn run(arguments: &List, json: bool) -> Result<Outcome, Failure> {
         }
     }
     out.flush()?;
-    Ok(Outcome::Fine)
+    if let Some(damage) = inspect.damage() {
+        eprintln!("sesscache: the store is damaged ({damage}): what was stored in it is lost");
+    }
+    Ok(Outcome::fine_if(inspect.damage().is_none()))
 }
 
 const HEADING: &str = "id        protocol  server name  namespace       age      left       size";

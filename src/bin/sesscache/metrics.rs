@@ -21,16 +21,23 @@ pub fn run(arguments: &Metrics, json: bool) -> Result<Outcome, Failure> {
     if let Some(address) = arguments.listen {
         return serve(path, arguments.format, address);
     }
-    let reading = Reading::of(path)?;
-    let text = match json {
-        true => serde_json::to_string_pretty(&reading.json()).map_err(io::Error::from)? + "\n",
-        false => text(path, Some(&reading), arguments.format),
+    let reading = Reading::of(path);
+    let text = match (json, &reading) {
+        (true, Ok(reading)) => serde_json::to_string_pretty(&reading.json()).map_err(io::Error::from)? + "\n",
+        (true, Err(_)) => return reading.map(|_| Outcome::Unhealthy),
+        (false, reading) => text(path, reading.as_ref().ok(), arguments.format),
     };
+    // A collector goes on reading an old file: it has to say that the store cannot be read.
     match &arguments.output {
         Some(file) => write_whole(file, &text)?,
         None => io::stdout().write_all(text.as_bytes())?,
     }
-    Ok(Outcome::Fine)
+    reading.map(|reading| Outcome::fine_if(is_up(&reading)))
+}
+
+/// Whether sessions can be read. A generation that is damaged as a whole is up for nobody.
+fn is_up(reading: &Reading) -> bool {
+    reading.damage.is_none()
 }
 
 /// Whoever reads the file finds the whole of the old text or the whole of the new.
@@ -54,9 +61,9 @@ fn write_whole(file: &Path, text: &str) -> Result<(), Failure> {
 
 /// All metrics of a store; without a reading, that it cannot be read.
 fn text(path: &Path, reading: Option<&Reading>, format: MetricsFormat) -> String {
-    let label = format!("{{path=\"{}\"}}", escape(&path.display().to_string()));
+    let label = format!("{{path=\"{}\"}}", escape(&canonical(path).display().to_string()));
     let mut families = Families { text: String::new(), label, format };
-    families.add("up", Kind::Gauge, "1 when the store can be read", &Value::from(u8::from(reading.is_some())));
+    families.add("up", Kind::Gauge, "1 when the store can be read", &Value::from(u8::from(reading.is_some_and(is_up))));
     if let Some(reading) = reading {
         for (row, n) in COUNTERS.iter().zip(reading.stats.values()) {
             families.row(row, &n.into());
@@ -77,6 +84,13 @@ fn text(path: &Path, reading: Option<&Reading>, format: MetricsFormat) -> String
         families.text.push_str("# EOF\n");
     }
     families.text
+}
+
+/// One label for one store, however it was named and whether it is there or not.
+fn canonical(path: &Path) -> PathBuf {
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    let above = whole.parent().and_then(|above| above.canonicalize().ok()).zip(whole.file_name());
+    above.map_or_else(|| whole.clone(), |(above, name)| above.join(name))
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

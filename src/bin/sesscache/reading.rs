@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{json, Map, Value};
-use sesscache::inspect::{self, Inspect, Presence, Process, Record};
+use sesscache::inspect::{self, Inspect, KeyVerdict, Presence, Process, Record};
 use sesscache::{CounterRow, Stats, Unit, COUNTERS, READINGS};
 
 use crate::failure::Failure;
@@ -21,12 +21,15 @@ pub struct Reading {
     pub recent: Option<(Duration, Stats)>,
     /// The sessions that expire first and last.
     pub ends: Option<(Record, Record)>,
-    pub processes: Vec<Process>,
+    /// `None` where they cannot be seen.
+    pub processes: Option<Vec<Process>>,
     pub readers_limit: u32,
     pub file_bytes: u64,
     /// Generations that are read.
     pub generations: usize,
     pub damage: Option<String>,
+    pub keys: KeyVerdict,
+    pub key_file: String,
 }
 
 impl Reading {
@@ -41,6 +44,8 @@ impl Reading {
             file_bytes: inspect.file_bytes(),
             generations: inspect.generations(),
             damage: inspect.damage().map(str::to_owned),
+            keys: inspect.key_verdict()?,
+            key_file: inspect.key_file().display().to_string(),
             stats,
         })
     }
@@ -55,12 +60,16 @@ impl Reading {
         self.stats.get(name).unwrap_or_default()
     }
 
-    pub fn slots(&self, presence: impl Fn(Presence) -> bool) -> usize {
-        self.processes.iter().filter(|process| presence(process.presence)).map(|process| process.slots).sum()
+    /// The reader slots of some processes; `None` where they cannot be seen.
+    pub fn slots(&self, presence: impl Fn(Presence) -> bool) -> Option<usize> {
+        let processes = self.processes.as_ref()?;
+        Some(processes.iter().filter(|process| presence(process.presence)).map(|process| process.slots).sum())
     }
 
-    pub fn attached(&self) -> usize {
-        self.processes.iter().filter(|process| process.presence != Presence::Gone).count()
+    /// How many processes are attached; `None` where they cannot be seen.
+    pub fn attached(&self) -> Option<usize> {
+        let processes = self.processes.as_ref()?;
+        Some(processes.iter().filter(|process| process.presence != Presence::Gone).count())
     }
 
     /// What is worked out, by its name in the table of readings; null where there is nothing to say.
@@ -78,6 +87,12 @@ impl Reading {
             "readers_limit" => self.readers_limit.into(),
             "readers_stale" => self.slots(|presence| presence == Presence::Gone).into(),
             "file_bytes" => self.file_bytes.into(),
+            "newest_open" | "newest_unreadable" | "newest_tried" => match (self.keys, name) {
+                (KeyVerdict::Tried(trial, _), "newest_open") => trial.opened.into(),
+                (KeyVerdict::Tried(trial, _), "newest_unreadable") => trial.failed.into(),
+                (KeyVerdict::Tried(_, ago), _) => inspect::now().saturating_sub(ago).into(),
+                _ => Value::Null,
+            },
             _ => Value::Null,
         }
     }
@@ -107,7 +122,8 @@ impl Reading {
         if let Some(damage) = &self.damage {
             warnings.push(format!("the store is damaged ({damage}); the next process that uses it begins a new one"));
         }
-        for process in &self.processes {
+        warnings.extend(self.key_warning());
+        for process in self.processes.iter().flatten() {
             let stuck = process.lag.is_some_and(|lag| lag > LONG_LOOKUP);
             match process.presence {
                 Presence::Gone if stuck => warnings.push(format!(
@@ -121,7 +137,7 @@ impl Reading {
                 _ => {}
             }
         }
-        let slots = self.slots(|_| true);
+        let slots = self.slots(|_| true).unwrap_or_default();
         if slots * 10 > self.readers_limit as usize * 9 {
             warnings.push(format!(
                 "{} of {} reader slots are taken; without a slot, a lookup waits for writers: raise readers=",
@@ -140,6 +156,24 @@ impl Reading {
         warnings
     }
 
+    fn key_warning(&self) -> Option<String> {
+        let file = &self.key_file;
+        match self.keys {
+            KeyVerdict::Missing => Some(format!(
+                "the key file {file} is gone: processes that run have the key in memory, and the next to start makes another, with \
+                 which nothing opens that is stored"
+            )),
+            KeyVerdict::Tried(trial, ago) if trial.is_failure() => {
+                let when = if ago == 0 { String::new() } else { format!(", tried {} ago", seconds(ago)) };
+                Some(format!(
+                    "the newest {} sessions do not open with the sealing keys{when}: the key file was replaced; run: sesscache check PATH",
+                    trial.failed
+                ))
+            }
+            KeyVerdict::Tried(..) | KeyVerdict::Unknown => None,
+        }
+    }
+
     /// What is good to know and needs nothing done.
     pub fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
@@ -149,7 +183,13 @@ impl Reading {
         if self.generations > 1 {
             notes.push("a new generation has begun; sessions of the previous one still resume".to_owned());
         }
-        let elsewhere = self.processes.iter().filter(|process| process.presence == Presence::Elsewhere).count();
+        if self.processes.is_none() {
+            notes.push(
+                "the directory is mounted to be read only: who has the store open is not to be seen in it".to_owned(),
+            );
+        }
+        let elsewhere =
+            self.processes.iter().flatten().filter(|process| process.presence == Presence::Elsewhere).count();
         if elsewhere > 0 {
             notes.push(format!("{elsewhere} of the attached processes run in another PID namespace"));
         }

@@ -42,15 +42,16 @@ fn print(reading: &Reading, out: &mut Output) -> Result<(), Failure> {
         writeln!(out, "oldest      {first}")?;
         writeln!(out, "newest      {last}")?;
     }
-    let stale = reading.slots(|presence| presence == Presence::Gone);
-    writeln!(
-        out,
-        "processes   {} attached, {} of {} reader slots taken, {} stale",
-        number(reading.attached() as u64),
-        number(reading.slots(|_| true) as u64),
-        number(reading.readers_limit.into()),
-        number(stale as u64)
-    )?;
+    let slots = |which: fn(Presence) -> bool| reading.slots(which).map(|slots| number(slots as u64));
+    match (reading.attached(), slots(|_| true), slots(|presence| presence == Presence::Gone)) {
+        (Some(attached), Some(taken), Some(stale)) => writeln!(
+            out,
+            "processes   {} attached, {taken} of {} reader slots taken, {stale} stale",
+            number(attached as u64),
+            number(reading.readers_limit.into()),
+        )?,
+        _ => writeln!(out, "processes   unknown")?,
+    }
     writeln!(out)?;
     print_counters(reading, out)?;
     for warning in warnings {

@@ -16,6 +16,11 @@ pub(crate) struct ReaderSlot {
 }
 
 impl Env {
+    /// Whether the lock file could not be opened for writing: LMDB then sees no reader slot, its own no more than others'.
+    pub(crate) fn is_without_locks(&self) -> bool {
+        self.locks.is_none()
+    }
+
     /// The reader slots that are taken, by the living and the dead.
     pub(crate) fn slots(&self) -> Result<Vec<ReaderSlot>, Fault> {
         let mut lines: Vec<String> = Vec::new();

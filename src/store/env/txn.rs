@@ -81,14 +81,20 @@ impl Txn {
         let on = |go_on| if go_on { Next::Skip } else { Next::Stop };
         Cursor::open(self)?.pass(Pass::Forward(from), |key, value| on(f(key, value)))
     }
+
+    /// Walks from the last key backwards until `f` says stop.
+    pub(crate) fn walk_back(&mut self, mut f: impl FnMut(&[u8]) -> bool) -> Result<(), Fault> {
+        let on = |go_on| if go_on { Next::Skip } else { Next::Stop };
+        Cursor::open(self)?.pass(Pass::Back(ffi::MDB_PREV), |key, _| on(f(key)))
+    }
 }
 
 /// In which order a cursor goes through the tree.
 enum Pass<'k> {
     /// From the first key at or after this one.
     Forward(&'k [u8]),
-    /// From the last key, which is deleted each time.
-    Back,
+    /// From the last key: to the one before it, or to the last again when each is deleted.
+    Back(ffi::MDB_cursor_op),
 }
 
 /// A key and its value, where they lie in the map.
@@ -132,7 +138,7 @@ impl<'t> Cursor<'t> {
         // After a delete the cursor stands on what followed, and NEXT returns that.
         let (mut op, step, from, order) = match pass {
             Pass::Forward(from) => (ffi::MDB_SET_RANGE, ffi::MDB_NEXT, from, Ordering::Greater),
-            Pass::Back => (ffi::MDB_LAST, ffi::MDB_LAST, &[][..], Ordering::Less),
+            Pass::Back(step) => (ffi::MDB_LAST, step, &[][..], Ordering::Less),
         };
         let mut last: Option<Key> = None;
         while let Some((key, value)) = self.seek(op, from)? {
@@ -242,6 +248,6 @@ impl<'t> Write<'t> {
     /// Goes from the last key backwards, deleting while `f` says so.
     pub(crate) fn sweep_back(&mut self, mut f: impl FnMut(&[u8], &[u8]) -> bool) -> Result<(), Fault> {
         let on = |delete| if delete { Next::Delete } else { Next::Stop };
-        Cursor::open(self.txn)?.pass(Pass::Back, |key, value| on(f(key, value)))
+        Cursor::open(self.txn)?.pass(Pass::Back(ffi::MDB_LAST), |key, value| on(f(key, value)))
     }
 }

@@ -137,8 +137,8 @@ const LOWEST_WITH_TABLE: u16 = 20;
 fn draw_head(frame: &mut Frame, area: Rect, step: &Step) {
     let reading = &step.reading;
     let (used, capacity) = (reading.count("used_bytes"), reading.count("capacity").max(1));
-    let numbers =
-        format!("  {} sessions, {} processes", number(reading.count("sessions")), number(reading.attached() as u64));
+    let processes = reading.attached().map_or("unknown".to_owned(), |attached| number(attached as u64));
+    let numbers = format!("  {} sessions, {processes} processes", number(reading.count("sessions")));
     let room = usize::from(area.width).saturating_sub(numbers.len() + 1);
     let title =
         Line::from(vec![Span::styled(format!(" {}", end_of(&reading.path, room)), Modifier::BOLD), Span::raw(numbers)]);
