@@ -168,6 +168,18 @@ fn watch_on_a_terminal_leaves_it_as_it_was() {
 }
 
 #[test]
+fn watch_ends_with_its_terminal_and_by_a_second_signal() {
+    let scratch = Scratch::new("program");
+    let path = small(&scratch);
+    for how in ["close", "eof", "stuck-term", "stuck-int"] {
+        let mut command = Command::new("python3");
+        command.arg(root().join("tests/support/hangup.py")).arg(how).arg(support::stage().join("bin/sesscache"));
+        command.args(["watch", &path, "--interval", "100ms"]).env("TERM", "xterm");
+        run(&mut command, support::program::DEADLINE, "").expect_success("watch outlives its terminal");
+    }
+}
+
+#[test]
 fn nothing_is_coloured_in_a_pipe() {
     let scratch = Scratch::new("program");
     let path = small(&scratch);

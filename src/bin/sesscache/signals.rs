@@ -11,10 +11,12 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 pub struct Interrupted(Arc<AtomicBool>);
 
 impl Interrupted {
-    /// From here on these signals do not end the program but are noted.
+    /// From here on these signals do not end the program but are noted. A second one ends it, whatever it is doing.
     pub fn catch() -> io::Result<Interrupted> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
+            // In this order: the first signal finds the flag not set.
+            signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
             signal_hook::flag::register(signal, Arc::clone(&flag))?;
         }
         Ok(Interrupted(flag))

@@ -4,7 +4,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
-use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
 use ratatui::layout::{Constraint, Layout, Rect};
 use ratatui::style::{Color, Modifier, Style, Stylize};
 use ratatui::symbols::Marker;
@@ -13,6 +12,7 @@ use ratatui::widgets::{Axis, Block, Chart, Dataset, GraphType, Paragraph, Row, T
 use ratatui::{DefaultTerminal, Frame};
 use sesscache::{Stats, Unit, COUNTERS};
 
+use super::keys::{Keys, Wish};
 use super::{Step, Watcher};
 use crate::failure::Failure;
 use crate::output::is_colour_wanted;
@@ -25,21 +25,36 @@ const KEPT: usize = 240;
 /// A point per step: how many steps ago, and the value.
 type Points = Vec<(f64, f64)>;
 
-/// Shows the store until q, Ctrl-C or a signal. The terminal is left as it was, whatever happens.
+/// Shows the store until q, Ctrl-C, a signal or the end of the terminal. The terminal is left as it was, whatever happens.
 pub fn run(watcher: Watcher, interval: Duration, interrupted: &Interrupted) -> Result<(), Failure> {
+    let keys = Keys::listen().map_err(Failure::system("cannot read from this terminal"))?;
     let mut terminal = ratatui::try_init().map_err(Failure::system("cannot draw on this terminal"))?;
-    let done = show(&mut terminal, watcher, interval, interrupted);
-    ratatui::restore();
+    let done = show(&mut terminal, watcher, interval, interrupted, &keys);
+    // Of a terminal that is gone nothing can be restored, and its drop would say so on a stderr that is gone as well.
+    if ratatui::try_restore().is_err() {
+        std::mem::forget(terminal);
+    }
     done
 }
+
+/// A terminal that is gone, of which its signal need not be here yet, is no failure.
+fn cannot_draw(cause: io::Error) -> Failure {
+    match cause.raw_os_error() {
+        Some(libc::EIO) => Failure::Closed,
+        _ => Failure::System("cannot draw on this terminal".to_owned(), cause),
+    }
+}
+
+/// Longest wait for a key, because a signal or another size of the terminal may come.
+const LOOK: Duration = Duration::from_millis(100);
 
 fn show(
     terminal: &mut DefaultTerminal,
     mut watcher: Watcher,
     interval: Duration,
     interrupted: &Interrupted,
+    keys: &Keys,
 ) -> Result<(), Failure> {
-    let terminal_failed = |cause| Failure::System("cannot draw on this terminal".to_owned(), cause);
     let mut steps = VecDeque::with_capacity(KEPT);
     // Long enough for the first rates to mean something, short enough not to be noticed.
     if interrupted.sleep(interval.min(Duration::from_millis(250))) {
@@ -48,32 +63,20 @@ fn show(
     steps.push_front(watcher.step()?);
     let mut next = Instant::now() + interval;
     loop {
-        terminal.draw(|frame| draw(frame, &steps, interval)).map_err(terminal_failed)?;
-        while Instant::now() < next {
-            if interrupted.is_set() || is_end_wanted(next).map_err(terminal_failed)? {
+        terminal.draw(|frame| draw(frame, &steps, interval)).map_err(cannot_draw)?;
+        let size = terminal.size().map_err(cannot_draw)?;
+        while Instant::now() < next && terminal.size().map_err(cannot_draw)? == size {
+            let wish = keys.wait(next.saturating_duration_since(Instant::now()).min(LOOK));
+            if interrupted.is_set() || wish == Some(Wish::Quit) {
                 return Ok(());
             }
         }
-        next = Instant::now() + interval;
-        steps.truncate(KEPT - 1);
-        steps.push_front(watcher.step()?);
+        if Instant::now() >= next {
+            next = Instant::now() + interval;
+            steps.truncate(KEPT - 1);
+            steps.push_front(watcher.step()?);
+        }
     }
-}
-
-/// Waits for a key, at most until `next` and never long, because a signal may come.
-fn is_end_wanted(next: Instant) -> io::Result<bool> {
-    let wait = next.saturating_duration_since(Instant::now()).min(Duration::from_millis(100));
-    match event::poll(wait) {
-        Ok(false) => return Ok(false),
-        Ok(true) => {}
-        // A signal woke it up.
-        Err(cause) if cause.kind() == io::ErrorKind::Interrupted => return Ok(false),
-        Err(cause) => return Err(cause),
-    }
-    let Event::Key(key) = event::read()? else { return Ok(false) };
-    let ctrl_c = key.code == KeyCode::Char('c') && key.modifiers.contains(KeyModifiers::CONTROL);
-    let quit = matches!(key.code, KeyCode::Char('q') | KeyCode::Esc);
-    Ok(key.kind == KeyEventKind::Press && (ctrl_c || quit))
 }
 
 fn draw(frame: &mut Frame, steps: &VecDeque<Step>, interval: Duration) {
