@@ -22,7 +22,7 @@ use crate::store::env::version::LmdbVersion;
 use crate::store::generation::Broken;
 use crate::store::open::{unusable_error, ATTEMPTS};
 use crate::store::statistics;
-use crate::sys::clock;
+use crate::sys::{clock, crypto};
 
 mod generation;
 mod health;
@@ -124,6 +124,11 @@ impl Inspect {
         Ok(stats)
     }
 
+    /// When counting began: when the control file was made, in seconds since 1970.
+    pub fn created(&self) -> u64 {
+        self.control.created() / 1_000_000
+    }
+
     /// What has been counted over the last minute, and how long that is exactly; the gauges are those of `stats`. `None`
     /// when it is not known.
     pub fn recent(&self, stats: &Stats) -> Option<(Duration, Stats)> {
@@ -216,6 +221,19 @@ fn with_owner(error: Error, directory: &Path, file: &Path) -> Error {
         Some(meta) => error.remedy(format!("run it as root, or as user {}, to whom the store belongs", meta.uid())),
         None => error,
     }
+}
+
+/// Versions of what this program is made of.
+pub struct Versions {
+    /// OpenSSL, as it is loaded.
+    pub openssl: String,
+    /// LMDB.
+    pub lmdb: String,
+}
+
+/// Versions of what this program is made of.
+pub fn versions() -> Versions {
+    Versions { openssl: crypto::openssl_version().to_string(), lmdb: LmdbVersion::running().to_string() }
 }
 
 /// Seconds since 1970, as the store sees them.

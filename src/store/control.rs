@@ -342,6 +342,11 @@ impl Control {
         done
     }
 
+    /// When the file was made, in microseconds since 1970.
+    pub(crate) fn created(&self) -> u64 {
+        self.page.superblock.created.get()
+    }
+
     /// What the next generation is to be like.
     pub(crate) fn wanted(&self) -> Shape {
         self.page.wanted()

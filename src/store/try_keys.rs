@@ -2,8 +2,8 @@
 //! file, for those who look at the store without them.
 
 use super::env::{Fault, Txn};
+use super::found::copy_record;
 use super::id::{Key, ID};
-use super::lookup::copy_record;
 use super::page::GenerationPage;
 use super::record;
 use super::seal::{AssociatedData, Sealer};

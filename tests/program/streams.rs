@@ -189,6 +189,23 @@ fn nothing_is_coloured_in_a_pipe() {
     }
 }
 
+/// The name of a counter's metric, and its label: one metric for all that may come of one thing.
+fn sample_of(counter: &str) -> String {
+    let grouped =
+        |metric: &str, label: &str, value: &str| format!("sesscache_{metric}_total{{path=PATH,{label}=\"{value}\"}}");
+    match counter {
+        "hits" => grouped("lookups", "result", "hit"),
+        "puts" => grouped("stores", "result", "stored"),
+        "puts_skipped" | "puts_busy" | "puts_full" | "puts_failed" => grouped("stores", "result", &counter[5..]),
+        "takes" => grouped("removals", "reason", "taken"),
+        "removes" => grouped("removals", "reason", "removed"),
+        "evicted" | "expired" => grouped("removals", "reason", counter),
+        "handshakes_full" | "handshakes_resumed" => grouped("handshakes", "kind", &counter[11..]),
+        _ if counter.starts_with("misses_") => grouped("lookups", "result", &counter[7..]),
+        _ => format!("sesscache_{counter}_total{{path=PATH}}"),
+    }
+}
+
 #[test]
 fn metrics_have_every_counter_with_its_meaning() {
     let scratch = Scratch::new("program");
@@ -196,17 +213,70 @@ fn metrics_have_every_counter_with_its_meaning() {
     let stat = json(&["--json", &path]);
     let prometheus = sesscache(&["metrics", &path]).expect_success("metrics fail").stdout;
     for row in COUNTERS.iter().filter(|row| row.unit == Unit::Count) {
-        let help = format!("# HELP sesscache_{}_total {}\n", row.name, row.meaning);
-        assert!(prometheus.contains(&help), "{} has no help", row.name);
-        let sample = format!("sesscache_{}_total{{path=\"{path}\"}} {}\n", row.name, number(&stat, row.name));
-        assert!(prometheus.contains(&sample), "{} is missing or wrong:\n{prometheus}", row.name);
+        let sample = sample_of(row.name).replace("PATH", &format!("\"{path}\""));
+        let line = format!("{sample} {}\n", number(&stat, row.name));
+        assert!(prometheus.contains(&line), "{} is missing or wrong:\n{prometheus}", row.name);
+        let family = sample.split('{').next().unwrap_or_default();
+        let helps = prometheus.matches(&format!("# HELP {family} ")).count();
+        assert_eq!(helps, 1, "{family} has {helps} helps");
     }
     assert!(prometheus.contains(&format!("sesscache_sessions{{path=\"{path}\"}} 100\n")), "{prometheus}");
+    let version = env!("CARGO_PKG_VERSION");
+    assert!(prometheus.contains(&format!("sesscache_build_info{{version=\"{version}\",openssl=\"")), "{prometheus}");
+    let began = prometheus.lines().find_map(|line| line.strip_prefix("sesscache_counting_since_timestamp_seconds{"));
+    let began: u64 = began.and_then(|line| line.rsplit(' ').next()?.parse().ok()).expect("when counting began");
+    assert!(now().abs_diff(began as i64) < 600, "counting began at {began}");
     let open = sesscache(&["metrics", &path, "--format", "openmetrics"]).expect_success("metrics fail").stdout;
     assert!(
-        open.ends_with("# EOF\n") && open.contains("# TYPE sesscache_puts counter\nsesscache_puts_total{"),
+        open.ends_with("# EOF\n") && open.contains("# TYPE sesscache_stores counter\nsesscache_stores_total{"),
         "{open}"
     );
+    assert!(open.contains("# TYPE sesscache_build info\nsesscache_build_info{"), "{open}");
+}
+
+#[test]
+fn several_stores_have_one_family_for_each_metric() {
+    let scratch = Scratch::new("program");
+    let (first, second, gone) = (small(&scratch), scratch.text("second"), scratch.text("gone"));
+    fill(&second, 7, "");
+    let text = sesscache(&["metrics", &first, &second]).expect_success("metrics of two stores fail").stdout;
+    let families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+    let unique: std::collections::HashSet<&&str> = families.iter().collect();
+    assert_eq!(unique.len(), families.len(), "a family is there twice, which no scraper takes:\n{text}");
+    for (path, n) in [(&first, 100), (&second, 7)] {
+        let stored = format!("sesscache_stores_total{{path=\"{path}\",result=\"stored\"}} {n}\n");
+        assert!(text.contains(&stored), "{text}");
+    }
+    let some = sesscache(&["metrics", &first, &gone]);
+    assert_eq!(support::program::exit_status(&some), 1, "{some}");
+    for line in [format!("sesscache_up{{path=\"{first}\"}} 1\n"), format!("sesscache_up{{path=\"{gone}\"}} 0\n")] {
+        assert!(some.stdout.contains(&line), "one store that is gone hides the others\n{some}");
+    }
+}
+
+/// Debian's package prometheus has promtool.
+#[test]
+fn prometheus_takes_the_metrics_and_each_alert_fires_once() {
+    let scratch = Scratch::new("program");
+    let path = small(&scratch);
+    let text = sesscache(&["metrics", &path]).expect_success("metrics fail").stdout;
+    let directory = root().join("packaging/prometheus");
+    let rules = fs::read_to_string(directory.join("sesscache.rules.yml")).expect("the rules");
+    let names =
+        rules.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).filter(|name| name.starts_with("sesscache_"));
+    let names: Vec<&str> = names.collect();
+    assert!(names.len() >= 8, "no metrics in the rules: {names:?}");
+    for name in names {
+        assert!(text.contains(&format!("\n{name}{{")), "an alert goes by {name}, which is no metric:\n{text}");
+    }
+    if Command::new("promtool").arg("--version").output().is_err() {
+        return eprintln!("skipped: promtool is not installed (apt install prometheus)");
+    }
+    run(Command::new("promtool").args(["check", "metrics"]), support::program::DEADLINE, &text)
+        .expect_success("promtool does not like the metrics");
+    let mut command = Command::new("promtool");
+    run(command.args(["test", "rules", "sesscache.test.yml"]).current_dir(directory), support::program::DEADLINE, "")
+        .expect_success("an alert does not fire when it should, or does when it should not");
 }
 
 #[test]

@@ -71,6 +71,9 @@ pub enum Verb {
     /// attached.
     Doctor(Doctor),
     /// Print metrics for Prometheus
+    ///
+    /// Of several stores, each metric has a sample for each, with its label path. sesscache_up is 0 for one that cannot be read;
+    /// the exit status is 1 then.
     Metrics(Metrics),
     /// Measure put, get and take on this machine and file system
     ///
@@ -226,8 +229,9 @@ pub struct Doctor {
 /// Arguments of `metrics`.
 #[derive(Args)]
 pub struct Metrics {
-    #[command(flatten)]
-    pub look: Look,
+    /// Directories of the stores
+    #[arg(value_name = "PATH", required = true, value_hint = ValueHint::DirPath)]
+    pub paths: Vec<PathBuf>,
     /// The text format
     #[arg(long, value_name = "FORMAT", default_value = "prometheus")]
     pub format: MetricsFormat,

@@ -12,7 +12,7 @@ pub enum Outcome {
     Fine,
     /// Exit status 1: something is not as it should be, or is not there.
     Unhealthy,
-    /// Exit status 2: an argument is missing, and the output says which.
+    /// Exit status 2: an argument is missing, and the output says which, or the system refused.
     Misused,
 }
 
@@ -53,16 +53,24 @@ impl Failure {
 
     /// Says it, and gives the exit status.
     pub fn report(self) -> ExitCode {
+        self.say();
+        self.outcome().code()
+    }
+
+    pub fn say(&self) {
         match self {
-            Failure::Closed => ExitCode::SUCCESS,
-            Failure::Store(error) => {
-                eprintln!("sesscache: {error}");
-                ExitCode::from(if matches!(error.status, Status::NotFound | Status::Format) { 1 } else { 2 })
-            }
-            Failure::System(doing, cause) => {
-                eprintln!("sesscache: {doing}: {cause}");
-                ExitCode::from(2)
-            }
+            Failure::Closed => {}
+            Failure::Store(error) => eprintln!("sesscache: {error}"),
+            Failure::System(doing, cause) => eprintln!("sesscache: {doing}: {cause}"),
+        }
+    }
+
+    /// How the verb ends with it.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Failure::Closed => Outcome::Fine,
+            Failure::Store(error) if matches!(error.status, Status::NotFound | Status::Format) => Outcome::Unhealthy,
+            Failure::Store(_) | Failure::System(..) => Outcome::Misused,
         }
     }
 }

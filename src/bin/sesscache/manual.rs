@@ -127,6 +127,9 @@ fn counters() -> String {
     let mut text = String::from(
         ".Sh COUNTERS\nThese are the names of the fields in JSON.\nMetrics are named\n.Li sesscache_ Ns Ar NAME ;\n\
          counters end in\n.Li _total ,\nbytes in\n.Li _bytes\nand times in\n.Li _timestamp_seconds .\n\
+         What may come of one thing is one metric with a label:\n\
+         .Li sesscache_lookups_total{result=} ,\n.Li sesscache_stores_total{result=} ,\n\
+         .Li sesscache_removals_total{reason=}\nand\n.Li sesscache_handshakes_total{kind=} .\n\
          .Bl -tag -width Ds\n",
     );
     let row = |row: &CounterRow| {

@@ -30,6 +30,8 @@ pub struct Reading {
     pub damage: Option<String>,
     pub keys: KeyVerdict,
     pub key_file: String,
+    /// When counting began, in seconds since 1970.
+    pub created: u64,
 }
 
 impl Reading {
@@ -45,6 +47,7 @@ impl Reading {
             generations: inspect.generations(),
             damage: inspect.damage().map(str::to_owned),
             keys: inspect.key_verdict()?,
+            created: inspect.created(),
             key_file: inspect.key_file().display().to_string(),
             stats,
         })
@@ -53,6 +56,11 @@ impl Reading {
     /// Opens the store and reads it.
     pub fn of(path: &Path) -> Result<Reading, Failure> {
         Reading::take(&mut Inspect::open(path, None)?)
+    }
+
+    /// Whether sessions can be read. A generation that is damaged as a whole is up for nobody.
+    pub fn is_up(&self) -> bool {
+        self.damage.is_none()
     }
 
     /// A counter by its name in the table.
