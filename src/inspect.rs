@@ -168,10 +168,14 @@ impl Inspect {
         self.views.first().map_or(0, |view| view.generation.page().reserved.get())
     }
 
-    /// Removes a record from the store, in every process; false when it was gone already.
-    pub fn remove(self, record: &Record) -> Result<bool> {
-        let key = record.key;
-        self.into_cache()?.store().remove_at(&key)
+    /// Removes records from the store, in every process; how many were not gone already.
+    pub fn remove(self, records: &[Record]) -> Result<u64> {
+        let cache = self.into_cache()?;
+        let mut removed = 0;
+        for record in records {
+            removed += u64::from(cache.store().remove_at(&record.key)?);
+        }
+        Ok(removed)
     }
 
     /// The same store as a cache that can be changed, with owner and modes as they are.

@@ -70,7 +70,7 @@ pub(crate) use self::found::{Found, Miss};
 // `check` looks for them beside itself: tests compile the two without the rest.
 pub(crate) use self::control::Flushes;
 use self::mdb::pages;
-pub(crate) use self::names::{Namespace, NamespaceHash};
+pub(crate) use self::names::{server_name_hash, Namespace, NamespaceHash};
 pub(crate) use self::record::{flags, Header, RecordKind};
 pub(crate) use self::tombstones::Login;
 

@@ -7,7 +7,7 @@ use crate::store::id::Key;
 use crate::store::keys::Keys;
 use crate::store::record::{self, flags, Header};
 use crate::store::seal::{AssociatedData, Sealer};
-use crate::store::{Namespace, NamespaceHash};
+use crate::store::{server_name_hash, Namespace, NamespaceHash};
 use crate::sys::crypto;
 use crate::tls::text;
 
@@ -51,6 +51,11 @@ impl Inspect {
     /// The hash by which headers name a namespace.
     pub fn namespace_hash(&self, name: &str) -> u32 {
         self.hash(name).half()
+    }
+
+    /// The hash by which headers name a server name.
+    pub fn server_name_hash(&self, name: &str) -> u64 {
+        server_name_hash(&self.control.names, name.as_bytes())
     }
 
     fn hash(&self, name: &str) -> NamespaceHash {

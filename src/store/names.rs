@@ -58,7 +58,7 @@ impl<'a> LazyNamespace<'a> {
 }
 
 /// The hash of a server name as headers have it. Never 0, which stands for no name.
-pub(super) fn server_name_hash(secret: &[u8; 16], name: &[u8]) -> u64 {
+pub(crate) fn server_name_hash(secret: &[u8; 16], name: &[u8]) -> u64 {
     hash(secret, "server", name)
 }
 

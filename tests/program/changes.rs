@@ -119,3 +119,67 @@ fn files_keep_the_owner_that_they_have() {
     let meta = fs::metadata(Path::new(&path).join("key")).expect("a key");
     assert_eq!((meta.uid(), meta.mode() & 0o777), (65_534, 0o660), "the new key is not the server's");
 }
+
+/// A visit over TLS 1.2 with a server name.
+fn visit_name(port: u16, name: &str) {
+    let mut command = std::process::Command::new("openssl");
+    command.args(["s_client", "-ign_eof", "-tls1_2", "-servername", name, "-connect", &format!("127.0.0.1:{port}")]);
+    support::run(&mut command, support::program::DEADLINE, "bye\n").expect_success("openssl s_client cannot connect");
+}
+
+#[test]
+fn one_server_name_is_listed_and_flushed_and_the_others_stay() {
+    let scratch = Scratch::new("program");
+    let path = scratch.text("store");
+    let server = Server::start("prefork_server", &["-s", &path, "-o", "deadline=10s"]);
+    for name in ["leaked.example", "other.example", "leaked.example"] {
+        visit_name(server.port, name);
+    }
+    let listed = |arguments: &[&str]| json_lines(&[&["--json", "list", &path], arguments].concat()).len();
+    assert_eq!((listed(&[]), listed(&["--server-name", "Leaked.Example"])), (3, 2), "a name is not found by its text");
+    assert_eq!(listed(&["--server-name", "no.example"]), 0);
+    let key = fs::read(Path::new(&path).join("key")).expect("a key");
+
+    let dry = json(&["--json", "flush", &path, "--server-name", "leaked.example", "--dry-run"]);
+    assert_eq!((number(&dry, "would_flush"), listed(&[])), (2, 3), "a dry run deletes");
+    let flushed = json(&["--json", "flush", &path, "--server-name", "leaked.example"]);
+    assert_eq!(number(&flushed, "flushed"), 2);
+    assert_eq!((listed(&[]), listed(&["--server-name", "other.example"])), (1, 1), "the wrong sessions are gone");
+    assert_eq!(fs::read(Path::new(&path).join("key")).expect("a key"), key, "all others lose their key");
+    server.stop();
+}
+
+#[test]
+fn one_namespace_is_listed_and_flushed_and_the_others_stay() {
+    let scratch = Scratch::new("program");
+    let path = scratch.text("store");
+    let [shop, mail] = ["shop", "mail"].map(|name| open(Path::new(&path), &format!("namespace={name}")));
+    let ids: Vec<Vec<u8>> = (0..5).map(|_| put(&shop, 600)).collect();
+    let other = put(&mail, 600);
+    assert_eq!(json_lines(&["--json", "list", &path, "--namespace", "shop"]).len(), 5);
+    let wrong = sesscache(&["remove", &path, &hex(&other), "--namespace", "shop"]);
+    assert!(exit_status(&wrong) == 1 && is_there(&mail, &other), "a record of another namespace is removed\n{wrong}");
+    sesscache(&["flush", &path, "--namespace", "shop"]).expect_success("one namespace cannot be flushed");
+    assert!(!ids.iter().any(|id| is_there(&shop, id)), "sessions of the namespace are left");
+    assert!(is_there(&mail, &other), "another namespace is flushed as well");
+}
+
+#[test]
+fn a_dry_run_says_what_would_go_and_deletes_nothing() {
+    let scratch = Scratch::new("program");
+    let path = scratch.text("store");
+    let cache = open(Path::new(&path), "");
+    let id = put(&cache, 600);
+    (0..3).for_each(|_| drop(put(&cache, 1)));
+    let key = fs::read(Path::new(&path).join("key")).expect("a key");
+    std::thread::sleep(Duration::from_millis(2_100));
+    let sessions = number(&json(&["--json", &path]), "sessions");
+    let sweep = json(&["--json", "sweep", &path, "--dry-run"]);
+    assert_eq!(number(&sweep, "would_sweep"), sessions - 1, "a dry run says something else");
+    let remove = sesscache(&["remove", &path, &hex(&id), "--dry-run"]).expect_success("a dry run fails");
+    assert!(remove.stdout.starts_with("would remove "), "{remove}");
+    let flush = json(&["--json", "flush", &path, "--dry-run"]);
+    assert_eq!(number(&flush, "would_flush"), sessions);
+    assert!(is_there(&cache, &id), "a dry run deletes");
+    assert_eq!(fs::read(Path::new(&path).join("key")).expect("a key"), key, "a dry run makes a new key");
+}

@@ -213,3 +213,33 @@ fn readers_that_were_killed_are_seen() {
         assert_eq!(number(&stat, "readers_stale"), number(&before, "readers") - 1, "{stat}");
     }
 }
+
+#[test]
+fn the_stores_of_a_host_are_listed_with_who_has_them_open() {
+    let scratch = Scratch::new("program");
+    let store = scratch.text("store");
+    let server = Server::start("prefork_server", &["-s", &store]);
+    resume_client(server.port, 10, Tls::V12, &[]);
+    let all = json_lines(&["--json", "ls"]);
+    let ours = all.iter().find(|one| word(one, "path") == store).unwrap_or_else(|| panic!("not listed: {all:?}"));
+    assert_eq!(ours["deleted"], false);
+    let listed: Vec<u64> =
+        ours["processes"].as_array().expect("processes").iter().map(|one| number(one, "pid")).collect();
+    for worker in server.workers() {
+        assert!(listed.contains(&u64::from(worker)), "worker {worker} is not listed: {ours}");
+    }
+    assert!(ours["processes"].as_array().expect("processes").iter().all(|one| word(one, "name") == "prefork_server"));
+    let text = sesscache(&["ls"]).expect_success("ls fails").stdout;
+    assert!(text.contains(&format!("{store}\n")) && text.contains("prefork_server"), "{text}");
+    server.stop();
+    let after = json_lines(&["--json", "ls"]);
+    assert!(!after.iter().any(|one| word(one, "path") == store), "a store that nobody has open is listed: {after:?}");
+}
+
+#[test]
+fn help_is_a_command() {
+    let all = sesscache(&["help"]).expect_success("help is no command").stdout;
+    assert!(all.contains("doctor") && all.contains("Usage: sesscache"), "{all}");
+    let flush = sesscache(&["help", "flush"]).expect_success("no help for a command").stdout;
+    assert!(flush.contains("--server-name") && flush.contains("--dry-run"), "{flush}");
+}

@@ -14,7 +14,6 @@ use crate::units;
 /// Works on a live store without disturbing it. Commands that read create nothing and change nothing.
 #[derive(Parser)]
 #[command(name = "sesscache", version, about, subcommand_required = true, arg_required_else_help = true)]
-#[command(disable_help_subcommand = true)]
 #[command(after_help = "`sesscache PATH` is short for `sesscache stat PATH`.\n\
     Exit status: 0 healthy; 1 unhealthy or not found; 2 wrong usage or a system error.")]
 pub struct Arguments {
@@ -36,8 +35,14 @@ pub enum Verb {
     Stat(Look),
     /// Show rates continuously
     ///
-    /// Draws charts on a terminal until you press q; elsewhere, prints a line per interval.
+    /// Draws charts on a terminal until you press q or the terminal is gone; elsewhere, prints a line per interval. Of the keys, ? prints
+    /// a list.
     Watch(Watch),
+    /// List the stores of this host
+    ///
+    /// Shows each store that a process has open, and these processes, as far as this user may look into them. A path is that of the
+    /// process, which may be in a container.
+    Ls,
     /// List the sessions and records
     ///
     /// Prints one line for each: 8 digits of a hash of the id, protocol, hashes of the server name and the namespace, age,
@@ -54,7 +59,10 @@ pub enum Verb {
     ///
     /// Makes a new sealing key first, so that nobody can read what remains in freed pages or backups. A key file named
     /// with --key belongs to the operator and stays.
-    Flush(Change),
+    ///
+    /// With --namespace or --server-name, deletes only the sessions and records of these, one after the other, and the keys stay: a
+    /// leaked certificate costs the sessions of one name.
+    Flush(FlushArguments),
     /// Delete expired sessions and records
     ///
     /// Never needed: storing a session also deletes expired ones.
@@ -148,6 +156,8 @@ pub struct Watch {
 pub struct List {
     #[command(flatten)]
     pub look: Look,
+    #[command(flatten)]
+    pub only: Only,
     /// List only what expires within this time, such as 90s, 5m or 2h
     #[arg(long, value_name = "TIME", value_parser = units::parse_time)]
     pub expires_within: Option<Duration>,
@@ -191,6 +201,40 @@ pub struct RemoveArguments {
     /// The 8 digits that `list` shows, or the whole id in hexadecimal
     #[arg(value_parser = id)]
     pub id: Wanted,
+    #[command(flatten)]
+    pub only: Only,
+    #[command(flatten)]
+    pub dry_run: DryRun,
+}
+
+/// Arguments of `flush`.
+#[derive(Args)]
+pub struct FlushArguments {
+    #[command(flatten)]
+    pub change: Change,
+    #[command(flatten)]
+    pub only: Only,
+    #[command(flatten)]
+    pub dry_run: DryRun,
+}
+
+/// Which sessions and records are meant.
+#[derive(Args)]
+pub struct Only {
+    /// Only those of this namespace, by the value of namespace= in the servers' options
+    #[arg(long, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// Only those of this server name, such as www.example.org
+    #[arg(long, value_name = "NAME")]
+    pub server_name: Option<String>,
+}
+
+/// Whether anything is done.
+#[derive(Args)]
+pub struct DryRun {
+    /// Say what would be deleted, and delete nothing
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `sweep`.
@@ -198,6 +242,8 @@ pub struct RemoveArguments {
 pub struct SweepArguments {
     #[command(flatten)]
     pub change: Change,
+    #[command(flatten)]
+    pub dry_run: DryRun,
     /// Delete at most N
     #[arg(long, value_name = "N")]
     pub limit: Option<usize>,

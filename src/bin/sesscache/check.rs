@@ -10,7 +10,8 @@ use sesscache::Status;
 
 use crate::arguments::Check;
 use crate::failure::{Failure, Outcome};
-use crate::list::{namespace, BATCH};
+use crate::list::namespace;
+use crate::only::BATCH;
 use crate::output::Output;
 use crate::units::number;
 

@@ -7,14 +7,13 @@ use sesscache::inspect::{self, flags, Inspect, Position, Record};
 
 use crate::arguments::List;
 use crate::failure::{Failure, Outcome};
+use crate::only::{Filter, BATCH};
 use crate::output::Output;
 use crate::units::{bytes, short_seconds};
 
-/// Records per snapshot.
-pub const BATCH: usize = 256;
-
 pub fn run(arguments: &List, json: bool) -> Result<Outcome, Failure> {
     let mut inspect = Inspect::open(&arguments.look.path, None)?;
+    let filter = Filter::of(&inspect, &arguments.only);
     let mut out = Output::new();
     let bound = arguments.expires_within.map(|time| inspect::now().saturating_add(time.as_secs()));
     let mut left = arguments.limit.unwrap_or(u64::MAX);
@@ -31,7 +30,7 @@ pub fn run(arguments: &List, json: bool) -> Result<Outcome, Failure> {
         for record in records {
             let expires = record.header.map(|header| u64::from(header.expires));
             // What has expired and not yet left is returned to nobody.
-            if !record.alive || expires.zip(bound).is_some_and(|(at, bound)| at > bound) {
+            if !record.alive || !filter.takes(&record) || expires.zip(bound).is_some_and(|(at, bound)| at > bound) {
                 continue;
             }
             if json {

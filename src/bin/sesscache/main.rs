@@ -12,8 +12,10 @@ mod doctor;
 mod failure;
 mod flush;
 mod list;
+mod ls;
 mod manual;
 mod metrics;
+mod only;
 mod output;
 mod pid;
 mod reading;
@@ -52,6 +54,7 @@ fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
     match &arguments.verb {
         Verb::Stat(a) => stat::run(a, json),
         Verb::Watch(a) => watch::run(a, json),
+        Verb::Ls => ls::run(json),
         Verb::List(a) => list::run(a, json),
         Verb::Show(a) => show::run(a, json),
         Verb::Remove(a) => remove::run(a, json),

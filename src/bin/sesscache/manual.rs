@@ -16,7 +16,8 @@ pub fn run(command: &Command) -> Result<Outcome, Failure> {
 }
 
 fn page(command: &Command) -> String {
-    let verbs: Vec<&Command> = command.get_subcommands().filter(|verb| !verb.is_hide_set()).collect();
+    let verbs: Vec<&Command> =
+        command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help").collect();
     let mut page = String::from(
         ".\\\" Made by `make manual` from the program's definitions. Do not edit.\n\
          .Dd $Mdocdate$\n.Dt SESSCACHE 1\n.Os\n.Sh NAME\n.Nm sesscache\n.Nd show and manage a store of TLS sessions\n\

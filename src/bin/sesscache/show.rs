@@ -3,13 +3,14 @@
 use std::io::Write;
 
 use serde_json::Value;
-use sesscache::inspect::{self, flags, Contents, Inspect, Opener, Position, Record, Secret};
+use sesscache::inspect::{self, flags, Contents, Inspect, Opener, Record, Secret};
 use sesscache::{Error, Status};
 
 use crate::arguments::{SessionFormat, Show, Wanted};
 use crate::check;
 use crate::failure::{Failure, Outcome};
-use crate::list::{self, BATCH};
+use crate::list;
+use crate::only::collect;
 use crate::output::Output;
 use crate::units::{bytes, hex, seconds};
 
@@ -41,18 +42,10 @@ pub fn run(arguments: &Show, json: bool) -> Result<Outcome, Failure> {
 
 /// The records that are meant: several when their short ids are the same. None is a failure.
 pub fn find(inspect: &mut Inspect, wanted: &Wanted) -> Result<Vec<Record>, Failure> {
-    let mut found = Vec::new();
-    let mut position = Position::default();
-    loop {
-        let records = inspect.batch(&mut position, BATCH)?;
-        if records.is_empty() {
-            break;
-        }
-        found.extend(records.into_iter().filter(|record| match wanted {
-            Wanted::Short(digits) => record.short_id() == *digits,
-            Wanted::Whole(id) => record.id == *id,
-        }));
-    }
+    let found = collect(inspect, |record| match wanted {
+        Wanted::Short(digits) => record.short_id() == *digits,
+        Wanted::Whole(id) => record.id == *id,
+    })?;
     if found.is_empty() {
         let path = inspect.path().display();
         return Err(Error::new(Status::NotFound, format!("{path} has no such session or record")).into());
