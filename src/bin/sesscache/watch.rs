@@ -15,6 +15,7 @@ use crate::reading::{counters, rates, Reading};
 use crate::signals::Interrupted;
 use crate::units::{bytes, number, percent, rate};
 
+mod draw;
 mod keys;
 mod screen;
 
