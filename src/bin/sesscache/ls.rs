@@ -14,15 +14,15 @@ use crate::output::Output;
 const MAGIC: &[u8; 8] = b"sesscach";
 
 /// A process, and what it calls itself.
-struct Process {
+struct OpenedBy {
     pid: u32,
     name: String,
 }
 
 #[derive(Default)]
-struct Found {
+struct HostStores {
     /// By directory, and whether its files were deleted since.
-    stores: BTreeMap<(String, bool), Vec<Process>>,
+    stores: BTreeMap<(String, bool), Vec<OpenedBy>>,
     /// Processes that this user may not look into.
     hidden: usize,
 }
@@ -40,7 +40,7 @@ pub fn run(json: bool) -> Result<Outcome, Failure> {
             continue;
         }
         writeln!(out, "{}{}", out.bold(path), if *deleted { "  (deleted)" } else { "" })?;
-        for Process { pid, name } in processes {
+        for OpenedBy { pid, name } in processes {
             writeln!(out, "    {pid:>8}  {name}")?;
         }
     }
@@ -51,8 +51,8 @@ pub fn run(json: bool) -> Result<Outcome, Failure> {
     Ok(Outcome::Fine)
 }
 
-fn find() -> std::io::Result<Found> {
-    let mut found = Found::default();
+fn find() -> std::io::Result<HostStores> {
+    let mut found = HostStores::default();
     let me = std::process::id();
     let pids = fs::read_dir("/proc")?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let mut pids: Vec<u32> = pids.filter(|pid| *pid != me).collect();
@@ -69,7 +69,7 @@ fn find() -> std::io::Result<Found> {
 }
 
 /// Notes the stores that a process has mapped (proc_pid_maps(5)), by their paths in its own root directory.
-fn stores_in(pid: u32, maps: &str, found: &mut Found) {
+fn stores_in(pid: u32, maps: &str, found: &mut HostStores) {
     let name = || fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned();
     for line in maps.lines() {
         let Some(path) = line.find('/').map(|at| &line[at..]) else { continue };
@@ -80,7 +80,7 @@ fn stores_in(pid: u32, maps: &str, found: &mut Found) {
         }
         let processes = found.stores.entry((directory.to_owned(), deleted)).or_default();
         if processes.last().is_none_or(|last| last.pid != pid) {
-            processes.push(Process { pid, name: name() });
+            processes.push(OpenedBy { pid, name: name() });
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::output::is_colour_wanted;
 use crate::units::{bytes, number, percent, rate};
 
 /// What is shown.
-pub struct View {
+pub struct Shown {
     /// The latest first.
     pub steps: VecDeque<Step>,
     pub interval: Duration,
@@ -77,11 +77,11 @@ fn is_utf8() -> bool {
     locale.contains("utf-8") || locale.contains("utf8")
 }
 
-pub fn draw(frame: &mut Frame, view: &View) {
+pub fn draw(frame: &mut Frame, view: &Shown) {
     draw_in(frame, view, is_utf8(), is_colour_wanted());
 }
 
-fn draw_in(frame: &mut Frame, view: &View, utf8: bool, colours: bool) {
+fn draw_in(frame: &mut Frame, view: &Shown, utf8: bool, colours: bool) {
     let Some(latest) = view.steps.front() else { return };
     let Rect { width, height, .. } = frame.area();
     let warnings = latest.reading.warnings();
@@ -217,7 +217,7 @@ fn big(text: &str, cell: &str) -> [String; 4] {
     rows
 }
 
-fn draw_chart(frame: &mut Frame, area: Rect, view: &View, series: &Series, utf8: bool, colours: bool) {
+fn draw_chart(frame: &mut Frame, area: Rect, view: &Shown, series: &Series, utf8: bool, colours: bool) {
     let [label, chart] = Layout::horizontal([Constraint::Length(LABEL), Constraint::Fill(1)]).areas(area);
     let values: Vec<f64> = view.steps.iter().take(chart.width.into()).map(|step| (series.value)(step)).collect();
     let top = if series.is_share { 100.0 } else { nice(values.iter().copied().fold(1.0, f64::max)) };
@@ -311,7 +311,7 @@ mod tests {
 
     fn screen((width, height): (u16, u16), utf8: bool, is_help: bool) -> Vec<String> {
         let steps = (0..300).map(step).rev().collect();
-        let view = View { steps, interval: Duration::from_secs(1), is_paused: false, is_help };
+        let view = Shown { steps, interval: Duration::from_secs(1), is_paused: false, is_help };
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
         terminal.draw(|frame| draw_in(frame, &view, utf8, true)).unwrap();
         let buffer = terminal.backend().buffer();

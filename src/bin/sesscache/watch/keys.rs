@@ -20,14 +20,14 @@ pub enum Wish {
 }
 
 /// The keys of the terminal on stdin.
-pub struct Keys(Receiver<Option<Wish>>);
+pub struct Keyboard(Receiver<Option<Wish>>);
 
-impl Keys {
+impl Keyboard {
     /// From here on stdin is read, to its end.
-    pub fn listen() -> io::Result<Keys> {
+    pub fn listen() -> io::Result<Keyboard> {
         let (to, from) = mpsc::sync_channel(WAITING);
         thread::Builder::new().name("keys".to_owned()).spawn(move || read(&to))?;
-        Ok(Keys(from))
+        Ok(Keyboard(from))
     }
 
     /// Waits for a key. The end of the input, or a terminal that is gone, is a wish to quit.

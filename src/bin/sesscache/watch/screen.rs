@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use ratatui::DefaultTerminal;
 
-use super::draw::{draw, View};
-use super::keys::{Keys, Wish};
+use super::draw::{draw, Shown};
+use super::keys::{Keyboard, Wish};
 use super::{Step, Watcher};
 use crate::failure::Failure;
 use crate::signals::Interrupted;
@@ -20,7 +20,7 @@ const SLOWEST: Duration = Duration::from_secs(60);
 
 /// Shows the store until q, Ctrl-C, a signal or the end of the terminal. The terminal is left as it was, whatever happens.
 pub fn run(watcher: Watcher, interval: Duration, interrupted: &Interrupted) -> Result<(), Failure> {
-    let keys = Keys::listen().map_err(Failure::system("cannot read from this terminal"))?;
+    let keys = Keyboard::listen().map_err(Failure::system("cannot read from this terminal"))?;
     let mut terminal = ratatui::try_init().map_err(Failure::system("cannot draw on this terminal"))?;
     let done = show(&mut terminal, watcher, interval, interrupted, &keys);
     // Of a terminal that is gone nothing can be restored, and its drop would say so on a stderr that is gone as well.
@@ -46,9 +46,9 @@ fn show(
     mut watcher: Watcher,
     interval: Duration,
     interrupted: &Interrupted,
-    keys: &Keys,
+    keys: &Keyboard,
 ) -> Result<(), Failure> {
-    let mut view = View { steps: VecDeque::with_capacity(KEPT), interval, is_paused: false, is_help: false };
+    let mut view = Shown { steps: VecDeque::with_capacity(KEPT), interval, is_paused: false, is_help: false };
     // Long enough for the first rates to mean something, short enough not to be noticed.
     if interrupted.sleep(interval.min(Duration::from_millis(250))) {
         return Ok(());
