@@ -62,6 +62,7 @@ const SHELL: &[(&str, Shell)] = &[
 const OTHER: &[(&str, &str)] = &[
     ("yaml", "needs a cluster"),
     ("apparmor", "needs a kernel with AppArmor"),
+    ("promql", "needs a Prometheus that has scraped; the rules of packaging/prometheus are tried out by tests/program/streams.rs"),
     ("text", "what the demo prints; compared in operating_tables.rs and tests/program/streams.rs"),
 ];
 

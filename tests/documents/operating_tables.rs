@@ -101,7 +101,7 @@ fn the_demo_in_the_readme_is_the_last_one() {
 fn the_counters_that_are_watched_exist() {
     let operating = fs::read_to_string(root().join("docs/operating.md")).expect("docs/operating.md");
     let chapter =
-        operating.split("\n## What to watch\n").nth(1).expect("a chapter").split("\n## ").next().expect("text");
+        operating.split("\n## What to watch\n").nth(1).expect("a chapter").split("\n##").next().expect("text");
     let rows = chapter.lines().filter(|line| line.starts_with("| `"));
     let names: Vec<&str> =
         rows.flat_map(|row| row.split('|').nth(1).expect("a cell").split('`').skip(1).step_by(2)).collect();
