@@ -363,8 +363,9 @@ void sesscache_close(sesscache *cache);
  * about to give up the file system: by chroot(2), a change of user, or a filter of system calls. sesscache_hold(3) lists the system
  * calls that are made afterwards. The option hold=on does the same at the first use in each process.
  *
- * Any thread of the process may use the cache afterwards. What would need a path does not happen: when the store is flushed, when a
- * new generation begins or the keys change, this process goes on with sessions in memory (option local), and says so once.
+ * Any thread of the process may use the cache afterwards. What would need a path does not happen: when the store is flushed or the
+ * key file changes, also by a key that is added, this process goes on with sessions in memory (option local), and says so once. When a
+ * new generation begins from which earlier sessions still resume, they resume here too, and new ones are kept in memory.
  * sesscache_flush() returns SESSCACHE_SYSTEM there. A child that is forked after this call has the sessions in memory only,
  * because nothing of the store itself can be used across fork(2): call this function in each process that serves, not before
  * it is forked.

@@ -109,11 +109,25 @@ pub(crate) struct OpenStore {
     control: Arc<Control>,
     /// How often a process had seen other keys or another control file.
     replaced: u64,
+    /// How often the store had been flushed.
+    flushes: u64,
+    standing: Standing,
     now: Arc<Generation>,
     /// The generation before, until its last record has expired.
     before: Option<Arc<Generation>>,
     keys: Arc<Keys>,
     mask: Mask,
+}
+
+/// How what is open compares with the directory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It was opened there.
+    Opened,
+    /// The directory could not be opened when there was something new to look at; the generation is still the current one.
+    Kept,
+    /// The same, and a newer generation has begun, from which this one is still read: here nothing is put any more.
+    Behind,
 }
 
 impl OpenStore {
@@ -147,6 +161,11 @@ impl OpenStore {
 
     fn is_retired(&self) -> bool {
         self.epoch.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whoever uses it next in this process looks whether the directory can be opened.
+    fn look_again(&self) {
+        let _ = self.epoch.compare_exchange(self.control.epoch(), u64::MAX, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::open::ATTEMPTS;
 use super::path_access::PATIENCE;
-use super::{thread, OpenStore, Store};
+use super::{thread, OpenStore, Standing, Store};
 use crate::log::{self, Topic};
 use crate::status::{Error, Result, Status};
 use crate::sys::crypto::{self, Cipher};
@@ -22,8 +22,20 @@ impl Store {
     }
 
     fn open_whole(self: &Arc<Self>) -> Result<()> {
-        for _ in 0..ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             let opened = self.obtain()?;
+            if attempt == 0 && opened.standing != Standing::Opened {
+                self.look_again(&opened);
+                continue;
+            }
+            let is_whole = match opened.standing {
+                Standing::Opened => true,
+                Standing::Kept => self.path_access.has_ended(),
+                Standing::Behind => false,
+            };
+            if !is_whole {
+                return Err(Error::new(Status::System, "the directory cannot be opened"));
+            }
             if self.is_replaced(&opened, PATIENCE)? {
                 opened.control.note_replaced();
                 continue;
@@ -40,27 +52,57 @@ impl Store {
         Err(Error::new(Status::Busy, "the store changes faster than it can be opened"))
     }
 
+    /// Who could not open the directory tries again, unless the store is held.
+    pub(super) fn look_again(&self, opened: &OpenStore) {
+        if opened.standing != Standing::Opened && !self.path_access.has_ended() {
+            opened.look_again();
+        }
+    }
+
     /// Whether the file of the keys, or that of the control page, is another one by now.
     pub(super) fn is_replaced(&self, opened: &OpenStore, patience: Duration) -> Result<bool> {
         let _way = self.path_access.begin(patience)?;
-        Ok(opened.keys.changed(&self.dir.key) || opened.control.is_replaced(&self.dir.path))
+        Ok(self.sees_another(opened))
     }
 
-    /// What goes on in a process that holds the store, when there is something new to look at: the same generation, as long as
-    /// nobody has seen other keys or another control file.
+    /// The same, for who has the way by path.
+    pub(super) fn sees_another(&self, opened: &OpenStore) -> bool {
+        opened.keys.changed(&self.dir.key) || opened.control.is_replaced(&self.dir.path)
+    }
+
+    /// What goes on in a process that holds the store, when there is something new to look at.
     pub(super) fn still_held(&self, opened: &OpenStore) -> Result<Arc<OpenStore>> {
+        self.go_on_with(opened).ok_or_else(|| {
+            self.lost("it was flushed, has newer generations or other keys, or the program has closed its descriptors")
+        })
+    }
+
+    /// What goes on in a process that cannot open the directory, when there is something new to look at: what it has open, as long
+    /// as the store was not flushed, nobody has seen other keys or another control file, and others read the generation as well.
+    /// They take from it under its own write lock, as this process does. One that is damaged they do not read any more.
+    pub(super) fn go_on_with(&self, opened: &OpenStore) -> Option<Arc<OpenStore>> {
         let control = &opened.control;
         let (epoch, current) = (control.epoch(), control.current());
-        let same = current.number == opened.now.number && control.replaced() == opened.replaced;
-        if !same || opened.is_retired() {
-            return Err(self.lost("it has a new generation or other keys, or the program has closed its descriptors"));
+        let ended = control.replaced() != opened.replaced || control.flush_number() != opened.flushes;
+        let standing = match current.number.checked_sub(opened.now.number) {
+            _ if ended || opened.is_retired() => return None,
+            Some(0) => Standing::Kept,
+            Some(1) if current.keep => Standing::Behind,
+            _ => return None,
+        };
+        if standing == Standing::Behind && opened.standing != standing {
+            self.log.say(Topic::Generation, log::WARNING, || {
+                "a new generation cannot be opened: the one before is read, and new sessions stay in memory".to_owned()
+            });
         }
-        Ok(Arc::new(OpenStore {
+        Some(Arc::new(OpenStore {
             epoch: AtomicU64::new(epoch),
             control: Arc::clone(control),
             replaced: opened.replaced,
+            flushes: opened.flushes,
+            standing,
             now: Arc::clone(&opened.now),
-            before: opened.before.clone().filter(|_| current.keep),
+            before: opened.before.clone().filter(|_| current.keep && standing == Standing::Kept),
             keys: Arc::clone(&opened.keys),
             mask: opened.mask,
         }))

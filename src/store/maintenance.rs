@@ -56,6 +56,7 @@ impl Store {
                 self.open_anew(opened);
                 return None;
             }
+            self.look_again(opened);
             if !first && self.is_replaced(opened, Duration::ZERO).is_ok_and(|replaced| replaced) {
                 control.note_replaced();
             }

@@ -15,7 +15,7 @@ use super::id::Mask;
 use super::keys::{crypto_is_missing, Keys};
 use super::local::LocalTable;
 use super::path_access::PathAccess;
-use super::{OpenStore, Store, REGISTRY, STORES_MAX};
+use super::{OpenStore, Standing, Store, REGISTRY, STORES_MAX};
 use crate::log::{self, Log, Silence, Topic};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_LOCAL, DEFAULT_READERS};
 use crate::status::{Error, Result, Status};
@@ -144,7 +144,10 @@ impl Store {
     /// those of generations, and the keys: that saves a third of its first lookup. Environments it opens for itself.
     fn attach(&self, known: Known<'_>) -> Result<Arc<OpenStore>> {
         let _way = self.path_access.begin(OPENING)?;
-        let opened = self.attach_by_path(known);
+        let opened = self.attach_by_path(known).or_else(|error| {
+            let mine = known.opened.filter(|opened| known.mine && !self.sees_another(opened));
+            mine.and_then(|opened| self.go_on_with(opened)).ok_or(error)
+        });
         self.path_access.note_use();
         opened
     }
@@ -157,12 +160,14 @@ impl Store {
         let _stdio = stdio.map_err(|e| Error::system("cannot open /dev/null", &e))?;
         for _ in 0..ATTEMPTS {
             let control = self.current_control(&open)?;
-            let (epoch, current) = (AtomicU64::new(control.epoch()), control.current());
+            let (epoch, flushes) = (AtomicU64::new(control.epoch()), control.flush_number());
+            let current = control.current();
             let replaced = control.replaced();
             let Some(now) = self.current_generation(&open, known, &control, current)? else { continue };
             let before = if current.keep { known.open(&open, &control, current.number - 1).ok() } else { None };
             let mask = Mask::new(&control.mask, control.site);
-            let opened = OpenStore { epoch, control, replaced, now, before, keys, mask };
+            let standing = Standing::Opened;
+            let opened = OpenStore { epoch, control, replaced, flushes, standing, now, before, keys, mask };
             opened.generations().for_each(|generation| generation.env.keep_out_of_core());
             return Ok(Arc::new(opened));
         }
@@ -242,6 +247,8 @@ impl Store {
                 if self.is_healthy(&now, control, known.opened.is_none()) {
                     return Ok(Some(now));
                 }
+                // If no other can begin, nothing goes on with this one.
+                known.opened.inspect(|opened| opened.retire());
             }
             // Replaced by another process since `current` was read. Otherwise it is of an earlier boot.
             Err(Broken::Gone) if control.current() != current => return Ok(None),

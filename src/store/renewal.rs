@@ -88,14 +88,13 @@ impl Store {
     fn renew_from(&self, number: u64, keep: bool, why: &str) {
         let Ok(opened) = self.obtain() else { return };
         let (control, current) = (&opened.control, opened.control.current());
-        if opened.now.number == number {
-            if current.number == number {
-                self.log.say(Topic::Generation, log::WARNING, || format!("{why}: a new generation begins"));
-                let _ = self.path_access.begin(Duration::ZERO).and_then(|_way| {
-                    self.dir.enter().and_then(|open| Generation::begin(&open, control, current, keep))
-                });
-            }
-        } else if !keep && opened.before.as_ref().is_some_and(|before| before.number == number) {
+        if current.number == number {
+            self.log.say(Topic::Generation, log::WARNING, || format!("{why}: a new generation begins"));
+            let _ = self
+                .path_access
+                .begin(Duration::ZERO)
+                .and_then(|_way| self.dir.enter().and_then(|open| Generation::begin(&open, control, current, keep)));
+        } else if !keep && current.keep && current.number == number + 1 {
             control.switch(current, Current { number: current.number, keep: false });
         }
     }

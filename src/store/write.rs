@@ -15,7 +15,7 @@ use super::seal::AssociatedData;
 use super::thread::{self, ThreadContext};
 use super::write_lock::WriteGuard;
 use super::writer::sweep_in;
-use super::{Namespace, NamespaceHash, RecordKind, Store};
+use super::{Namespace, NamespaceHash, RecordKind, Standing, Store};
 use crate::log::{self, Topic};
 use crate::stats::Counter;
 use crate::status::{Error, Result, Status};
@@ -124,6 +124,9 @@ impl Store {
         if plain.len() > PLAIN_MAX {
             let detail = format!("a record holds at most {PLAIN_MAX} bytes, not {}", plain.len());
             return Err(Error::new(Status::Full, detail));
+        }
+        if thread.opened.standing == Standing::Behind {
+            return Err(Error::new(Status::System, "a new generation has begun, and cannot be opened"));
         }
         let kind = if session.is_some() { RecordKind::Session } else { RecordKind::Opaque };
         if session.is_some_and(|seen| !may_be_stored(&thread.opened.control, header, seen)) {

@@ -323,7 +323,7 @@ static void a_store_that_changes_leaves_a_process_that_holds_its_memory(const ch
         int goes_on, says;
     } changes[] = {
         {"flush", flush, 0, 1},
-        {"another capacity", another_size, 0, 1},
+        {"another capacity", another_size, 1, 1},
         {"other keys", other_keys, 0, 1},
         {"directory removed", no_directory, 1, 0},
     };

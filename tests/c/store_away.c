@@ -254,10 +254,144 @@ static void sessions_resume_in_the_process_that_made_them_whatever_becomes_of_th
     }
 }
 
+/* ---- the store goes on without a process that cannot open anything ---- */
+
+static void have_no_descriptor_left(const char *scratch)
+{
+    struct rlimit limit;
+
+    (void)scratch;
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit: %s", strerror(errno));
+    limit.rlim_cur = 3;
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit: %s", strerror(errno));
+}
+
+static void have_descriptors_again(void)
+{
+    struct rlimit limit;
+
+    CHECK(getrlimit(RLIMIT_NOFILE, &limit) == 0, "getrlimit: %s", strerror(errno));
+    limit.rlim_cur = limit.rlim_max;
+    CHECK(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit: %s", strerror(errno));
+}
+
+/* What another process does meanwhile, with a session from before. */
+static void begin_a_generation(const char *store, const struct saved *made)
+{
+    SSL_CTX *ctx = tls_attached(store, "capacity=12MiB single_use=always");
+
+    CHECK(tls_here(ctx, (struct visit){.version = TLS1_3_VERSION, .offer = made}).resumed == (made != NULL), "another process does not resume");
+}
+
+static void flush_and_begin_another(const char *store, const struct saved *made)
+{
+    sesscache *own;
+
+    (void)made;
+    CHECK_OK(sesscache_open(store, NULL, &own));
+    CHECK_OK(sesscache_flush(own));
+    (void)tls_here(tls_attached(store, "capacity=12MiB"), (struct visit){.version = TLS1_3_VERSION});
+}
+
+static void replace_the_key_and_begin_another(const char *store, const struct saved *made)
+{
+    SSL_CTX *ctx = tls_attached(store, NULL);
+    FILE *key;
+
+    (void)made;
+    (void)tls_here(ctx, (struct visit){.version = TLS1_3_VERSION});
+    key = fopen(path_in(store, "key"), "w");
+    CHECK(key != NULL && fputs("another key of thirty-two bytes.", key) >= 0 && fclose(key) == 0, "the key: %s", strerror(errno));
+    for (int n = 0; n < 2; n++) {
+        check_sleep(1.05);
+        (void)tls_here(ctx, (struct visit){.version = TLS1_3_VERSION});
+    }
+    begin_a_generation(store, NULL);
+}
+
+enum { BEFORE = 8 };
+
+/* Sessions from before resume here but for the one that was used elsewhere; new ones are kept in memory. */
+static void serve_while_others_go_on(const char *scratch, void (*leave)(const char *), int go, int ready, int resume)
+{
+    SSL_CTX *ctx = tls_server();
+    struct outcome made[BEFORE];
+    struct pair *pairs[BEFORE + 1];
+    struct visit visit = {.version = TLS1_3_VERSION};
+    uint64_t kept;
+    char byte;
+
+    CHECK_OK(sesscache_open(store_in(scratch), "single_use=always", &cache));
+    CHECK_OK(sesscache_attach(cache, ctx));
+    for (int n = 0; n < BEFORE; n++)
+        made[n] = tls_here(ctx, (struct visit){.version = tls_versions[n % 2]});
+    /* Their sockets, while there are descriptors. */
+    for (int n = 0; n < BEFORE; n++)
+        pairs[n] = tls_pair(ctx, (struct visit){.version = tls_versions[n % 2], .offer = &made[n].newest});
+    pairs[BEFORE] = tls_pair(ctx, visit);
+    leave(scratch);
+    CHECK(write(ready, &made[1].newest, sizeof made[1].newest) == sizeof made[1].newest && read(go, &byte, 1) == 1, "pipe: %s", strerror(errno));
+    for (int n = 0; n < BEFORE; n++) {
+        tls_talk(pairs[n]);
+        CHECK(SSL_session_reused(pairs[n]->server) == (resume && n != 1), "session %d of %d resumes: %d", n, BEFORE, SSL_session_reused(pairs[n]->server));
+    }
+    tls_talk(pairs[BEFORE]);
+    visit.offer = &pairs[BEFORE]->out.newest;
+    if (leave != have_no_descriptor_left)
+        exit(!tls_here(ctx, visit).resumed);
+    have_descriptors_again();
+    CHECK(tls_here(ctx, visit).resumed, "what was put in memory meanwhile does not resume");
+    /* A round of maintenance. */
+    check_sleep(1.05);
+    (void)tls_here(ctx, (struct visit){.version = TLS1_3_VERSION});
+    kept = tls_stats(cache).puts_local;
+    (void)tls_here(ctx, (struct visit){.version = TLS1_3_VERSION});
+    CHECK(kept > 0 && tls_stats(cache).puts_local == kept, "the store is not used again");
+    exit(0);
+}
+
+static void what_is_open_is_read_when_a_new_generation_cannot_be_opened(const char *scratch)
+{
+    static const struct {
+        const char *name;
+        void (*leave)(const char *scratch);
+        void (*others)(const char *store, const struct saved *made);
+        int resume, needs_root;
+    } cases[] = {
+        {"no descriptor", have_no_descriptor_left, begin_a_generation, 1, 0},
+        {"chroot", leave_for_another_root, begin_a_generation, 1, 1},
+        {"no descriptor, flushed", have_no_descriptor_left, flush_and_begin_another, 0, 0},
+        {"chroot, flushed", leave_for_another_root, flush_and_begin_another, 0, 1},
+        {"chroot, another key", leave_for_another_root, replace_the_key_and_begin_another, 0, 1},
+    };
+
+    (void)tls_credentials(SERVER_P256);
+    for (size_t n = 0; n < TESTS(cases); n++) {
+        char *own = path_in(scratch, cases[n].name);
+        struct outcome made;
+        int go[2], ready[2];
+        pid_t pid;
+
+        if (cases[n].needs_root && geteuid() != 0) {
+            printf("not tried: %s needs root\n", cases[n].name);
+            continue;
+        }
+        CHECK(mkdir(own, 0700) == 0 && pipe(go) == 0 && pipe(ready) == 0, "pipe: %s", strerror(errno));
+        pid = check_fork();
+        if (pid == 0)
+            serve_while_others_go_on(own, cases[n].leave, go[0], ready[1], cases[n].resume);
+        CHECK(read(ready[0], &made.newest, sizeof made.newest) == sizeof made.newest, "%s: the server does not begin", cases[n].name);
+        cases[n].others(store_in(own), &made.newest);
+        CHECK(write(go[1], "g", 1) == 1, "pipe: %s", strerror(errno));
+        check_wait(pid, cases[n].name);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
         TEST(sessions_resume_in_the_process_that_made_them_whatever_becomes_of_the_store),
+        TEST(what_is_open_is_read_when_a_new_generation_cannot_be_opened),
     };
 
     return check_main(argc, argv, tests, TESTS(tests));
