@@ -56,6 +56,8 @@ struct ControlPage {
     /// How often a process has seen that the keys, or the control file itself, were replaced.
     replaced: AtomicU64,
     tombstones: Tombstones,
+    /// The longest time from a full handshake to the expiry of a session, of all that were put, in seconds.
+    longest: Word,
 }
 
 /// What never changes in the life of a control file.
@@ -388,6 +390,18 @@ impl Control {
     /// The logins that were ended.
     pub(crate) fn tombstones(&self) -> &Tombstones {
         &self.page.tombstones
+    }
+
+    /// Notes how long a session lives after its full handshake, in seconds.
+    pub(super) fn note_life(&self, seconds: u64) {
+        if seconds > self.page.longest.get() {
+            self.page.longest.set(seconds);
+        }
+    }
+
+    /// How long one lived at most, of all that were put, in seconds.
+    pub(super) fn longest(&self) -> u64 {
+        self.page.longest.get()
     }
 
     /// Whether it is time to look for dead readers: true for one caller in `pause` milliseconds, of all processes.

@@ -24,18 +24,13 @@ impl Store {
         Some((u64::from_ne_bytes(lineage).max(1), flushes))
     }
 
-    /// Ends these logins in all processes. A session lives for `life` seconds after its full handshake, or as long as any in the
-    /// store; where that is out of reach, as long as any ever does.
+    /// Ends these logins in all processes. A session lives for `life` seconds after its full handshake, or as long as any that was
+    /// ever put, into the store or into memory.
     pub(crate) fn revoke(self: &Arc<Self>, logins: &[Login], life: u64) {
-        let longest = thread::with(self, |thread| {
-            let generations = [Some(&thread.now), thread.before.as_ref()];
-            generations.into_iter().flatten().map(|snapshot| snapshot.generation.page().longest.get()).max()
-        });
-        let longest = longest.map_or(u64::MAX, |longest| longest.unwrap_or(0));
-        let life = longest.max(life).min(MAX_TTL.as_secs());
-        let now = clock::seconds();
+        let (control, now) = (self.control(), clock::seconds());
+        let life = control.longest().max(life).min(MAX_TTL.as_secs());
         for login in logins {
-            self.control().tombstones().bury(*login, u64::from(login.full_handshake) + life, now);
+            control.tombstones().bury(*login, u64::from(login.full_handshake) + life, now);
         }
     }
 
@@ -54,4 +49,30 @@ pub(super) fn may_be_stored(control: &Control, header: &Header, seen: Flushes) -
     }
     let before = u64::from(header.full_handshake) < flushed && flushed <= now;
     control.flushes() == seen && !before && !control.tombstones().has(header.login(), now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Options;
+    use crate::store::Namespace;
+
+    #[test]
+    fn a_tombstone_that_is_put_out_of_reach_lasts_as_long_as_a_session_and_no_longer() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join("store");
+        let store = Store::open(&path, &Options::parse("capacity=1MiB").unwrap()).unwrap();
+        std::fs::remove_dir_all(&path).unwrap();
+        let now = clock::seconds();
+        let full_handshake = now as u32;
+        let (_, seen) = store.begin_lineage().unwrap();
+        let mut header = Header { expires: full_handshake + 3_600, full_handshake, lineage: 1, ..Header::default() };
+        let id = store.issue_id(std::time::Duration::from_secs(3_600)).unwrap();
+        store.put_session(&id, Namespace(""), seen, &mut header, b"a session").unwrap();
+        let login = Login { lineage: 2, full_handshake };
+        store.revoke(&[login], 60);
+        let tombstones = store.control().tombstones();
+        assert!(tombstones.has(login, now + 3_600), "it is gone before the last session is");
+        assert!(!tombstones.has(login, now + 3_700), "it stays when the last session is gone");
+    }
 }

@@ -2,7 +2,7 @@
 //!
 //! A login is a full handshake, and its lineage a random number that every session made from it carries. A tombstone stays
 //! until the last session of its lineage would have expired. The table has a fixed size. Where it is full, the oldest
-//! tombstone that is in the way becomes a moment: no session whose full handshake was at or before it resumes.
+//! login that is in the way becomes a moment: no session whose full handshake was at or before it resumes.
 //!
 //! Tombstones are written before what makes others look for them, so that a lookup that begins after `bury` has returned
 //! finds them. Nobody waits: words are replaced whole.
@@ -92,10 +92,18 @@ impl Tombstones {
             }
             return mine;
         }
-        let oldest = self.places(lineage).map(|place| (place.times.load(Ordering::Acquire), place));
-        let Some((old, place)) = oldest.filter(|(times, _)| *times != 0).min_by_key(|(times, _)| *times) else {
+        // One that is of no use any more, or that of the oldest login: sessions that are older than it end with it.
+        let rank = |times: u64| (times >> 32 >= now, times & u64::from(u32::MAX));
+        let taken = self.places(lineage).map(|place| (place.times.load(Ordering::Acquire), place));
+        let Some((old, place)) = taken.filter(|(times, _)| *times != 0).min_by_key(|(times, _)| rank(*times)) else {
             return false;
         };
+        if rank(times) < rank(old) {
+            if times >> 32 >= now {
+                self.before.fetch_max(times & u64::from(u32::MAX), Ordering::AcqRel);
+            }
+            return true;
+        }
         if place.times.compare_exchange(old, 0, Ordering::AcqRel, Ordering::Acquire).is_err() {
             return false;
         }
@@ -168,6 +176,25 @@ mod tests {
         }
         table.bury(login(1_000 * (PLACES / SET) as u64, 0), END, NOW);
         assert!(!table.has(login(77, 450), NOW), "an expired tombstone became a moment");
+    }
+
+    #[test]
+    fn the_login_that_leaves_a_full_table_is_the_oldest_however_long_tombstones_last() {
+        let table = table();
+        let lineage = |n: u64| n * (PLACES / SET) as u64 + 5;
+        for n in 0..2 * SET as u64 {
+            table.bury(login(lineage(n), 1_000), END + 366 * 86_400, NOW);
+        }
+        for n in 0..SET as u64 {
+            table.bury(login(lineage(100 + n), 0), END, NOW);
+        }
+        table.bury(login(lineage(200), 2_000), END, NOW);
+        assert!(
+            !table.has(login(77, 500), NOW),
+            "a login of a moment ago became the moment before which nothing resumes"
+        );
+        assert!((0..SET as u64).all(|n| table.has(login(lineage(100 + n), 0), NOW)));
+        assert!(table.has(login(lineage(200), 2_000), NOW), "one older than all is not ended");
     }
 
     #[test]

@@ -69,6 +69,10 @@ impl Store {
         plain: &[u8],
     ) -> Result<()> {
         self.maintenance();
+        if session.is_some() {
+            // Before it is looked at whether the login has ended: a tombstone that is put from here on lasts as long.
+            self.control().note_life(u64::from(header.expires.saturating_sub(header.full_handshake)));
+        }
         let counter = |done: &Result<()>| match done.as_ref().map_err(|error| error.status) {
             Ok(_) => Counter::Puts,
             Err(Status::NotFound) => Counter::PutsSkipped,
