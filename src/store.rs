@@ -196,6 +196,16 @@ impl Store {
         self.newer_control.get().unwrap_or(&self.control)
     }
 
+    /// Those that the path has led to before, as far as this process knows. A directory that was removed and made anew has
+    /// another one; children that cannot open anything still go by the one of before.
+    fn former_controls(self: &Arc<Self>) -> Vec<Arc<Control>> {
+        let mut stores = REGISTRY.all();
+        stores.push(Arc::clone(self));
+        let of_path = stores.iter().filter(|store| store.dir.path == self.dir.path);
+        let controls = of_path.flat_map(|store| [&store.control, store.control()]);
+        controls.filter(|control| !control.is_same_file(self.control())).cloned().collect()
+    }
+
     /// The directory.
     pub(crate) fn path(&self) -> &Path {
         &self.dir.path

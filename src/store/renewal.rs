@@ -25,6 +25,10 @@ impl Store {
         if !self.dir.key_is_foreign {
             Keys::replace(&open)?;
         }
+        for former in self.former_controls() {
+            former.note_flush();
+            former.bump();
+        }
         control.note_flush();
         Generation::begin(&open, control, control.current(), false)?;
         // Another process may have begun one at this instant, and kept the old one readable.

@@ -27,10 +27,14 @@ impl Store {
     /// Ends these logins in all processes. A session lives for `life` seconds after its full handshake, or as long as any that was
     /// ever put, into the store or into memory.
     pub(crate) fn revoke(self: &Arc<Self>, logins: &[Login], life: u64) {
-        let (control, now) = (self.control(), clock::seconds());
-        let life = control.longest().max(life).min(MAX_TTL.as_secs());
-        for login in logins {
-            control.tombstones().bury(*login, u64::from(login.full_handshake) + life, now);
+        // A process that has not used the store yet goes by the control page that is there now.
+        let _ = self.obtain();
+        let now = clock::seconds();
+        for control in self.former_controls().iter().chain([self.control()]) {
+            let life = control.longest().max(life).min(MAX_TTL.as_secs());
+            for login in logins {
+                control.tombstones().bury(*login, u64::from(login.full_handshake) + life, now);
+            }
         }
     }
 

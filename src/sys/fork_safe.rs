@@ -291,6 +291,12 @@ impl<T, const N: usize> Registry<T, N> {
         }
     }
 
+    /// All that are alive. The caller lets go of them, after the lock: one may be the last of its thing.
+    pub(crate) fn all(&self) -> Vec<Arc<T>> {
+        let Some(held) = self.lock.hold(PATIENCE) else { return Vec::new() };
+        self.slots.iter().filter_map(|slot| slot.get(&held)?.thing.upgrade()).collect()
+    }
+
     /// Takes off the registry what is ending: called at the end of its `Drop`.
     pub(crate) fn remove(&self, identity: (u64, u64)) {
         let Some(mut held) = self.lock.hold(PATIENCE) else { return };

@@ -144,6 +144,40 @@ static void forget_ends_a_login_without_a_file_system_and_no_other(const char *s
     sesscache_close(cache);
 }
 
+/* The directory was removed, and another service makes it anew: the listener goes on with that, its children with the memory. */
+static void a_directory_that_was_made_anew_is_flushed_and_forgets_for_all_children(const char *scratch)
+{
+    static const char *const acts[] = {"flush", "flush by a newer handle", "forget"};
+
+    for (int act = 0; act < 3; act++) {
+        SSL_CTX *ctx = listener(scratch, NULL);
+        struct outcome made = in_a_child(ctx, (struct visit){.version = TLS1_2_VERSION});
+        struct pair *connection = tls_pair(ctx, (struct visit){.version = TLS1_2_VERSION, .offer = &made.newest});
+        sesscache *newer = NULL;
+
+        tls_talk(connection);
+        CHECK(SSL_session_reused(connection->server), "%s: not resumed in the listener", acts[act]);
+        CHECK(check_remove_tree(store_in(scratch)) == 0, "cannot remove the store: %s", strerror(errno));
+        CHECK(resumes(ctx, TLS1_2_VERSION, &made.newest), "%s: not resumed before", acts[act]);
+        CHECK_OK(sesscache_open(store_in(scratch), NULL, &newer));
+        if (act == 0)
+            /* The listener sees within two rounds that the directory is another one. */
+            for (int n = 0; n < 3; n++) {
+                (void)tls_here(ctx, (struct visit){.version = TLS1_2_VERSION});
+                check_sleep(1.05);
+            }
+        if (act == 2)
+            CHECK_OK(sesscache_forget(connection->server));
+        else
+            CHECK_OK(sesscache_flush(act == 0 ? cache : newer));
+        CHECK(!resumes(ctx, TLS1_2_VERSION, &made.newest), "%s: resumes in a child", acts[act]);
+        tls_end(connection);
+        sesscache_close(newer);
+        SSL_CTX_free(ctx);
+        sesscache_close(cache);
+    }
+}
+
 static void a_session_that_is_removed_is_gone_in_every_child(const char *scratch)
 {
     SSL_CTX *ctx = listener(scratch, NULL);
@@ -411,6 +445,7 @@ int main(int argc, char **argv)
         TEST(children_without_a_file_system_resume_each_others_sessions),
         TEST(a_flush_ends_them_in_every_process),
         TEST(forget_ends_a_login_without_a_file_system_and_no_other),
+        TEST(a_directory_that_was_made_anew_is_flushed_and_forgets_for_all_children),
         TEST(a_session_that_is_removed_is_gone_in_every_child),
         TEST(they_expire),
         TEST(a_session_resumes_only_under_its_server_name_and_namespace),
