@@ -18,6 +18,8 @@
 enum { LOOKS = 16 };
 /* SSL_CTXs that each SSL_new looks at again, for callbacks that the program has set since. */
 enum { LOOKS_BACK = 4 };
+/* How often a connection gives way to a thread that attaches its SSL_CTX, and for how many milliseconds it waits for it then. */
+enum { YIELDS = 64, WAIT_MS = 1000 };
 
 /* What an SSL_CTX is to us. WORK, with a process id above it: a thread of that process is at work on it. */
 enum { FREE, PENDING, ATTACHED, LEFT, WORK };
@@ -40,13 +42,19 @@ static _Atomic uint32_t pending, unused;
 static _Atomic(time_t) failed_at;
 static int ctx_index = -1;
 
+static int caches(SSL_CTX *ctx)
+{
+    return (call.ctrl(ctx, SSL_CTRL_GET_SESS_CACHE_MODE, 0, NULL) & SSL_SESS_CACHE_SERVER) != 0;
+}
+
 static uint32_t attach(struct context *context, SSL_CTX *own)
 {
     SSL_CTX *ctx = context->ctx;
     sesscache *handle;
 
-    /* Another thread may be configuring it: a second later it is taken to have finished. */
-    if (ctx != own && !pthread_equal(context->maker, pthread_self()) && time(NULL) - context->made <= 1)
+    /* The program may be configuring it: a second later it is taken to have finished. Where it is not known whose connection this
+       is, an SSL_CTX that this thread has made may well be its own. */
+    if (ctx != own && (own != NULL || !pthread_equal(context->maker, pthread_self())) && time(NULL) - context->made <= 1)
         return PENDING;
     switch (role_of(ctx)) {
     case SERVER:
@@ -60,7 +68,7 @@ static uint32_t attach(struct context *context, SSL_CTX *own)
         report.clients++;
         return LEFT;
     }
-    if (!settings.force && !(call.ctrl(ctx, SSL_CTRL_GET_SESS_CACHE_MODE, 0, NULL) & SSL_SESS_CACHE_SERVER)) {
+    if (!settings.force && !caches(ctx)) {
         report.switched_off++;
         return LEFT;
     }
@@ -87,17 +95,26 @@ static uint32_t attach(struct context *context, SSL_CTX *own)
     return ATTACHED;
 }
 
-/* The program's callbacks count, and then nothing of ours stays. */
+/* What the program has set since counts, and then nothing of ours stays. Without a session cache it relies on tickets, which attaching
+   has replaced. */
 static uint32_t look_back(struct context *context, SSL_CTX *own)
 {
     SSL_CTX *ctx = context->ctx;
+    int ours = call.new_cb(ctx) == context->new_cb && call.get_cb(ctx) == context->get_cb && call.remove_cb(ctx) == context->remove_cb;
 
-    (void)own;
-    if (call.new_cb(ctx) == context->new_cb && call.get_cb(ctx) == context->get_cb && call.remove_cb(ctx) == context->remove_cb)
+    if (ours && caches(ctx))
         return ATTACHED;
     call.detach(ctx);
-    report.detached++;
-    return LEFT;
+    if (!ours) {
+        report.detached++;
+        return LEFT;
+    }
+    if (!settings.force) {
+        report.switched_off++;
+        return LEFT;
+    }
+    context->new_cb = NULL;
+    return attach(context, own);
 }
 
 /* Whether a thread of this process is at work on it. */
@@ -129,6 +146,19 @@ static void repair(struct context *context)
     if (state % (1u << STATE_BITS) == WORK && !is_taken(state)
         && atomic_compare_exchange_strong(&context->state, &state, PENDING))
         atomic_fetch_add(&pending, 1);
+}
+
+/* Waits, not for ever, while another thread attaches the SSL_CTX of this connection. A connection that went on would issue tickets that
+   the attached SSL_CTX refuses. */
+static void wait_for_others(struct context *context)
+{
+    const struct timespec millisecond = { 0, 1000000 };
+
+    for (int i = 0; i < YIELDS + WAIT_MS && is_taken(atomic_load(&context->state)); i++)
+        if (i < YIELDS)
+            sched_yield();
+        else
+            nanosleep(&millisecond, NULL);
 }
 
 /* All of them: a server may switch a connection to any. */
@@ -175,6 +205,8 @@ static void on_ssl(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, lon
     }
     if (atomic_load(&pending) > 0)
         attach_what_is_pending(own);
+    if (context != NULL)
+        wait_for_others(context);
     if (context != NULL && call.inherit(parent) == SESSCACHE_OK && settings.session_id_context_len > 0)
         call.set_context_of_ssl(parent, (const unsigned char *)settings.session_id_context, settings.session_id_context_len);
     errno = before;

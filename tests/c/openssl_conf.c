@@ -161,6 +161,68 @@ static void force_attaches_where_the_cache_is_switched_off(const char *scratch)
     SSL_CTX_free(off);
 }
 
+/* How many clients of a server resume that it knows. */
+static int resumed_of_two(SSL_CTX *server)
+{
+    int resumed = 0;
+
+    for (int v = 0; v < 2; v++) {
+        struct outcome first = tls_here(server, (struct visit){.version = tls_versions[v]});
+
+        CHECK(first.newest.len > 0, "%s: no session", tls_name(tls_versions[v]));
+        resumed += tls_here(server, (struct visit){.version = tls_versions[v], .offer = &first.newest}).resumed;
+    }
+    return resumed;
+}
+
+/* Programs make an SSL to list the ciphers of an SSL_CTX. */
+static void a_cache_that_is_switched_off_after_an_ssl_leaves_the_tickets(const char *scratch)
+{
+    SSL_CTX *off;
+    uint64_t options;
+
+    configure(scratch, "");
+    off = tls_server();
+    options = SSL_CTX_get_options(off);
+    use(off);
+    SSL_CTX_set_session_cache_mode(off, SSL_SESS_CACHE_OFF);
+    CHECK(resumed_of_two(off) == 2, "a program that relies on tickets resumes nothing");
+    CHECK(!is_attached(off) && SSL_CTX_get_options(off) == options && SSL_CTX_get_session_cache_mode(off) == SSL_SESS_CACHE_OFF,
+          "something of ours stays");
+    SSL_CTX_free(off);
+}
+
+static void force_attaches_again_what_is_switched_off_after_an_ssl(const char *scratch)
+{
+    char *store = configure(scratch, "force = yes");
+    SSL_CTX *off = tls_server();
+    struct outcome first;
+
+    use(off);
+    SSL_CTX_set_session_cache_mode(off, SSL_SESS_CACHE_OFF);
+    first = tls_here(off, (struct visit){.version = TLS1_2_VERSION});
+    CHECK(tls_resumes_elsewhere(store, NULL, TLS1_2_VERSION, &first.newest), "its session is in no store");
+    SSL_CTX_free(off);
+}
+
+static void a_connection_leaves_an_ssl_ctx_that_is_being_configured_alone(const char *scratch)
+{
+    SSL_CTX *serving, *being_made;
+
+    /* In OpenSSL 3.2 and later nobody knows whose connection it is. */
+    if (OpenSSL_version_num() >= 0x30200000L)
+        return;
+    configure(scratch, "");
+    serving = tls_server();
+    being_made = tls_server();
+    use(serving);
+    CHECK(is_attached(serving) && !is_attached(being_made), "another SSL_CTX than that of the connection is attached");
+    use(being_made);
+    CHECK(is_attached(being_made), "it is not attached at its own first connection");
+    SSL_CTX_free(being_made);
+    SSL_CTX_free(serving);
+}
+
 static void programs_that_are_not_named_are_left_alone(const char *scratch)
 {
     SSL_CTX *server;
@@ -288,11 +350,10 @@ static void *attach_slowly(void *ctx)
     return NULL;
 }
 
-static void a_child_forked_in_the_midst_of_attach_does_not_wait_and_attaches(const char *scratch)
+/* An SSL_CTX that the thread is in the midst of attaching, until it is told to go on. */
+static SSL_CTX *attached_slowly(const char *scratch, pthread_t *thread)
 {
     SSL_CTX *first, *second;
-    pthread_t thread;
-    pid_t pid;
     char c = 0;
 
     CHECK(CRYPTO_set_mem_functions(get, grow, put) == 1 && pipe(reached) == 0 && pipe(go_on) == 0, "no such preparations");
@@ -302,8 +363,39 @@ static void a_child_forked_in_the_midst_of_attach_does_not_wait_and_attaches(con
     for (int i = 0; i < 10; i++)
         CHECK(SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL) > 0, "no index");
     use(first);
+    SSL_CTX_free(first);
     second = SSL_CTX_new(TLS_server_method());
-    CHECK(pthread_create(&thread, NULL, attach_slowly, second) == 0 && read(reached[0], &c, 1) == 1, "attach takes no memory");
+    CHECK(pthread_create(thread, NULL, attach_slowly, second) == 0 && read(reached[0], &c, 1) == 1, "attach takes no memory");
+    return second;
+}
+
+static void *make_connection(void *ctx)
+{
+    return SSL_new(ctx);
+}
+
+static void a_connection_made_while_another_thread_attaches_has_what_attach_sets(const char *scratch)
+{
+    pthread_t thread, meanwhile;
+    SSL_CTX *ctx = attached_slowly(scratch, &thread);
+    void *ssl;
+    char c = 0;
+
+    CHECK(pthread_create(&meanwhile, NULL, make_connection, ctx) == 0 && usleep(200000) == 0, "pthread_create");
+    CHECK(write(go_on[1], &c, 1) == 1 && pthread_join(thread, NULL) == 0 && pthread_join(meanwhile, &ssl) == 0, "pthread_join");
+    CHECK(is_attached(ctx), "the SSL_CTX is not attached");
+    CHECK(SSL_get_options(ssl) & SSL_OP_NO_TICKET, "the connection would issue tickets that the SSL_CTX refuses");
+    SSL_free(ssl);
+    SSL_CTX_free(ctx);
+}
+
+static void a_child_forked_in_the_midst_of_attach_does_not_wait_and_attaches(const char *scratch)
+{
+    pthread_t thread;
+    SSL_CTX *second = attached_slowly(scratch, &thread);
+    pid_t pid;
+    char c = 0;
+
     pid = check_fork();
     if (pid == 0) {
         for (int i = 0; i < 2; i++)
@@ -316,7 +408,6 @@ static void a_child_forked_in_the_midst_of_attach_does_not_wait_and_attaches(con
     CHECK(write(go_on[1], &c, 1) == 1 && pthread_join(thread, NULL) == 0, "pthread_join");
     CHECK(is_attached(second), "the SSL_CTX is not attached");
     SSL_CTX_free(second);
-    SSL_CTX_free(first);
 }
 
 int main(int argc, char **argv)
@@ -328,12 +419,16 @@ int main(int argc, char **argv)
         TEST(callbacks_of_the_program_win_and_nothing_of_ours_stays),
         TEST(a_cache_that_is_switched_off_stays_off_unless_forced),
         TEST(force_attaches_where_the_cache_is_switched_off),
+        TEST(a_cache_that_is_switched_off_after_an_ssl_leaves_the_tickets),
+        TEST(force_attaches_again_what_is_switched_off_after_an_ssl),
+        TEST(a_connection_leaves_an_ssl_ctx_that_is_being_configured_alone),
         TEST(programs_that_are_not_named_are_left_alone),
         TEST(a_program_that_is_named_is_attached),
         TEST(the_directory_may_have_the_name_of_the_program),
         TEST(a_random_session_id_context_is_replaced),
         TEST(a_directory_that_cannot_be_used_costs_no_handshake),
         TEST(errno_and_the_error_queue_stay),
+        TEST(a_connection_made_while_another_thread_attaches_has_what_attach_sets),
         TEST(a_child_forked_in_the_midst_of_attach_does_not_wait_and_attaches),
     };
 
