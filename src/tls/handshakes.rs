@@ -48,6 +48,15 @@ impl LastRead {
         self.process.store(incarnation(), Ordering::Relaxed);
     }
 
+    /// In a forked child: from before the handshake that a callback sees, of which OpenSSL has counted the end, the hit, or neither.
+    pub(super) fn begin_in_child(&self, ctx: Ctx<'_>, ended: bool, hit: bool) {
+        if self.process.load(Ordering::Relaxed) != incarnation() {
+            self.begin(ctx);
+            self.good.fetch_sub(i32::from(ended), Ordering::Relaxed);
+            self.hits.fetch_sub(i32::from(hit), Ordering::Relaxed);
+        }
+    }
+
     /// How much they have grown since. A forked child begins with what they are: the parent counts its own.
     fn growth(&self, ctx: Ctx<'_>) -> (i64, i64) {
         if self.process.load(Ordering::Relaxed) != incarnation() {

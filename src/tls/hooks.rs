@@ -5,6 +5,7 @@ use std::time::Duration;
 use libc::c_ulong;
 
 use super::connection::Connection;
+use super::handshakes::LastRead;
 use super::kept;
 use super::notices::Notice;
 use super::openssl::{Conn, SessionMut, SessionRef};
@@ -40,18 +41,26 @@ fn has_tickets_of_the_host(binding: &Binding, conn: Conn<'_>) -> bool {
     binding.policy.tickets == Tickets::Host && !tickets_are_stateful(conn)
 }
 
+/// OpenSSL's counters of the connection's SSL_CTX, if that is attached to this cache.
+fn last_read<'a>(binding: &Binding, conn: Conn<'a>) -> Option<&'a LastRead> {
+    kept::attached(conn.ctx()).filter(|(slot, _)| *slot == binding.slot()).map(|(_, last_read)| last_read)
+}
+
 /// A session or ticket was made: store it.
 pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     if !conn.is_server() {
         return;
     }
     let Some(connection) = Connection::current(conn) else { return };
+    let (version, kind) = protocol(conn);
+    let tls13 = version == TLS13;
     if connection.see() {
+        if let Some(last_read) = last_read(binding, conn) {
+            last_read.begin_in_child(conn.ctx(), tls13, conn.is_resumed());
+        }
         binding.handshakes.see(&binding.store, conn.is_resumed());
     }
     let id = session.id();
-    let (version, kind) = protocol(conn);
-    let tls13 = version == TLS13;
     if tls13 && has_tickets_of_the_host(binding, conn) {
         return;
     }
@@ -112,7 +121,7 @@ fn first_note(binding: &Binding, connection: &Connection, session: SessionRef<'_
 pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL_SESSION {
     let (version, kind) = protocol(conn);
     let tls13 = version == TLS13;
-    if let Some((_, last_read)) = kept::attached(conn.ctx()).filter(|(slot, _)| *slot == binding.slot()) {
+    if let Some(last_read) = last_read(binding, conn) {
         binding.handshakes.read(&binding.store, conn.ctx(), last_read);
     }
     // SSL_stateless(3) has answered the first ClientHello and kept nothing. OpenSSL looks at the binder of a session before it has

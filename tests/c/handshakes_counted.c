@@ -90,6 +90,32 @@ static void a_forked_child_counts_nothing_of_its_parent(const char *scratch)
     sesscache_close(cache);
 }
 
+/* OpenSSL has counted the end of a TLS 1.3 handshake when its ticket is made, and that of a TLS 1.2 handshake later. */
+static void a_childs_first_handshake_costs_no_resumption(const char *scratch)
+{
+    sesscache *cache = watched(store_in(scratch));
+    SSL_CTX *ctx = served(cache);
+    uint64_t each = 0;
+
+    for (int i = 0; i < 2; i++) {
+        pid_t pid = check_fork();
+
+        if (pid == 0) {
+            struct outcome first = tls_here(ctx, (struct visit){.version = tls_versions[i]});
+            struct outcome second = tls_here(ctx, (struct visit){.version = TLS1_2_VERSION});
+
+            CHECK(tls_here(ctx, (struct visit){.version = tls_versions[i], .offer = &first.newest}).resumed, "the first session");
+            CHECK(tls_here(ctx, (struct visit){.version = TLS1_2_VERSION, .offer = &second.newest}).resumed, "the second session");
+            _exit(0);
+        }
+        check_wait(pid, "a child");
+        each += 2;
+        expect(cache, tls_name(tls_versions[i]), each, each);
+    }
+    SSL_CTX_free(ctx);
+    sesscache_close(cache);
+}
+
 static void a_retried_hello_is_one_handshake(const char *scratch)
 {
     sesscache *cache = watched(store_in(scratch));
@@ -335,6 +361,7 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         TEST(every_handshake_is_counted_once_in_every_process),
         TEST(a_forked_child_counts_nothing_of_its_parent),
+        TEST(a_childs_first_handshake_costs_no_resumption),
         TEST(a_retried_hello_is_one_handshake),
         TEST(a_switch_by_server_name_counts_in_either_context),
         TEST(what_a_client_resumes_is_no_resumption_of_the_server),
