@@ -183,8 +183,11 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
     }
     // A client goes by what its ticket said when it was made. OpenSSL accepts its early data, and ends the handshake when
     // the session allows none. One that is not in the store never does: nobody promises its single use.
-    let early = tls13 && conn.max_early_data() > 0 && (in_memory || session.as_ref().max_early_data() == 0);
-    if early && conn.extension(ffi::TLSEXT_TYPE_EARLY_DATA).is_some() {
+    let early =
+        conn.extension(ffi::TLSEXT_TYPE_EARLY_DATA).is_some() && (in_memory || session.as_ref().max_early_data() == 0);
+    // OpenSSL's own protection, where the host has it on, resumes from the internal cache alone.
+    let protected = conn.options() & ffi::SSL_OP_NO_ANTI_REPLAY == 0;
+    if tls13 && conn.max_early_data() > 0 && (early || protected) {
         connection.suspend_early_data(conn.max_early_data());
         conn.set_max_early_data(0);
     }
@@ -261,6 +264,12 @@ pub(super) fn generate(binding: &Binding, conn: Conn<'_>, session: Option<Sessio
     let mut life = binding.life(conn);
     let (version, _) = protocol(conn);
     report_changes(binding, conn);
+    // First of all: whose tickets they are depends on it.
+    if let Some(allowed) =
+        Connection::find(conn).filter(|_| version == TLS13).and_then(Connection::suspended_early_data)
+    {
+        conn.set_max_early_data(allowed);
+    }
     if version == TLS13 && has_tickets_of_the_host(binding, conn) {
         return false;
     }
@@ -275,9 +284,6 @@ pub(super) fn generate(binding: &Binding, conn: Conn<'_>, session: Option<Sessio
     }
     if let Some(mut session) = session.filter(|_| version == TLS13) {
         let Some(connection) = Connection::current(conn) else { return false };
-        if let Some(allowed) = connection.suspended_early_data() {
-            conn.set_max_early_data(allowed);
-        }
         let noted = session::note(*session);
         if let Some(note) = noted.or_else(|| first_note(binding, connection, *session)) {
             if noted.is_none() {

@@ -128,6 +128,31 @@ static void a_ticket_of_the_host_carries_no_early_data(const char *scratch)
     sesscache_close(cache);
 }
 
+static void allow_early(SSL *server)
+{
+    CHECK(SSL_set_max_early_data(server, 16384) == 1, "SSL_set_max_early_data");
+}
+
+/* OpenSSL's own protection makes the tickets of such a connection ids, each of which resumes once. */
+static void early_data_that_one_ssl_allows_is_rejected_and_its_ticket_resumes(const char *scratch)
+{
+    SSL_CTX *ctx = server_with_judge(store_in(scratch));
+
+    for (int i = 0; i < 2; i++) {
+        struct visit visit = {.version = TLS1_3_VERSION, .prepare = allow_early};
+        struct outcome first = tls_here(ctx, visit), out;
+
+        visit.offer = &first.newest;
+        visit.early = i == 0 ? "early" : NULL;
+        out = tls_here(ctx, visit);
+        CHECK(out.resumed && !out.early_accepted, "early data sent: %d: resumed %d, early data accepted %d", i == 0, out.resumed,
+              out.early_accepted);
+        visit.offer = &out.newest;
+        CHECK(out.newest.len > 0 && tls_here(ctx, visit).resumed, "its next ticket does not resume");
+    }
+    SSL_CTX_free(ctx);
+}
+
 static sesscache_status forgotten;
 
 static void forget(SSL *server)
@@ -154,6 +179,7 @@ int main(int argc, char **argv)
         TEST(callbacks_are_asked_as_without_a_cache_and_refused_tickets_do_not_resume),
         TEST(a_client_without_tickets_resumes_by_id_in_every_process),
         TEST(a_ticket_of_the_host_carries_no_early_data),
+        TEST(early_data_that_one_ssl_allows_is_rejected_and_its_ticket_resumes),
         TEST(forget_says_that_it_cannot_end_a_stateless_ticket),
     };
 
