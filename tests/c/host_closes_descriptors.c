@@ -387,10 +387,8 @@ static void a_store_out_of_reach_costs_no_handshake(const char *scratch)
         void (*leave)(const char *scratch);
     } ways[] = {{"chroot", leave_for_another_root}, {"setuid", become_nobody}};
 
-    if (geteuid() != 0) {
-        fprintf(stderr, "chroot and setuid need root: skipped\n");
-        return;
-    }
+    if (geteuid() != 0)
+        check_not_tried("chroot and setuid need root");
     for (int used = 0; used < 2; used++) {
         for (int way = 0; way < 2; way++) {
             SSL_CTX *ctx = tls_server();
@@ -420,15 +418,10 @@ static void a_store_out_of_reach_costs_no_handshake(const char *scratch)
 /* Whoever has opened the store before goes on: nothing is opened again. */
 static void a_store_opened_before_the_change_of_root_and_user_goes_on(const char *scratch)
 {
-    SSL_CTX *ctx;
-    struct outcome before;
-
-    if (geteuid() != 0) {
-        fprintf(stderr, "chroot and setuid need root: skipped\n");
-        return;
-    }
-    ctx = tls_attached(store_in(scratch), NULL);
-    before = tls_here(ctx, (struct visit){.version = TLS1_2_VERSION});
+    if (geteuid() != 0)
+        check_not_tried("chroot and setuid need root");
+    SSL_CTX *ctx = tls_attached(store_in(scratch), NULL);
+    struct outcome before = tls_here(ctx, (struct visit){.version = TLS1_2_VERSION});
     leave_for_another_root(scratch);
     become_nobody(scratch);
     for (int n = 0; n < 3; n++) {

@@ -1,5 +1,5 @@
 //! The system calls that a process makes before and after sesscache_hold(): the lists of the manual page and of the guide are those
-//! that tests/c/held_store.c allows.
+//! that tests/c/filter.h allows, under which tests/c/held_store.c lives.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,9 +32,9 @@ fn words(text: &str, head: &str, end: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_lists_are_those_under_which_the_test_lives() {
-    let (test, page, guide) = (read("tests/c/held_store.c"), read("man/sesscache_hold.3"), read("docs/guide.md"));
+    let (filter, page, guide) = (read("tests/c/filter.h"), read("man/sesscache_hold.3"), read("docs/guide.md"));
     for (name, in_page, in_guide) in LISTS {
-        let allowed = words(&test, &format!("static const int {name}[] = {{"), "}");
+        let allowed = words(&filter, &format!("static const int {name}[] = {{"), "}");
         assert!(allowed.len() > 3, "the table {name} is not found");
         assert_eq!(words(&page, &format!("{in_page}\n"), "\n."), allowed, "sesscache_hold(3): {in_page}");
         assert_eq!(words(&guide, in_guide, " |\n"), allowed, "docs/guide.md: {in_guide}");
