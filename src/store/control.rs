@@ -8,13 +8,11 @@ use std::io;
 use std::mem::size_of;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::boot::BootId;
 use super::counters::{Counters, SHARDS};
 use super::directory::OpenDirectory;
-use super::entries::platform;
-use super::siphash::siphash;
 use super::tombstones::Tombstones;
 use super::trial::NotedTrial;
 use crate::options::{CAPACITY_LIMITS, READERS_LIMITS};
@@ -23,6 +21,10 @@ use crate::sys::dir::Dir;
 use crate::sys::files;
 use crate::sys::shared_page::{Shareable, SharedPage, Word};
 use crate::sys::{clock, crypto, process};
+
+mod superblock;
+
+use self::superblock::{bytes, Superblock};
 
 const MAGIC: [u8; 8] = *b"sesscach";
 /// Version of the layout below.
@@ -58,27 +60,6 @@ struct ControlPage {
     tombstones: Tombstones,
     /// The longest time from a full handshake to the expiry of a session, of all that were put, in seconds.
     longest: Word,
-}
-
-/// What never changes in the life of a control file.
-#[repr(C)]
-struct Superblock {
-    magic: Word,
-    format: AtomicU32,
-    size: AtomicU32,
-    /// Microseconds since 1970.
-    created: Word,
-    /// Architecture, C library and page size: processes that differ in these cannot share mutexes or maps.
-    platform: Word,
-    /// Secret under which ids are made.
-    mask: [AtomicU8; 16],
-    /// Secret under which names are hashed.
-    names: [AtomicU8; 16],
-    /// Tells the ids made here from those of other stores under the same secrets. As old as the file: of ids that an earlier one has
-    /// made nothing is left here.
-    site: Word,
-    /// Of all the above: tells a damaged page from a whole one.
-    check: Word,
 }
 
 // SAFETY: atomics, for which any bytes do.
@@ -138,52 +119,6 @@ pub(crate) struct Control {
     pub(crate) mask: [u8; 16],
     pub(crate) names: [u8; 16],
     pub(crate) site: u32,
-}
-
-impl Superblock {
-    fn init(&self, created: u64, mask: &[u8; 16], names: &[u8; 16], site: u32) {
-        self.magic.set(u64::from_ne_bytes(MAGIC));
-        self.format.store(FORMAT, Ordering::Relaxed);
-        self.size.store(SIZE as u32, Ordering::Relaxed);
-        self.created.set(created);
-        self.platform.set(platform_hash());
-        self.mask.iter().zip(mask).for_each(|(to, byte)| to.store(*byte, Ordering::Relaxed));
-        self.names.iter().zip(names).for_each(|(to, byte)| to.store(*byte, Ordering::Relaxed));
-        self.site.set(site.into());
-        self.check.set(self.checksum());
-    }
-
-    fn checksum(&self) -> u64 {
-        let fields: [&[u8]; 8] = [
-            &self.magic.get().to_ne_bytes(),
-            &self.format.load(Ordering::Relaxed).to_ne_bytes(),
-            &self.size.load(Ordering::Relaxed).to_ne_bytes(),
-            &self.created.get().to_ne_bytes(),
-            &self.platform.get().to_ne_bytes(),
-            &bytes(&self.mask),
-            &bytes(&self.names),
-            &self.site.get().to_ne_bytes(),
-        ];
-        siphash(0, 0, &fields.concat())
-    }
-
-    fn verify(&self) -> Result<(), Unusable> {
-        let format = self.format.load(Ordering::Relaxed);
-        let size = self.size.load(Ordering::Relaxed) as usize;
-        if self.magic.get() != u64::from_ne_bytes(MAGIC) || self.check.get() != self.checksum() || size != SIZE {
-            Err(Unusable::Damaged)
-        } else if format != FORMAT {
-            Err(Unusable::Format(format))
-        } else if self.platform.get() != platform_hash() {
-            Err(Unusable::Platform)
-        } else {
-            Ok(())
-        }
-    }
-}
-
-fn bytes(of: &[AtomicU8; 16]) -> [u8; 16] {
-    of.each_ref().map(|byte| byte.load(Ordering::Relaxed))
 }
 
 impl ControlPage {
@@ -447,10 +382,6 @@ fn is_due(last: &AtomicU64, pause: u64) -> bool {
     // A moment that lies ahead is of a clock that was set back since: count it as long ago.
     (then > now || now - then >= pause)
         && last.compare_exchange(then, now, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-}
-
-fn platform_hash() -> u64 {
-    siphash(0, 0, platform().as_bytes())
 }
 
 fn other_version(file: &File) -> Option<u32> {
