@@ -20,7 +20,7 @@ static sesscache *watched(const char *store)
 {
     sesscache *cache;
 
-    CHECK_OK(sesscache_open(store, NULL, &cache));
+    CHECK_OK(sesscache_open(store, "disk=on", &cache));
     sesscache_set_log(cache, on_message, NULL);
     return cache;
 }

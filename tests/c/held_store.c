@@ -7,6 +7,7 @@
 #include "tls.h"
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <syslog.h>
@@ -409,5 +410,7 @@ int main(int argc, char **argv)
         TEST(after_chroot_and_setuid_the_store_itself_is_used),
     };
 
+    /* glibc opens /proc/sys/vm/overcommit_memory when it shrinks the heap of a second arena (malloc/arena.c: shrink_heap). */
+    CHECK(mallopt(M_ARENA_MAX, 1) == 1, "mallopt");
     return check_main(argc, argv, tests, TESTS(tests));
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::{hex, now, Data, Random, Scratch, Worker};
 
-const OPTIONS: &str = "capacity=1MiB deadline=1s";
+const OPTIONS: &str = "capacity=1MiB deadline=1s disk=on";
 
 fn data(seed: u64) -> Data {
     Data { len: 224, seed }

@@ -8,7 +8,7 @@ use support::{now, open, preload, text, Data, Random, Scratch, Worker};
 
 support::roles!(work: "listens", "fills", "times");
 
-const OPTIONS: &str = "capacity=16MiB";
+const OPTIONS: &str = "capacity=16MiB disk=on";
 const RECORD: Data = Data { len: 3_000, seed: 1 };
 
 fn put(cache: &sesscache::Cache, seed: u64) -> bool {

@@ -67,7 +67,7 @@ fn a_master_without_privileges_resumes_as_well() {
 /// The master starts a new worker for one that has crashed. It opens the store like the first.
 #[test]
 fn sessions_survive_crashed_workers() {
-    let mut nginx = Nginx::http("sesscache STORE;", "");
+    let mut nginx = Nginx::http("sesscache STORE disk=on;", "");
     nginx.start();
     nginx.get("s", &["-tls1_3"], "/");
     for _ in 0..3 {
