@@ -79,7 +79,7 @@ fn ticket_keys_that_have_no_effect_are_told() {
 
 #[test]
 fn clients_are_resumed_from_the_store_and_the_log_stays_clean() {
-    let mut nginx = Nginx::http("sesscache STORE capacity=8MiB disk=on;", "");
+    let mut nginx = Nginx::http("sesscache STORE \"capacity=8MiB disk=on\";", "");
     nginx.start();
     for version in VERSIONS {
         let first = nginx.get(version, &[version], "/");
@@ -102,7 +102,7 @@ fn clients_are_resumed_from_the_store_and_the_log_stays_clean() {
 
 #[test]
 fn the_status_page_counts() {
-    let mut nginx = Nginx::http("sesscache STORE capacity=8MiB disk=on;", "");
+    let mut nginx = Nginx::http("sesscache STORE \"capacity=8MiB disk=on\";", "");
     nginx.start();
     for _ in 0..4 {
         nginx.get("s", &["-tls1_2"], "/");
