@@ -8,7 +8,7 @@ use std::time::Duration;
 
 mod values;
 
-use self::values::{check_separator, on, size, time, word};
+use self::values::{check_separator, on, one_of, size, time, word};
 use crate::status::{Error, Result};
 
 /// Whether a session is bound to the server name it was made for (RFC 6066 section 3).
@@ -217,58 +217,28 @@ pub const TABLE: &[OptionRow] = &[
         default: "strict",
         accepts: "strict or off",
         meaning: "strict: a session resumes only under the server name it was made for (RFC 6066). off disables the check.",
-        set: |o, v| {
-            o.sni = match v {
-                "strict" => Sni::Strict,
-                "off" => Sni::Off,
-                _ => return None,
-            };
-            Some(())
-        },
+        set: |o, v| one_of(v, &[("strict", Sni::Strict), ("off", Sni::Off)]).map(|chosen| o.sni = chosen),
     },
     OptionRow {
         name: "single_use",
         default: "early_data",
         accepts: "early_data, always or off",
         meaning: "Which TLS 1.3 tickets resume once only, over all processes: those offered with early data, all, or none.",
-        set: |o, v| {
-            o.single_use = match v {
-                "early_data" => SingleUse::EarlyData,
-                "always" => SingleUse::Always,
-                "off" => SingleUse::Off,
-                _ => return None,
-            };
-            Some(())
-        },
+        set: |o, v| one_of(v, &[("early_data", SingleUse::EarlyData), ("always", SingleUse::Always), ("off", SingleUse::Off)]).map(|chosen| o.single_use = chosen),
     },
     OptionRow {
         name: "tickets",
         default: "ids",
         accepts: "ids or host",
         meaning: "ids: clients get ids, also in TLS 1.3. host: OpenSSL's tickets stay as the program has them, with its keys and callbacks and without early data; ids serve clients of TLS 1.2 that offer no tickets.",
-        set: |o, v| {
-            o.tickets = match v {
-                "ids" => Tickets::Ids,
-                "host" => Tickets::Host,
-                _ => return None,
-            };
-            Some(())
-        },
+        set: |o, v| one_of(v, &[("ids", Tickets::Ids), ("host", Tickets::Host)]).map(|chosen| o.tickets = chosen),
     },
     OptionRow {
         name: "remove",
         default: "failures",
         accepts: "failures, openssl or never",
         meaning: "Which of OpenSSL's removals delete a session from the store: those after a TLS error, all, or none.",
-        set: |o, v| {
-            o.remove = match v {
-                "failures" => Remove::Failures,
-                "openssl" => Remove::OpenSsl,
-                "never" => Remove::Never,
-                _ => return None,
-            };
-            Some(())
-        },
+        set: |o, v| one_of(v, &[("failures", Remove::Failures), ("openssl", Remove::OpenSsl), ("never", Remove::Never)]).map(|chosen| o.remove = chosen),
     },
     OptionRow {
         name: "deadline",
@@ -293,10 +263,7 @@ pub const TABLE: &[OptionRow] = &[
         default: "off",
         accepts: "on or off",
         meaning: "on maps the store read-only, which protects it from stray writes of the program. Writes are then slower.",
-        set: |o, v| {
-            o.guard = Some(on(v)?);
-            Some(())
-        },
+        set: |o, v| on(v).map(|on| o.guard = Some(on)),
     },
     OptionRow {
         name: "key",
@@ -332,20 +299,14 @@ pub const TABLE: &[OptionRow] = &[
         default: "off",
         accepts: "on or off",
         meaning: "on: each process opens the store at its first use and nothing by path later. See sesscache_hold(3).",
-        set: |o, v| {
-            o.hold = on(v)?;
-            Some(())
-        },
+        set: |o, v| on(v).map(|on| o.hold = on),
     },
     OptionRow {
         name: "disk",
         default: "off",
         accepts: "on or off",
         meaning: "on: no warning that the directory is on a disk, where handshakes wait while the file system is frozen or slow.",
-        set: |o, v| {
-            o.disk = on(v)?;
-            Some(())
-        },
+        set: |o, v| on(v).map(|on| o.disk = on),
     },
 ];
 

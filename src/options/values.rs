@@ -9,12 +9,13 @@ pub(super) fn word(value: &str) -> Option<String> {
     (!value.is_empty() && value.len() <= 64).then(|| value.to_owned())
 }
 
+/// What the word stands for.
+pub(super) fn one_of<T: Copy>(value: &str, words: &[(&str, T)]) -> Option<T> {
+    words.iter().find(|(word, _)| *word == value).map(|(_, meant)| *meant)
+}
+
 pub(super) fn on(value: &str) -> Option<bool> {
-    match value {
-        "on" => Some(true),
-        "off" => Some(false),
-        _ => None,
-    }
+    one_of(value, &[("on", true), ("off", false)])
 }
 
 /// Splits `256MiB` into 256 and `MiB`.

@@ -123,22 +123,29 @@ static void limit_address_space(const char *scratch)
     CHECK(setrlimit(RLIMIT_AS, &limit) == 0, "setrlimit: %s", strerror(errno));
 }
 
+static void answer_eperm(const int *calls, size_t count)
+{
+    struct sock_filter program[8];
+    struct sock_fprog filter = {0, program};
+    size_t at = 0;
+
+    program[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+    for (size_t n = 0; n < count; n++)
+        program[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[n], (unsigned char)(count - n), 0);
+    program[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    program[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+    filter.len = (unsigned short)at;
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0,
+          "prctl: %s", strerror(errno));
+}
+
 /* A sandbox that knows the calls of a server and answers EPERM to others. */
 static void refuse_calls(const char *scratch)
 {
-    struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_fallocate, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_flock, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_prlimit64, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-    };
-    struct sock_fprog filter = {sizeof program / sizeof program[0], program};
+    static const int calls[] = {SYS_fallocate, SYS_flock, SYS_prlimit64};
 
     (void)scratch;
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0,
-          "prctl: %s", strerror(errno));
+    answer_eperm(calls, TESTS(calls));
 }
 
 /* The files belong to that user already: owner=. */
@@ -196,17 +203,10 @@ static void fill_the_file_system(const char *scratch)
 /* A sandbox whose list is older than statx(2). */
 static void refuse_statx(const char *scratch)
 {
-    struct sock_filter program[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_statx, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
-    };
-    struct sock_fprog filter = {sizeof program / sizeof program[0], program};
+    static const int calls[] = {SYS_statx};
 
     (void)scratch;
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0,
-          "prctl: %s", strerror(errno));
+    answer_eperm(calls, TESTS(calls));
 }
 
 /* A library context of the server's own, and none of OpenSSL's algorithms in the default one. */

@@ -2,6 +2,7 @@
  * Any order of free, close, detach, exit and dlclose is safe, and what is still attached goes on working.
  */
 #include "check.h"
+#include "loaded.h"
 #include "tls.h"
 
 #include <dlfcn.h>
@@ -244,27 +245,6 @@ static void two_handles_on_one_directory_share_sessions(const char *scratch)
     SSL_CTX_free(second);
 }
 
-static void copy_file(const char *from, const char *to)
-{
-    char buffer[65536];
-    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
-    size_t len;
-
-    CHECK(in != NULL && out != NULL, "cannot copy %s: %s", from, strerror(errno));
-    while ((len = fread(buffer, 1, sizeof buffer, in)) > 0)
-        CHECK(fwrite(buffer, 1, len, out) == len, "cannot write %s", to);
-    CHECK(!ferror(in) && fclose(in) == 0 && fclose(out) == 0, "cannot copy %s", from);
-}
-
-/* ISO C has no cast from void * to a function pointer. */
-static void find(void *library, const char *name, void *function)
-{
-    void *symbol = dlsym(library, name);
-
-    CHECK(symbol != NULL, "the library has no %s", name);
-    memcpy(function, &symbol, sizeof symbol);
-}
-
 /* What a host does with the library while it is loaded. */
 struct guest {
     char *copy, *store;
@@ -281,7 +261,7 @@ static void *use_library(void *argument)
 
     guest->library = dlopen(guest->copy, RTLD_NOW | RTLD_LOCAL);
     CHECK(guest->library != NULL, "dlopen: %s", dlerror());
-    find(guest->library, "sesscache_enable", &enable);
+    find_function(guest->library, "sesscache_enable", &enable);
     for (int i = 0; i < 2; i++)
         CHECK(enable(guest->servers[i], guest->store, NULL) == SESSCACHE_OK, "a loaded library does not attach");
     made = tls_here(guest->servers[0], (struct visit){.version = TLS1_3_VERSION});

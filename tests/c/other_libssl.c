@@ -3,30 +3,9 @@
  * SSL_CTXs cannot be attached, and the message names both, because nobody would look for the second one.
  */
 #include "check.h"
+#include "loaded.h"
 
-#include <dlfcn.h>
 #include <openssl/ssl.h>
-
-/* ISO C has no cast from void * to a function pointer. */
-static void find(void *library, const char *name, void *function)
-{
-    void *symbol = dlsym(library, name);
-
-    CHECK(symbol != NULL, "a libssl without %s", name);
-    memcpy(function, &symbol, sizeof symbol);
-}
-
-static void copy_file(const char *from, const char *to)
-{
-    char buffer[65536];
-    FILE *in = fopen(from, "rb"), *out = fopen(to, "wb");
-    size_t len;
-
-    CHECK(in != NULL && out != NULL, "cannot copy %s: %s", from, strerror(errno));
-    while ((len = fread(buffer, 1, sizeof buffer, in)) > 0)
-        CHECK(fwrite(buffer, 1, len, out) == len, "cannot write %s", to);
-    CHECK(!ferror(in) && fclose(in) == 0 && fclose(out) == 0, "cannot copy %s", from);
-}
 
 static void a_context_of_another_libssl_is_refused_and_both_are_named(const char *scratch)
 {
@@ -41,9 +20,9 @@ static void a_context_of_another_libssl_is_refused_and_both_are_named(const char
     copy_file(ours.dli_fname, copy);
     library = dlopen(copy, RTLD_NOW | RTLD_LOCAL);
     CHECK(library != NULL, "dlopen: %s", dlerror());
-    find(library, "SSL_CTX_new", &new_ctx);
-    find(library, "TLS_server_method", &method);
-    find(library, "SSL_CTX_free", &free_ctx);
+    find_function(library, "SSL_CTX_new", &new_ctx);
+    find_function(library, "TLS_server_method", &method);
+    find_function(library, "SSL_CTX_free", &free_ctx);
     ctx = new_ctx(method());
     CHECK(ctx != NULL, "no SSL_CTX of another libssl");
 
