@@ -43,16 +43,17 @@ if how.startswith("stuck"):
     # It has to wait in write(2), number 1 or 64 on x86-64 and arm64, for longer than it takes to draw.
     since, columns = None, 100
     while since is None or time.monotonic() - since < 0.5:
-        if open(f"/proc/{pid}/syscall").read().split()[0] not in ("1", "64"):
-            since = None
-        elif since is None:
-            since = time.monotonic()
         if time.monotonic() > DEADLINE:
             os.kill(pid, signal.SIGKILL)
             sys.exit("it never waits for its terminal")
-        # Of another size, all of it is drawn anew.
-        columns = 201 - columns
-        fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        if open(f"/proc/{pid}/syscall").read().split()[0] not in ("1", "64"):
+            since = None
+            # Of another size, all of it is drawn anew. No two sizes in turns: who looks every second time would see
+            # one of them. And none while it waits: SIGWINCH interrupts write(2).
+            columns = columns + 1 if columns < 140 else 100
+            fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack("HHHH", 30, columns, 0, 0))
+        elif since is None:
+            since = time.monotonic()
         time.sleep(0.05)
     os.kill(pid, number)
     time.sleep(0.5)
