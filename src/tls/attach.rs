@@ -8,7 +8,7 @@ use libc::{c_int, c_long, c_void};
 
 use super::kept::{self, Attachment, ContextData, NO_SLOT};
 use super::openssl::{Callbacks, Conn, Ctx};
-use super::{connection, ffi, running_major, session, slots, Binding, SSL, SSL_CTX};
+use super::{connection, ffi, hooks, running_major, session, slots, Binding, SSL, SSL_CTX};
 use crate::options::{SingleUse, Tickets};
 use crate::status::{Error, Result, Status};
 
@@ -42,10 +42,14 @@ unsafe extern "C" fn free_connection(
 ) {
     if !value.is_null() {
         // SAFETY: OpenSSL frees a value of the index once, with the SSL.
-        unsafe { connection::free(value) };
+        let connection = unsafe { connection::take(value) };
         // SAFETY: OpenSSL frees the ex_data of an SSL while that still has its SSL_CTX, and nobody else has the SSL any more. Of
-        // what lies in it, `ctx` reads nothing else.
-        count_handshakes(unsafe { Conn::new(parent.cast()) }.ctx());
+        // what lies in it, `ctx` reads nothing else, and `resumed_elsewhere` what lies in the SSL itself.
+        let conn = unsafe { Conn::new(parent.cast()) };
+        if let Some(handshakes) = connection.resumed_elsewhere(conn) {
+            hooks::end_elsewhere(&handshakes, conn);
+        }
+        count_handshakes(conn.ctx());
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Binding {
     pub(crate) store: Arc<Store>,
     pub(crate) policy: Policy,
     pub(super) kinds: Kinds,
-    pub(super) handshakes: Handshakes,
+    pub(super) handshakes: Arc<Handshakes>,
     pub(super) notices: Notices,
     slot: AtomicUsize,
     /// One like it ended a moment before it was made.
@@ -43,7 +43,7 @@ impl Binding {
                 comes_and_goes: idle::has_just_ended(name(&store, &policy, kinds.limit())),
                 policy,
                 kinds,
-                handshakes: Handshakes::default(),
+                handshakes: Arc::default(),
                 slot: AtomicUsize::new(SLOTS),
                 notices: Notices::default(),
             })

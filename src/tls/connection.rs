@@ -6,14 +6,17 @@
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::Arc;
 
 use libc::{c_int, c_long, c_void};
 
-use super::ffi;
+use super::handshakes::Handshakes;
 use super::openssl::{ex_index, Conn, Terms};
 use super::session::Session;
+use super::{ffi, kept, Binding};
 use crate::store::id::ID;
 use crate::store::{Header, Login};
+use crate::sys::process::incarnation;
 
 /// Logins that one connection may have: more than one needs renegotiations that resume sessions of others.
 const LOGINS: usize = 64;
@@ -44,6 +47,11 @@ struct Remembered {
 /// A session that was found for a handshake. Only if that resumes it, its login is behind the connection.
 struct Candidate {
     login: Login,
+    /// Where it was found, in which process.
+    slot: usize,
+    handshakes: Arc<Handshakes>,
+    process: u64,
+    quic: bool,
     /// The client's random number: whose handshake it is.
     random: [u8; 32],
     /// How often: twice when a HelloRetryRequest makes OpenSSL ask again.
@@ -133,11 +141,19 @@ impl Connection {
     }
 
     /// Notes the login of a session that was found for the handshake under way. False when the connection has too many.
-    pub(super) fn note_found(&self, conn: Conn<'_>, login: Login) -> bool {
+    pub(super) fn note_found(&self, conn: Conn<'_>, binding: &Binding, login: Login) -> bool {
         let mut memory = self.0.borrow_mut();
         let random = conn.client_random();
         let before = memory.found.take().filter(|found| found.random == random);
-        memory.found = Some(Candidate { login, random, times: 1 + before.map_or(0, |found| found.times) });
+        memory.found = Some(Candidate {
+            login,
+            slot: binding.slot(),
+            handshakes: Arc::clone(&binding.handshakes),
+            process: incarnation(),
+            quic: conn.version() == ffi::OSSL_QUIC1_VERSION,
+            random,
+            times: 1 + before.map_or(0, |found| found.times),
+        });
         memory.logins.len() < LOGINS
     }
 
@@ -145,6 +161,17 @@ impl Connection {
     pub(super) fn refused(&self, conn: Conn<'_>) -> u64 {
         let random = conn.client_random();
         self.0.borrow_mut().found.take_if(|found| found.random == random).map_or(0, |found| found.times)
+    }
+
+    /// As the SSL is freed: where a session was found that its handshake has resumed, and no callback has seen it end; `None` when
+    /// that was in an SSL_CTX attached there, whose own counters tell. OpenSSL keeps what is asked here in the SSL itself; with
+    /// QUIC it is in another object, which has ended by then.
+    pub(super) fn resumed_elsewhere(&self, conn: Conn<'_>) -> Option<Arc<Handshakes>> {
+        let found = self.0.borrow_mut().found.take().filter(|found| !found.quic && found.process == incarnation())?;
+        let ctx = conn.ctx();
+        // What was detached meanwhile has been counted.
+        let elsewhere = kept::attached(ctx).map_or(!kept::was_attached(ctx), |(slot, _)| slot != found.slot);
+        (elsewhere && conn.is_finished() && conn.is_resumed()).then_some(found.handshakes)
     }
 
     /// Whether a callback sees for the first time that the handshake comes to its end.
@@ -209,13 +236,13 @@ pub(super) fn prepare(free_value: ffi::ExFree) -> bool {
     ex_index(&INDEX, ffi::CRYPTO_EX_INDEX_SSL, Some(forget_copy), Some(free_value)) >= 0
 }
 
-/// Frees what is remembered of a connection.
+/// Takes what is remembered of a connection out of its SSL, which is being freed.
 ///
 /// # Safety
-/// `value` was found under the index in an SSL that is being freed, and is freed once.
-pub(super) unsafe fn free(value: *mut c_void) {
-    // SAFETY: the index holds only what `find_or_make` boxed; freed once, as demanded above.
-    drop(unsafe { Box::from_raw(value.cast::<Connection>()) });
+/// `value` was found under the index in an SSL that is being freed, and is taken once.
+pub(super) unsafe fn take(value: *mut c_void) -> Box<Connection> {
+    // SAFETY: the index holds only what `find_or_make` boxed; taken once, as demanded above.
+    unsafe { Box::from_raw(value.cast::<Connection>()) }
 }
 
 /// SSL_dup copies pointers; two connections must not own one box.

@@ -5,6 +5,10 @@
 //! read as the next ClientHello is answered and as an SSL or SSL_CTX is freed. OpenSSL counts a hit before it is known whether the
 //! handshake ends well, twice after a HelloRetryRequest, and as a client too; so a resumption also has to be a handshake that no
 //! callback saw being full.
+//!
+//! Callbacks and hits are of the SSL_CTX that was given to SSL_new(3), and the end of a handshake counts in the one that a servername
+//! callback has switched to. A handshake that ends in an SSL_CTX of no or another cache counts in the cache of the first: its end is
+//! noted when a callback sees it, or, where a session was found for it, as its SSL is freed.
 
 use std::sync::atomic::{AtomicI32, AtomicI64, AtomicU64, Ordering};
 use std::sync::Arc;
@@ -83,6 +87,18 @@ impl Handshakes {
         store.count(if resumed { Counter::HandshakesResumed } else { Counter::HandshakesFull }, 1);
     }
 
+    /// A handshake with sessions of this cache has ended in an SSL_CTX that is not attached to it.
+    pub(super) fn end_elsewhere(&self) {
+        self.begin_in_child();
+        self.good.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A handshake with sessions of another cache has ended in an SSL_CTX of this one.
+    pub(super) fn pass(&self) {
+        self.begin_in_child();
+        self.seen.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// A session was found for a handshake.
     pub(super) fn find(&self) {
         self.begin_in_child();
@@ -97,10 +113,11 @@ impl Handshakes {
     /// Counts what OpenSSL has counted in an SSL_CTX since the last time and no callback has seen.
     pub(super) fn read(&self, store: &Arc<Store>, ctx: Ctx<'_>, last: &LastRead) {
         let (good, hits) = last.growth(ctx);
-        if good == 0 && hits == 0 {
+        self.begin_in_child();
+        let ended_elsewhere = self.good.load(Ordering::Relaxed) - self.seen.load(Ordering::Relaxed);
+        if good == 0 && hits == 0 && ended_elsewhere <= self.unseen.load(Ordering::Relaxed) {
             return;
         }
-        self.begin_in_child();
         let all = self.good.fetch_add(good, Ordering::Relaxed) + good;
         let hits = self.hits.fetch_add(hits, Ordering::Relaxed) + hits;
         let unseen = all - self.seen.load(Ordering::Relaxed);

@@ -5,13 +5,13 @@ use std::time::Duration;
 use libc::c_ulong;
 
 use super::connection::Connection;
-use super::handshakes::LastRead;
+use super::handshakes::{Handshakes, LastRead};
 use super::kept;
 use super::notices::Notice;
 use super::openssl::{Conn, SessionMut, SessionRef};
 use super::policy::{client_auth, reject, reject_client, reject_session};
 use super::session::{self, Note};
-use super::{ffi, Binding};
+use super::{ffi, slots, Binding};
 use crate::options::{Remove, SingleUse, Sni, Tickets};
 use crate::stats::Counter;
 use crate::store::{flags, Header, Login, Miss, Namespace, RecordKind};
@@ -46,6 +46,14 @@ fn last_read<'a>(binding: &Binding, conn: Conn<'a>) -> Option<&'a LastRead> {
     kept::attached(conn.ctx()).filter(|(slot, _)| *slot == binding.slot()).map(|(_, last_read)| last_read)
 }
 
+/// Counts a handshake with sessions of a cache that ends in an SSL_CTX which is not attached to it.
+pub(super) fn end_elsewhere(handshakes: &Handshakes, conn: Conn<'_>) {
+    handshakes.end_elsewhere();
+    if let Some((slot, _)) = kept::attached(conn.ctx()) {
+        slots::guarded(slot, (), |other| other.handshakes.pass());
+    }
+}
+
 /// A session or ticket was made: store it.
 pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     if !conn.is_server() {
@@ -55,8 +63,9 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     let (version, kind) = protocol(conn);
     let tls13 = version == TLS13;
     if connection.see() {
-        if let Some(last_read) = last_read(binding, conn) {
-            last_read.begin_in_child(conn.ctx(), tls13, conn.is_resumed());
+        match last_read(binding, conn) {
+            Some(last_read) => last_read.begin_in_child(conn.ctx(), tls13, conn.is_resumed()),
+            None => end_elsewhere(&binding.handshakes, conn),
         }
         binding.handshakes.see(&binding.store, conn.is_resumed());
     }
@@ -173,7 +182,8 @@ pub(super) fn get(binding: &Binding, conn: Conn<'_>, id: &[u8]) -> *mut ffi::SSL
     let note = Note { slot: binding.slot(), flushes, login: header.login() };
     session::set_note(&mut session.as_mut(), note);
     let session = session.share();
-    let Some(connection) = Connection::find_or_make(conn).filter(|connection| connection.note_found(conn, note.login))
+    let Some(connection) =
+        Connection::find_or_make(conn).filter(|connection| connection.note_found(conn, binding, note.login))
     else {
         return std::ptr::null_mut();
     };

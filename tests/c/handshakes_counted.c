@@ -164,6 +164,39 @@ static void a_switch_by_server_name_counts_in_either_context(const char *scratch
 }
 
 /* OpenSSL counts sessions found for handshakes of clients and of handshakes that fail under the same number. */
+/* The counters of OpenSSL that tell of a handshake's end are those of the SSL_CTX that has no cache, or another one. */
+static void a_switch_to_a_foreign_context_counts_where_the_connection_began(const char *scratch)
+{
+    for (int attached = 0; attached < 2; attached++) {
+        sesscache *cache = watched(path_in(scratch, attached ? "first" : "alone")), *second = watched(path_in(scratch, "second"));
+        SSL_CTX *ctx = served(cache), *plain = served(cache);
+        uint64_t full = 0, resumed = 0;
+
+        switched_to = attached ? served(second) : tls_server();
+        SSL_CTX_set_tlsext_servername_callback(ctx, switch_context);
+        for (int n = 0; n < 6; n++) {
+            struct visit visit = {.version = tls_versions[n % 2], .name = "a.example"};
+            SSL_CTX *to = n < 4 ? ctx : plain;
+            struct outcome out = tls_here(to, visit);
+
+            visit.offer = &out.newest;
+            expect(cache, "a full handshake", ++full, resumed);
+            for (int again = 0; again < 2; again++) {
+                CHECK(tls_here(to, visit).resumed, "%s: a session does not resume", tls_name(visit.version));
+                (void)tls_here(plain, (struct visit){.version = tls_versions[again]});
+                expect(cache, "a resumption and a full handshake", ++full, ++resumed);
+            }
+        }
+        SSL_CTX_free(ctx);
+        SSL_CTX_free(plain);
+        SSL_CTX_free(switched_to);
+        expect(cache, "all", full, resumed);
+        expect(second, "the cache of the other SSL_CTX", 0, 0);
+        sesscache_close(cache);
+        sesscache_close(second);
+    }
+}
+
 static void what_a_client_resumes_is_no_resumption_of_the_server(const char *scratch)
 {
     sesscache *cache = watched(store_in(scratch));
@@ -364,6 +397,7 @@ int main(int argc, char **argv)
         TEST(a_childs_first_handshake_costs_no_resumption),
         TEST(a_retried_hello_is_one_handshake),
         TEST(a_switch_by_server_name_counts_in_either_context),
+        TEST(a_switch_to_a_foreign_context_counts_where_the_connection_began),
         TEST(what_a_client_resumes_is_no_resumption_of_the_server),
         TEST(tickets_of_the_host_count_as_what_they_are),
         TEST(sessions_that_openssl_refuses_are_no_success),

@@ -75,6 +75,12 @@ impl<'a> Conn<'a> {
         unsafe { ffi::SSL_session_reused(self.0) == 1 }
     }
 
+    /// Whether its handshake has ended well.
+    pub(in crate::tls) fn is_finished(self) -> bool {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_is_init_finished(self.0) == 1 }
+    }
+
     pub(in crate::tls) fn version(self) -> c_int {
         // SAFETY: live, as `new` demands.
         unsafe { ffi::SSL_version(self.0) }
