@@ -317,10 +317,12 @@ sesscache_status sesscache_check(const char *options);
  * A TLS 1.2 session does not resume under a cipher that SSL_get_ciphers() or the security level no longer allows, nor where
  * SSL_OP_NO_EXTENDED_MASTER_SECRET rules its extended master secret out: the handshake is full.
  *
- * A resumed session tells what one from OpenSSL's own cache tells, with three exceptions. SSL_get_peer_cert_chain() is
+ * A resumed session tells what one from OpenSSL's own cache tells, with four exceptions. SSL_get_peer_cert_chain() is
  * NULL, because a session stores the client's own certificate only. ex_data is not stored; use
  * SSL_SESSION_set1_ticket_appdata() for what must be found again. The timeout of a TLS 1.3 session is what is left of its
- * life, and so is the lifetime that the client is told.
+ * life, and so is the lifetime that the client is told. The client's certificate belongs to the default OSSL_LIB_CTX, also where
+ * `ctx` has one of its own, as after a stateless ticket: its key can always be read, while X509_digest(3) and others that look
+ * for algorithms in the certificate's context need them in the default one.
  *
  * `ctx` keeps the cache alive until it is freed: you may close the handle at once. Attaching twice does no harm. No other
  * thread may use `ctx` meanwhile.

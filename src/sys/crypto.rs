@@ -8,6 +8,7 @@ use openssl_sys as ffi;
 
 extern "C" {
     fn OPENSSL_cleanse(ptr: *mut libc::c_void, len: libc::size_t);
+    fn OSSL_LIB_CTX_set0_default(context: *mut ffi::OSSL_LIB_CTX) -> *mut ffi::OSSL_LIB_CTX;
     fn ERR_set_mark() -> c_int;
     fn ERR_pop_to_mark() -> c_int;
     fn EVP_Digest(
@@ -92,24 +93,6 @@ impl Algorithms {
         let fetched = Algorithms { aes_256_gcm, sha256 };
         (!aes_256_gcm.is_null() && !sha256.is_null()).then_some(fetched)
     }
-
-    /// Of a library context of our own, with OpenSSL's default provider, which is part of libcrypto: the host's default one is empty
-    /// where all that the host does is in another, and has nothing where it demands a FIPS module that is not there.
-    fn fetch_apart() -> Option<Algorithms> {
-        // SAFETY: OSSL_LIB_CTX_new has no requirements. It reads no configuration.
-        let context = unsafe { ffi::OSSL_LIB_CTX_new() };
-        if context.is_null() {
-            return None;
-        }
-        // SAFETY: wants a live context and a NUL-terminated name.
-        let provider = unsafe { ffi::OSSL_PROVIDER_load(context, c"default".as_ptr()) };
-        let fetched = (!provider.is_null()).then(|| Algorithms::fetch(context)).flatten();
-        if fetched.is_none() {
-            // SAFETY: made above, and nothing of it is used.
-            unsafe { ffi::OSSL_LIB_CTX_free(context) };
-        }
-        fetched
-    }
 }
 
 impl Drop for Algorithms {
@@ -127,7 +110,7 @@ fn algorithms() -> Option<&'static Algorithms> {
     if known.is_null() {
         // SAFETY: no preconditions. What fails leaves errors behind, which are not the host's to find.
         unsafe { ERR_set_mark() };
-        let fetched = Algorithms::fetch(ptr::null_mut()).or_else(Algorithms::fetch_apart);
+        let fetched = Algorithms::fetch(ptr::null_mut()).or_else(|| Algorithms::fetch(own_context()?));
         // SAFETY: no preconditions.
         unsafe { ERR_pop_to_mark() };
         let made = Box::into_raw(Box::new(fetched?));
@@ -142,6 +125,46 @@ fn algorithms() -> Option<&'static Algorithms> {
     }
     // SAFETY: what FETCHED holds was boxed above and is never freed.
     unsafe { known.as_ref() }
+}
+
+/// A library context of our own, with OpenSSL's default provider, which is part of libcrypto: the host's default one is empty
+/// where all that the host does is in another, and has nothing where it demands a FIPS module that is not there. Kept for ever.
+fn own_context() -> Option<*mut ffi::OSSL_LIB_CTX> {
+    static MADE: AtomicPtr<ffi::OSSL_LIB_CTX> = AtomicPtr::new(ptr::null_mut());
+    let known = MADE.load(Ordering::Acquire);
+    if !known.is_null() {
+        return Some(known);
+    }
+    // SAFETY: OSSL_LIB_CTX_new has no requirements. It reads no configuration.
+    let made = unsafe { ffi::OSSL_LIB_CTX_new() };
+    if made.is_null() {
+        return None;
+    }
+    // SAFETY: wants a live context and a NUL-terminated name.
+    let provider = unsafe { ffi::OSSL_PROVIDER_load(made, c"default".as_ptr()) };
+    let set = || MADE.compare_exchange(ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire);
+    let faster = match (!provider.is_null()).then(set) {
+        Some(Ok(_)) => return Some(made),
+        Some(Err(faster)) => Some(faster),
+        None => None,
+    };
+    // SAFETY: made above, and given to nobody.
+    unsafe { ffi::OSSL_LIB_CTX_free(made) };
+    faster
+}
+
+/// Calls `f` while the library context of our own stands for the default one in this thread. `None` where there is none.
+pub(crate) fn in_own_context<T>(f: impl FnOnce() -> T) -> Option<T> {
+    let own = own_context()?;
+    // SAFETY: wants a context that stays: ours is never freed.
+    let before = unsafe { OSSL_LIB_CTX_set0_default(own) };
+    if before.is_null() {
+        return None;
+    }
+    let result = f();
+    // SAFETY: the one that stood there, of which nobody but this thread's caller disposes.
+    unsafe { OSSL_LIB_CTX_set0_default(before) };
+    Some(result)
 }
 
 /// One direction of AES-256-GCM under one key. Setting the key costs ten times the encryption of a session, so it is kept.

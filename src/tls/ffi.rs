@@ -70,6 +70,7 @@ extern "C" {
     pub(crate) fn SSL_get0_security_ex_data(ssl: *const SSL) -> *mut c_void;
     pub(crate) fn SSL_get_ciphers(ssl: *const SSL) -> *mut stack_st_SSL_CIPHER;
     pub(crate) fn SSL_SESSION_get0_cipher(s: *const SSL_SESSION) -> *const SSL_CIPHER;
+    pub(crate) fn X509_get0_pubkey(x: *const X509) -> *mut EVP_PKEY;
     pub(crate) fn X509_get0_notAfter(x: *const X509) -> *const ASN1_TIME;
     pub(crate) fn ASN1_TIME_to_tm(s: *const ASN1_TIME, tm: *mut libc::tm) -> c_int;
     pub(crate) fn SSL_CTX_sess_get_new_cb(ctx: *mut SSL_CTX) -> Option<NewCb>;

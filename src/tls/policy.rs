@@ -123,6 +123,10 @@ pub(super) fn reject_session(
     if auth.insists && !session.has_peer() {
         return Some(Miss::ClientAuth);
     }
+    // Nor would a full handshake end without the certificate's key.
+    if session.has_unreadable_peer() {
+        return Some(Miss::ClientAuth);
+    }
     // TLS 1.3 negotiates the cipher anew. Where the servername callback decides, it has not been called yet.
     if !tls13 && !header.has(flags::LATE_TERMS) && !conn.allows(session.cipher()) {
         return Some(Miss::Cipher);

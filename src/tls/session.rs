@@ -9,6 +9,7 @@ use libc::c_int;
 use super::openssl::{ex_index, SessionMut, SessionRef};
 use super::{der, ffi};
 use crate::store::{cleanse, Flushes, Login};
+use crate::sys::crypto::in_own_context;
 
 /// A reference to a session, given back on drop. What it refers to is only read.
 pub(super) struct Session(NonNull<ffi::SSL_SESSION>);
@@ -153,6 +154,15 @@ pub(super) fn decode(der: &[u8], id: &[u8]) -> Option<NewSession> {
 
 /// The session of some DER, parsed. The bytes were authenticated before.
 pub(super) fn decode_whole(der: &[u8]) -> Option<NewSession> {
+    let session = parse(der);
+    if session.as_ref().is_some_and(|session| !session.as_ref().has_unreadable_peer()) {
+        return session;
+    }
+    // d2i_SSL_SESSION_ex(3), too, reads a certificate's key in the default library context, which is empty in some hosts.
+    in_own_context(|| parse(der)).flatten().or(session)
+}
+
+fn parse(der: &[u8]) -> Option<NewSession> {
     let mut from = der.as_ptr();
     // SAFETY: d2i reads at most `len` bytes from `from`.
     let raw = unsafe { ffi::d2i_SSL_SESSION(ptr::null_mut(), &mut from, der.len() as libc::c_long) };

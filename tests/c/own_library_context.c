@@ -1,6 +1,7 @@
 /*
  * Servers whose OpenSSL is not set up as usual: all TLS is in a library context of their own and the default one is empty, or the
- * configuration demands a FIPS module that is not there. The cache seals without what the host has taken away.
+ * configuration demands a FIPS module that is not there. The cache seals without what the host has taken away, and the key in a
+ * client's certificate can be read in every process, as it can not where OpenSSL resumes a stateless ticket.
  */
 #include "check.h"
 #include "tls.h"
@@ -40,6 +41,26 @@ static int any_certificate(int ok, X509_STORE_CTX *store)
     return 1;
 }
 
+/* What an application may want of a client's certificate: its key, for a signature that the client has made. */
+static void expect_a_key_that_verifies(SSL *server, SSL *client)
+{
+    static const unsigned char text[] = "what the client has signed";
+    X509 *peer = SSL_get0_peer_certificate(server);
+    EVP_PKEY *key = peer != NULL ? X509_get0_pubkey(peer) : NULL;
+    EVP_MD_CTX *digest = EVP_MD_CTX_new();
+    unsigned char signature[128];
+    size_t len = sizeof signature;
+
+    CHECK(key != NULL, "the key of the client's certificate cannot be read%s", SSL_session_reused(server) ? ", resumed" : "");
+    CHECK(digest != NULL && EVP_DigestSignInit_ex(digest, NULL, "SHA2-256", own, NULL, SSL_get_privatekey(client), NULL) == 1 &&
+          EVP_DigestSign(digest, signature, &len, text, sizeof text) == 1, "the client cannot sign");
+    EVP_MD_CTX_free(digest);
+    digest = EVP_MD_CTX_new();
+    CHECK(digest != NULL && EVP_DigestVerifyInit_ex(digest, NULL, "SHA2-256", own, NULL, key, NULL) == 1 &&
+          EVP_DigestVerify(digest, signature, len, text, sizeof text) == 1, "the key of the client's certificate does not verify");
+    EVP_MD_CTX_free(digest);
+}
+
 static SSL_CTX *serve(const char *store, int asks)
 {
     SSL_CTX *ctx = new_ctx(TLS_server_method(), "server");
@@ -73,6 +94,8 @@ static int visit(SSL_CTX *server_ctx, SSL_CTX *client_ctx, int version, SSL_SESS
     CHECK(SSL_is_init_finished(client) && SSL_is_init_finished(server), "%s: no handshake", tls_name(version));
     CHECK(SSL_write(server, "x", 1) == 1 && SSL_read(client, &byte, 1) == 1, "no data");
     resumed = SSL_session_reused(server);
+    if (SSL_get_verify_mode(server) != SSL_VERIFY_NONE)
+        expect_a_key_that_verifies(server, client);
     SSL_SESSION_free(*session);
     *session = SSL_get1_session(client);
     SSL_set_shutdown(client, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);

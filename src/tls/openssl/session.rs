@@ -63,6 +63,14 @@ impl<'a> SessionRef<'a> {
         !unsafe { ffi::SSL_SESSION_get0_peer(self.raw()) }.is_null()
     }
 
+    /// Whether it has the client's certificate, and not its key.
+    pub(in crate::tls) fn has_unreadable_peer(self) -> bool {
+        // SAFETY: live, as `new` demands.
+        let peer = unsafe { ffi::SSL_SESSION_get0_peer(self.raw()) };
+        // SAFETY: the session keeps its certificate, and the certificate its key, which is only compared with NULL.
+        !peer.is_null() && unsafe { ffi::X509_get0_pubkey(peer) }.is_null()
+    }
+
     pub(in crate::tls) fn is_resumable(self) -> bool {
         // SAFETY: live, as `new` demands.
         unsafe { ffi::SSL_SESSION_is_resumable(self.raw()) == 1 }
