@@ -8,7 +8,7 @@ use libc::{c_int, c_long, c_void};
 
 use super::kept::{self, Attachment, ContextData, NO_SLOT};
 use super::openssl::{Callbacks, Conn, Ctx};
-use super::{connection, ffi, hooks, running_major, session, slots, Binding, SSL, SSL_CTX};
+use super::{connection, ffi, running_major, session, slots, Binding, SSL, SSL_CTX};
 use crate::options::{SingleUse, Tickets};
 use crate::status::{Error, Result, Status};
 
@@ -47,7 +47,7 @@ unsafe extern "C" fn free_connection(
         // what lies in it, `ctx` reads nothing else, and `resumed_elsewhere` what lies in the SSL itself.
         let conn = unsafe { Conn::new(parent.cast()) };
         if let Some(handshakes) = connection.resumed_elsewhere(conn) {
-            hooks::end_elsewhere(&handshakes, conn);
+            connection::end_elsewhere(&handshakes, conn, true);
         }
         count_handshakes(conn.ctx());
     }

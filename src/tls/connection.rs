@@ -224,6 +224,14 @@ impl Connection {
     }
 }
 
+/// Counts a handshake with sessions of one cache that ends in an SSL_CTX which is not attached to it, and has counted there or will.
+pub(super) fn end_elsewhere(handshakes: &Handshakes, conn: Conn<'_>, counted: bool) {
+    handshakes.end_elsewhere();
+    if let Some((_, last_read)) = kept::attached(conn.ctx()) {
+        last_read.pass(conn.ctx(), counted);
+    }
+}
+
 static INDEX: AtomicI32 = AtomicI32::new(-1);
 
 /// Before anything is attached there is no index, and -1 reads as NULL.

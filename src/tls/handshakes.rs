@@ -4,7 +4,9 @@
 //! The rest (resumptions in TLS 1.2, handshakes without a session or ticket) are differences of OpenSSL's own counters, which are
 //! read as the next ClientHello is answered and as an SSL or SSL_CTX is freed. OpenSSL counts a hit before it is known whether the
 //! handshake ends well, twice after a HelloRetryRequest, and as a client too; so a resumption also has to be a handshake that no
-//! callback saw being full.
+//! callback saw being full. OpenSSL counts the end of a TLS 1.3 handshake a moment before a callback sees it: a thread that reads in
+//! between counts that one too early as unseen, and the next unseen one not at all. So the sums are off by as many as there are threads
+//! in handshakes at most.
 //!
 //! Callbacks and hits are of the SSL_CTX that was given to SSL_new(3), and the end of a handshake counts in the one that a servername
 //! callback has switched to. A handshake that ends in an SSL_CTX of no or another cache counts in the cache of the first: its end is
@@ -61,6 +63,12 @@ impl LastRead {
         }
     }
 
+    /// Without a handshake whose sessions are of another cache, of which OpenSSL has counted the end, or will.
+    pub(super) fn pass(&self, ctx: Ctx<'_>, ended: bool) {
+        self.begin_in_child(ctx, ended, false);
+        self.good.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// How much they have grown since. A forked child begins with what they are: the parent counts its own.
     fn growth(&self, ctx: Ctx<'_>) -> (i64, i64) {
         if self.process.load(Ordering::Relaxed) != incarnation() {
@@ -91,12 +99,6 @@ impl Handshakes {
     pub(super) fn end_elsewhere(&self) {
         self.begin_in_child();
         self.good.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A handshake with sessions of another cache has ended in an SSL_CTX of this one.
-    pub(super) fn pass(&self) {
-        self.begin_in_child();
-        self.seen.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A session was found for a handshake.

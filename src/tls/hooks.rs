@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use libc::c_ulong;
 
-use super::connection::Connection;
-use super::handshakes::{Handshakes, LastRead};
+use super::connection::{end_elsewhere, Connection};
+use super::handshakes::LastRead;
 use super::kept;
 use super::notices::Notice;
 use super::openssl::{Conn, SessionMut, SessionRef};
 use super::policy::{client_auth, reject, reject_client, reject_session};
 use super::session::{self, Note};
-use super::{ffi, slots, Binding};
+use super::{ffi, Binding};
 use crate::options::{Remove, SingleUse, Sni, Tickets};
 use crate::stats::Counter;
 use crate::store::{flags, Header, Login, Miss, Namespace, RecordKind};
@@ -46,14 +46,6 @@ fn last_read<'a>(binding: &Binding, conn: Conn<'a>) -> Option<&'a LastRead> {
     kept::attached(conn.ctx()).filter(|(slot, _)| *slot == binding.slot()).map(|(_, last_read)| last_read)
 }
 
-/// Counts a handshake with sessions of a cache that ends in an SSL_CTX which is not attached to it.
-pub(super) fn end_elsewhere(handshakes: &Handshakes, conn: Conn<'_>) {
-    handshakes.end_elsewhere();
-    if let Some((slot, _)) = kept::attached(conn.ctx()) {
-        slots::guarded(slot, (), |other| other.handshakes.pass());
-    }
-}
-
 /// A session or ticket was made: store it.
 pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     if !conn.is_server() {
@@ -65,7 +57,7 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     if connection.see() {
         match last_read(binding, conn) {
             Some(last_read) => last_read.begin_in_child(conn.ctx(), tls13, conn.is_resumed()),
-            None => end_elsewhere(&binding.handshakes, conn),
+            None => end_elsewhere(&binding.handshakes, conn, tls13),
         }
         binding.handshakes.see(&binding.store, conn.is_resumed());
     }
@@ -305,7 +297,7 @@ pub(super) fn generate(binding: &Binding, conn: Conn<'_>, session: Option<Sessio
         // What is left of the life that began with the last full handshake; the hint to the client says the same.
         let timeout = session.timeout();
         life = life.min(timeout.max(LEAST_LIFE));
-        if life != timeout {
+        if life != timeout && session.lasts() {
             session.set_timeout(life);
         }
         let here = tickets_are_stateful(conn) && !conn.keeps_copies(binding.trampolines());

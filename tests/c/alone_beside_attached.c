@@ -3,21 +3,13 @@
  * session ids, and in as many as in one process of it; and no handshake fails that did not fail before. A row for each habit.
  */
 /* Each row is six servers. */
-#define CHECK_DEADLINE 180
+#define CHECK_DEADLINE 220
 #include "habits.h"
+#include "confinement.h"
 
-#include <grp.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
-#include <sched.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <openssl/provider.h>
-#include <stddef.h>
-#include <sys/mount.h>
-#include <sys/resource.h>
-#include <sys/syscall.h>
-
-#define NOBODY 65534
 
 static SSL_CTX *both_roles(void)
 {
@@ -70,143 +62,54 @@ static void many_tickets(SSL_CTX *ctx)
     CHECK(SSL_CTX_set_num_tickets(ctx, 100) == 1, "SSL_CTX_set_num_tickets");
 }
 
-static void short_timeout(SSL_CTX *ctx)
+static void timeout_30_s(SSL_CTX *ctx)
 {
     (void)SSL_CTX_set_timeout(ctx, 30);
 }
 
-static void clean_environment(const char *scratch, int connection)
+static void timeout_0(SSL_CTX *ctx)
 {
-    (void)scratch;
-    (void)connection;
-    CHECK(clearenv() == 0, "clearenv");
+    (void)SSL_CTX_set_timeout(ctx, 0);
 }
 
-/* All but the connection, as a child that was not told what is open; standard streams are part of it. */
-static void close_descriptors(const char *scratch, int connection)
+static void timeout_negative(SSL_CTX *ctx)
 {
-    (void)scratch;
-    for (int fd = 0; fd < 256; fd++) {
-        if (fd != connection)
-            (void)close(fd);
-    }
+    (void)SSL_CTX_set_timeout(ctx, -1);
 }
 
-/* vsftpd: what is written to standard error arrives at the client, in the middle of the handshake. */
-static void errors_go_to_the_client(const char *scratch, int connection)
+static void timeout_endless(SSL_CTX *ctx)
 {
-    (void)scratch;
-    CHECK(dup2(connection, 2) == 2, "dup2: %s", strerror(errno));
+    (void)SSL_CTX_set_timeout(ctx, LONG_MAX);
 }
 
-static void directory_is_made_anew(const char *scratch)
+/* Puma: tickets do for it, and the id context is drawn at each start. */
+static void cache_off_and_random_id_context(SSL_CTX *ctx)
 {
-    char *store = store_in(scratch);
-
-    (void)check_remove_tree(store);
-    CHECK(mkdir(store, 0700) == 0, "mkdir: %s", strerror(errno));
-    free(store);
+    (void)SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    random_id_context(ctx);
 }
 
-static void hide_proc(const char *scratch)
+static int keeps_nothing(SSL *ssl, SSL_SESSION *session)
 {
-    (void)scratch;
-    CHECK(unshare(CLONE_NEWNS) == 0 && mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-          mount("none", "/proc", "tmpfs", 0, NULL) == 0, "/proc cannot be hidden: %s", strerror(errno));
+    (void)ssl;
+    (void)session;
+    return 0;
 }
 
-static void limit_address_space(const char *scratch)
+/* The library refuses such an SSL_CTX, and changes nothing of it. */
+static void session_callbacks(SSL_CTX *ctx)
 {
-    struct rlimit limit = {512u << 20, 512u << 20};
-
-    (void)scratch;
-    CHECK(setrlimit(RLIMIT_AS, &limit) == 0, "setrlimit: %s", strerror(errno));
+    SSL_CTX_sess_set_new_cb(ctx, keeps_nothing);
 }
 
-static void answer_eperm(const int *calls, size_t count)
+/* Another SSL with the settings of the first serves each client. */
+static SSL *through_ssl_dup(SSL *ssl)
 {
-    struct sock_filter program[8];
-    struct sock_fprog filter = {0, program};
-    size_t at = 0;
+    SSL *copy = SSL_dup(ssl);
 
-    program[at++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
-    for (size_t n = 0; n < count; n++)
-        program[at++] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[n], (unsigned char)(count - n), 0);
-    program[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
-    program[at++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
-    filter.len = (unsigned short)at;
-    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 && prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &filter) == 0,
-          "prctl: %s", strerror(errno));
-}
-
-/* A sandbox that knows the calls of a server and answers EPERM to others. */
-static void refuse_calls(const char *scratch)
-{
-    static const int calls[] = {SYS_fallocate, SYS_flock, SYS_prlimit64};
-
-    (void)scratch;
-    answer_eperm(calls, TESTS(calls));
-}
-
-/* The files belong to that user already: owner=. */
-static void change_user(const char *scratch, int connection)
-{
-    (void)scratch;
-    (void)connection;
-    CHECK(setgroups(0, NULL) == 0 && setgid(NOBODY) == 0 && setuid(NOBODY) == 0, "setuid: %s", strerror(errno));
-}
-
-/* What the next process opens anew is out of reach, and its own descriptors are no help. */
-static void leave_the_file_system(const char *scratch)
-{
-    char *empty = path_in(scratch, "empty");
-
-    CHECK((mkdir(empty, 0755) == 0 || errno == EEXIST) && chroot(empty) == 0 && chdir("/") == 0, "chroot: %s", strerror(errno));
-    free(empty);
-    change_user(scratch, -1);
-}
-
-static void leave_the_file_system_in_the_child(const char *scratch, int connection)
-{
-    (void)connection;
-    CHECK(chroot(scratch) == 0 && chdir("/") == 0, "chroot: %s", strerror(errno));
-    change_user(scratch, connection);
-}
-
-/* No room for the map of the store. */
-static void limit_address_space_below_the_capacity(const char *scratch)
-{
-    struct rlimit limit = {256u << 20, 256u << 20};
-
-    (void)scratch;
-    CHECK(setrlimit(RLIMIT_AS, &limit) == 0, "setrlimit: %s", strerror(errno));
-}
-
-/* The control file has room; the store, which is made later, has none. */
-static void fill_the_file_system(const char *scratch)
-{
-    char *store = store_in(scratch), *ballast = path_in(scratch, "store/control.0123456789abcdef"), block[4096] = {1};
-    FILE *file;
-
-    CHECK((mkdir(store, 0700) == 0 || errno == EEXIST) && unshare(CLONE_NEWNS) == 0 &&
-          mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
-          mount("none", store, "tmpfs", 0, "size=256k,mode=700") == 0, "no small file system: %s", strerror(errno));
-    file = fopen(ballast, "w");
-    CHECK(file != NULL, "%s: %s", ballast, strerror(errno));
-    while (fwrite(block, sizeof block, 1, file) == 1 && fflush(file) == 0)
-        ;
-    (void)fclose(file);
-    free(store);
-    free(ballast);
-}
-
-/* A sandbox whose list is older than statx(2). */
-static void refuse_statx(const char *scratch)
-{
-    static const int calls[] = {SYS_statx};
-
-    (void)scratch;
-    answer_eperm(calls, TESTS(calls));
+    CHECK(copy != NULL, "SSL_dup");
+    SSL_free(ssl);
+    return copy;
 }
 
 /* A library context of the server's own, and none of OpenSSL's algorithms in the default one. */
@@ -231,6 +134,12 @@ static void empty_the_default_library_context(const char *scratch)
 {
     (void)scratch;
     CHECK(EVP_set_default_properties(NULL, "provider=none") == 1, "EVP_set_default_properties");
+}
+
+static void demand_a_fips_module_that_is_missing(const char *scratch)
+{
+    (void)scratch;
+    CHECK(EVP_set_default_properties(NULL, "fips=yes") == 1, "EVP_set_default_properties");
 }
 
 /* Both callbacks of stateless tickets, as ProFTPD sets them: every ticket may resume. */
@@ -265,29 +174,60 @@ static const struct habit habits[] = {
     {.name = "fork per connection, SSL_CTX in the listener", .model = FORK_PER_CONNECTION},
     {.name = "exec per connection", .model = EXEC_PER_CONNECTION},
     {.name = "SSL_CTX per connection", .model = CONTEXT_PER_CONNECTION},
+    {.name = "prefork, SSL_CTX per connection", .model = PREFORK_CONTEXT_PER_CONNECTION},
     {.name = "one SSL_CTX for both roles", .model = ONE_PROCESS, .make = both_roles},
-    {.name = "no session id context", .model = FORK_PER_CONNECTION, .context = no_id_context},
+    {.name = "no session id context, threads", .model = THREAD_PER_CONNECTION, .context = no_id_context},
+    {.name = "no session id context, fork per connection", .model = FORK_PER_CONNECTION, .context = no_id_context},
     {.name = "random session id context, one process", .model = ONE_PROCESS, .context = random_id_context},
+    {.name = "cache off, random session id context of the master, prefork", .model = PREFORK,
+     .context = cache_off_and_random_id_context},
+    /* What one worker makes the other refuses, with any cache. */
+    {.name = "random session id context of each worker, prefork", .model = PREFORK_CONTEXT_PER_WORKER,
+     .context = random_id_context, .bar = BAR_OF_CHANCE},
     {.name = "asks for certificates", .model = FORK_PER_CONNECTION, .context = asks_for_certificates},
+    {.name = "no tickets in TLS 1.3", .model = FORK_PER_CONNECTION, .context = no_tickets_by_itself, .version = TLS1_2_VERSION},
     {.name = "no tickets of its own, one on request", .model = ONE_PROCESS, .context = no_tickets_by_itself,
      .established = a_ticket_on_request, .version = TLS1_3_VERSION},
     {.name = "100 tickets for each connection", .model = ONE_PROCESS, .context = many_tickets, .version = TLS1_3_VERSION},
     {.name = "SSL used again after SSL_clear", .model = ONE_PROCESS, .used_again = 1},
-    {.name = "timeout of 30 s", .model = PREFORK, .context = short_timeout},
+    {.name = "SSL made by SSL_dup", .model = FORK_PER_CONNECTION, .made = through_ssl_dup},
+    {.name = "timeout of 30 s", .model = PREFORK, .context = timeout_30_s},
+    {.name = "timeout of 0", .model = ONE_PROCESS, .context = timeout_0},
+    /* Before OpenSSL 3.2 nothing resumes with it; later it is an endless one. */
+    {.name = "timeout of -1", .model = ONE_PROCESS, .context = timeout_negative, .bar = BAR_OF_IDS},
+    {.name = "timeout of LONG_MAX", .model = ONE_PROCESS, .context = timeout_endless},
     {.name = "cleaned environment", .model = EXEC_PER_CONNECTION, .child = clean_environment},
     {.name = "closed descriptors", .model = FORK_PER_CONNECTION, .child = close_descriptors},
     {.name = "standard error goes to the client", .model = FORK_PER_CONNECTION, .child = errors_go_to_the_client},
     {.name = "RuntimeDirectory made anew after the start", .model = FORK_PER_CONNECTION, .listener = directory_is_made_anew},
+    {.name = "RuntimeDirectory removed between two visits, one process", .model = ONE_PROCESS, .between = remove_the_directory},
+    {.name = "RuntimeDirectory removed between two visits, threads", .model = THREAD_PER_CONNECTION,
+     .between = remove_the_directory},
+    {.name = "RuntimeDirectory made anew between two visits, one process", .model = ONE_PROCESS, .between = directory_is_made_anew},
+    {.name = "RuntimeDirectory made anew between two visits, threads", .model = THREAD_PER_CONNECTION,
+     .between = directory_is_made_anew},
+    /* Nobody has the sessions any more. */
+    {.name = "RuntimeDirectory removed between two visits, fork per connection", .model = FORK_PER_CONNECTION,
+     .between = remove_the_directory, .bar = BAR_OF_IDS},
     {.name = "RLIMIT_AS that is enough", .model = FORK_PER_CONNECTION, .listener = limit_address_space},
     {.name = "ticket callbacks", .model = ONE_PROCESS, .context = ticket_callbacks},
+    {.name = "ticket callbacks, tickets=host, fork per connection", .model = FORK_PER_CONNECTION, .context = ticket_callbacks,
+     .options = "tickets=host"},
+    {.name = "session callbacks of its own", .model = ONE_PROCESS, .context = session_callbacks},
     {.name = "own library context, the default one empty", .model = ONE_PROCESS, .make = own_library_context,
      .listener = empty_the_default_library_context},
+    {.name = "own library context, fips=yes without the module", .model = ONE_PROCESS, .make = own_library_context,
+     .listener = demand_a_fips_module_that_is_missing},
     {.name = "RLIMIT_AS below the capacity, one process", .model = ONE_PROCESS, .options = "capacity=1GiB",
      .listener = limit_address_space_below_the_capacity},
     {.name = "RLIMIT_AS below the capacity, fork per connection", .model = FORK_PER_CONNECTION, .options = "capacity=1GiB",
      .listener = limit_address_space_below_the_capacity},
     {.name = "seccomp filter without statx", .model = FORK_PER_CONNECTION, .listener = refuse_statx},
     {.name = "seccomp filter that answers EPERM", .model = FORK_PER_CONNECTION, .listener = refuse_calls},
+    {.name = "seccomp filter that kills, one process", .model = ONE_PROCESS, .holds = 1, .listener = kill_at_other_calls},
+    {.name = "seccomp filter that kills, threads", .model = THREAD_PER_CONNECTION, .holds = 1, .listener = kill_at_other_calls},
+    {.name = "seccomp filter that kills, fork per connection", .model = FORK_PER_CONNECTION, .holds = 1,
+     .listener = kill_at_other_calls},
 };
 
 /* These take rights of root's. */
@@ -298,6 +238,7 @@ static const struct habit of_root[] = {
      .listener = leave_the_file_system},
     {.name = "chroot and setuid in each child", .model = FORK_PER_CONNECTION, .child = leave_the_file_system_in_the_child},
     {.name = "chroot and setuid, prefork", .model = PREFORK, .listener = leave_the_file_system},
+    {.name = "exec per connection, SSL_CTX made in a chroot", .model = EXEC_PER_CONNECTION, .child = make_the_context_in_a_chroot},
     {.name = "file system full, one process", .model = ONE_PROCESS, .listener = fill_the_file_system},
     {.name = "file system full, fork per connection", .model = FORK_PER_CONNECTION, .listener = fill_the_file_system},
     {.name = "setuid in each child, owner=", .model = FORK_PER_CONNECTION, .child = change_user, .options = "owner=65534"},
@@ -324,5 +265,6 @@ int main(int argc, char **argv)
     };
 
     habit_serve_one(argc, argv, habits, TESTS(habits));
+    habit_serve_one(argc, argv, of_root, TESTS(of_root));
     return check_main(argc, argv, tests, TESTS(tests));
 }

@@ -17,9 +17,12 @@
 /* Where a program that is started for a connection finds it. */
 #define INHERITED 3
 
+struct tally {
+    int visits, resumed, failed;
+};
+
 struct server {
     const struct habit *habit;
-    size_t number;
     enum sessions sessions;
     const char *scratch;
     int listener;
@@ -41,6 +44,16 @@ static SSL_CTX *make_context(const struct habit *habit, enum sessions sessions, 
     return ctx;
 }
 
+/* The store that is attached already, open for good. */
+static void hold(const struct habit *habit, const char *scratch)
+{
+    sesscache *cache;
+
+    CHECK_OK(sesscache_open(store_in(scratch), habit->options, &cache));
+    CHECK_OK(sesscache_hold(cache));
+    sesscache_close(cache);
+}
+
 static void set_silence(int fd)
 {
     struct timeval silence = {SILENCE, 0};
@@ -52,6 +65,8 @@ static void handle(struct server *server, SSL_CTX *ctx, int fd)
 {
     SSL *ssl = server->again != NULL ? server->again : SSL_new(ctx);
 
+    if (ssl != NULL && server->habit->made != NULL)
+        ssl = server->habit->made(ssl);
     set_silence(fd);
     if (ssl == NULL || SSL_set_fd(ssl, fd) != 1)
         return;
@@ -86,13 +101,12 @@ static void *in_a_thread(void *argument)
 
 static void start_for(const struct server *server, int fd)
 {
-    char number[16], sessions[16];
+    char sessions[16];
 
-    snprintf(number, sizeof number, "%zu", server->number);
     snprintf(sessions, sizeof sessions, "%d", (int)server->sessions);
     if (dup2(fd, INHERITED) != INHERITED || fcntl(INHERITED, F_SETFD, 0) != 0)
         _exit(1);
-    execl("/proc/self/exe", "habits", "--serve", number, sessions, server->scratch, (char *)NULL);
+    execl("/proc/self/exe", "habits", "--serve", server->habit->name, sessions, server->scratch, (char *)NULL);
     _exit(1);
 }
 
@@ -122,6 +136,7 @@ static void serve(struct server *server, int fd)
         (void)waitpid(pid, NULL, 0);
         break;
     case CONTEXT_PER_CONNECTION:
+    case PREFORK_CONTEXT_PER_CONNECTION:
         own = make_context(server->habit, server->sessions, server->scratch);
         handle(server, own, fd);
         SSL_CTX_free(own);
@@ -133,14 +148,23 @@ static void serve(struct server *server, int fd)
 
 __attribute__((noreturn)) static void listen_for_ever(struct server *server)
 {
-    if (server->habit->model != CONTEXT_PER_CONNECTION && server->habit->model != EXEC_PER_CONNECTION)
-        server->ctx = make_context(server->habit, server->sessions, server->scratch);
-    if (server->habit->listener != NULL)
-        server->habit->listener(server->scratch);
-    for (int n = 1; server->habit->model == PREFORK && n < WORKERS; n++) {
+    const struct habit *habit = server->habit;
+    enum model model = habit->model;
+    int of_master = model == ONE_PROCESS || model == THREAD_PER_CONNECTION || model == PREFORK || model == FORK_PER_CONNECTION;
+    int forks = model == PREFORK || model == PREFORK_CONTEXT_PER_WORKER || model == PREFORK_CONTEXT_PER_CONNECTION;
+
+    if (of_master)
+        server->ctx = make_context(habit, server->sessions, server->scratch);
+    if (habit->holds && server->sessions == ATTACHED)
+        hold(habit, server->scratch);
+    if (habit->listener != NULL)
+        habit->listener(server->scratch);
+    for (int n = 1; forks && n < WORKERS; n++) {
         if (check_fork() == 0)
             break;
     }
+    if (model == PREFORK_CONTEXT_PER_WORKER)
+        server->ctx = make_context(habit, server->sessions, server->scratch);
     for (;;) {
         int fd = accept(server->listener, NULL, NULL);
 
@@ -156,8 +180,12 @@ void habit_serve_one(int argc, char **argv, const struct habit *habits, size_t c
 
     if (argc < 5 || strcmp(argv[1], "--serve") != 0)
         return;
-    CHECK((size_t)atoi(argv[2]) < count, "there is no habit %s", argv[2]);
-    server.habit = &habits[atoi(argv[2])];
+    for (size_t n = 0; n < count; n++) {
+        if (strcmp(habits[n].name, argv[2]) == 0)
+            server.habit = &habits[n];
+    }
+    if (server.habit == NULL)
+        return;
     server.sessions = (enum sessions)atoi(argv[3]);
     server.scratch = argv[4];
     if (server.habit->child != NULL)
@@ -204,9 +232,10 @@ static void visit(SSL_CTX *clients, int port, int version, SSL_SESSION **session
     CHECK(close(fd) == 0, "close: %s", strerror(errno));
 }
 
-struct tally habit_run(const struct habit *habit, size_t number, enum sessions sessions, const char *scratch, int version)
+/* Runs a server in such a way, and CLIENTS clients against it that come back once. */
+static struct tally habit_run(const struct habit *habit, enum sessions sessions, const char *scratch, int version)
 {
-    struct server server = {.habit = habit, .number = number, .sessions = sessions, .scratch = scratch};
+    struct server server = {.habit = habit, .sessions = sessions, .scratch = scratch};
     struct sockaddr_in address = {.sin_family = AF_INET};
     socklen_t len = sizeof address;
     SSL_SESSION *kept[CLIENTS] = {NULL};
@@ -230,6 +259,8 @@ struct tally habit_run(const struct habit *habit, size_t number, enum sessions s
     SSL_CTX_set_session_cache_mode(clients, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
     SSL_CTX_sess_set_new_cb(clients, on_session);
     for (int round = 0; round < 2; round++) {
+        if (round > 0 && habit->between != NULL)
+            habit->between(scratch);
         for (int n = 0; n < CLIENTS; n++)
             visit(clients, ntohs(address.sin_port), version, &kept[n], &tally);
     }
@@ -248,7 +279,7 @@ void habits_compare(const struct habit *habits, size_t count, const char *scratc
     for (size_t i = 0; i < count; i++) {
         for (int v = 0; v < 2; v++) {
             const struct habit *habit = &habits[i];
-            int bar = habit->bar > 0 ? habit->bar : CLIENTS, is_worse;
+            int is_worse;
             char name[32], *place;
             struct tally of[3];
 
@@ -258,8 +289,9 @@ void habits_compare(const struct habit *habits, size_t count, const char *scratc
             place = path_in(scratch, name);
             CHECK(mkdir(place, 0711) == 0, "mkdir: %s", strerror(errno));
             for (int sessions = IDS; sessions <= ATTACHED; sessions++)
-                of[sessions] = habit_run(habit, i, (enum sessions)sessions, place, tls_versions[v]);
-            is_worse = of[ATTACHED].resumed < bar || of[ATTACHED].resumed < of[IDS].resumed ||
+                of[sessions] = habit_run(habit, (enum sessions)sessions, place, tls_versions[v]);
+            is_worse = (habit->bar == BAR_OF_ALL && of[ATTACHED].resumed < CLIENTS) ||
+                       (habit->bar != BAR_OF_CHANCE && of[ATTACHED].resumed < of[IDS].resumed) ||
                        of[ATTACHED].failed > of[IDS].failed || of[ATTACHED].failed > of[DEFAULT].failed;
             printf("%-64s %-8s %6d %8d %9d%s", habit->name, tls_name(tls_versions[v]), of[IDS].resumed, of[DEFAULT].resumed,
                    of[ATTACHED].resumed, is_worse ? "  WORSE" : "");

@@ -14,7 +14,9 @@
 enum model {
     ONE_PROCESS,
     THREAD_PER_CONNECTION,
-    PREFORK,                /* two workers accept from one socket */
+    PREFORK,                /* two workers accept from one socket; the SSL_CTX is the master's */
+    PREFORK_CONTEXT_PER_WORKER,
+    PREFORK_CONTEXT_PER_CONNECTION,
     FORK_PER_CONNECTION,    /* the SSL_CTX is the listener's */
     EXEC_PER_CONNECTION,
     CONTEXT_PER_CONNECTION
@@ -22,28 +24,31 @@ enum model {
 
 enum sessions { IDS, DEFAULT, ATTACHED };
 
+/* How many of CLIENTS must resume with the cache. */
+enum bar {
+    BAR_OF_ALL,
+    BAR_OF_IDS,     /* as many as with session ids */
+    BAR_OF_CHANCE   /* it depends on which worker is faster: only failures count */
+};
+
 struct habit {
     const char *name;
     enum model model;
     const char *options;                    /* of the cache */
+    int holds;                              /* calls sesscache_hold() in the listener */
     SSL_CTX *(*make)(void);                 /* the SSL_CTX, if it is not the usual one */
     void (*context)(SSL_CTX *ctx);          /* what the server sets on it */
     void (*listener)(const char *scratch);  /* what the process does to itself before its first connection */
     void (*child)(const char *scratch, int connection);     /* and what each child or thread does before its handshake */
+    SSL *(*made)(SSL *ssl);                 /* what each SSL is replaced by before its handshake */
     void (*established)(SSL *ssl);          /* after each handshake */
+    void (*between)(const char *scratch);   /* what befalls the server between the two visits of its clients */
     int version;                            /* the only one it is tried with, if any */
     int used_again;                         /* one SSL for all connections, by SSL_clear(3) */
-    int bar;                                /* how many of CLIENTS must resume at least; 0: all of them */
+    enum bar bar;
 };
 
-struct tally {
-    int visits, resumed, failed;
-};
-
-/* Runs a server in such a way, and CLIENTS clients against it that come back once. */
-struct tally habit_run(const struct habit *habit, size_t number, enum sessions sessions, const char *scratch, int version);
-
-/* In `main`, before anything else: does not return in a program that was started for a connection. */
+/* In `main`, before anything else: does not return in a program that was started for a connection of one of these habits. */
 void habit_serve_one(int argc, char **argv, const struct habit *habits, size_t count);
 
 /* Runs the habits and prints a line for each; checks that nothing is lost by the cache. */

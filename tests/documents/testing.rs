@@ -79,6 +79,19 @@ fn every_promise_option_and_status_leads_to_a_test() {
     }
 }
 
+/// The rows of the matrix "alone beside attached".
+#[test]
+fn every_row_of_the_matrix_is_in_the_table_of_habits() {
+    let matrix = read("tests/c/alone_beside_attached.c");
+    let mut rows_there: Vec<&str> =
+        matrix.split("{.name = \"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let table = rows(&read("docs/testing.md"), "Habits").into_iter().map(|(_, cells)| cells).collect::<String>();
+    let mut rows_here: Vec<&str> = quoted(&table).filter(|name| !name.contains("::")).collect();
+    rows_there.sort_unstable();
+    rows_here.sort_unstable();
+    assert_eq!(rows_here, rows_there, "docs/testing.md, Habits");
+}
+
 #[test]
 fn every_test_that_is_named_exists() {
     let document = read("docs/testing.md");

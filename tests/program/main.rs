@@ -6,6 +6,7 @@ mod health;
 #[cfg(feature = "cli")]
 mod manual;
 mod reads;
+mod refused;
 mod streams;
 mod unit;
 

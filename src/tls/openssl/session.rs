@@ -99,6 +99,12 @@ impl<'a> SessionRef<'a> {
         unsafe { ffi::SSL_SESSION_get_timeout(self.raw()) }.max(0) as u64
     }
 
+    /// Whether it lasts at all: before OpenSSL 3.2, a negative SSL_CTX_set_timeout(3) ends each session as it begins.
+    pub(in crate::tls) fn lasts(self) -> bool {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_SESSION_get_timeout(self.raw()) >= 0 }
+    }
+
     /// The cipher, by its address in OpenSSL's table; NULL when this OpenSSL does not know it.
     pub(in crate::tls) fn cipher(self) -> *const ffi::SSL_CIPHER {
         // SAFETY: live, as `new` demands.
