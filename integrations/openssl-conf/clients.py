@@ -118,16 +118,18 @@ class FtpOverTls(ftplib.FTP_TLS):
         return self.context.wrap_socket(plain, server_hostname=self.name, session=self.sock.session), size
 
 
-def transfers(port, mode, name, times):
+def transfers(port, mode, name, times, halfway=lambda: None):
     """How many of these transfers in one FTP session succeed, and what the server said to the first that did not. The control
-    connection has an address for its name, data connections have this one."""
+    connection has an address for its name, data connections have this one. `halfway` is called after half of the transfers."""
     with FtpOverTls(context=context(mode), timeout=TIMEOUT) as session:
         session.name = name
         session.connect("127.0.0.1", port)
         session.login("anonymous", "test@localhost")
         session.prot_p()
         done = 0
-        for _ in range(times):
+        for turn in range(times):
+            if turn == times // 2:
+                halfway()
             got = []
             try:
                 session.retrbinary("RETR file", got.append)

@@ -3,6 +3,7 @@
 import os
 import pathlib
 import pwd
+import shutil
 
 import clients
 import servers
@@ -85,7 +86,7 @@ class Vsftpd(Stock):
     packages = ("dpkg-deb:dpkg",)
     transfers = True
     speak = staticmethod(clients.ftp)
-    settings = {"options": "sni=off"}
+    settings = {"options": "sni=off ttl=1d"}
     directory = pathlib.Path("/tls")
 
     def prepare(self):
@@ -95,6 +96,14 @@ class Vsftpd(Stock):
         give(inside / "tls", "nobody")
         (self.scratch.path / "ftp").mkdir()
         (self.scratch.path / "ftp" / "file").write_text("x" * 100000)
+
+    def outside(self):
+        """The directory by its name outside of the chroot."""
+        return self.scratch.path / "empty" / "tls"
+
+    def lose_store(self):
+        """From here on the directory is not there, and cannot be made."""
+        shutil.rmtree(self.outside())
 
     def command(self):
         conf = self.scratch.path / "vsftpd.conf"
