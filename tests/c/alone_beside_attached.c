@@ -194,7 +194,7 @@ static const struct habit habits[] = {
     {.name = "timeout of 30 s", .model = PREFORK, .context = timeout_30_s},
     {.name = "timeout of 0", .model = ONE_PROCESS, .context = timeout_0},
     /* Before OpenSSL 3.2 nothing resumes with it; later it is an endless one. */
-    {.name = "timeout of -1", .model = ONE_PROCESS, .context = timeout_negative, .bar = BAR_OF_IDS},
+    {.name = "timeout of -1", .model = ONE_PROCESS, .context = timeout_negative, .bar = JUST_AS_IDS},
     {.name = "timeout of LONG_MAX", .model = ONE_PROCESS, .context = timeout_endless},
     {.name = "cleaned environment", .model = EXEC_PER_CONNECTION, .child = clean_environment},
     {.name = "closed descriptors", .model = FORK_PER_CONNECTION, .child = close_descriptors},

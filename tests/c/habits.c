@@ -292,6 +292,7 @@ void habits_compare(const struct habit *habits, size_t count, const char *scratc
                 of[sessions] = habit_run(habit, (enum sessions)sessions, place, tls_versions[v]);
             is_worse = (habit->bar == BAR_OF_ALL && of[ATTACHED].resumed < CLIENTS) ||
                        (habit->bar != BAR_OF_CHANCE && of[ATTACHED].resumed < of[IDS].resumed) ||
+                       (habit->bar == JUST_AS_IDS && of[ATTACHED].resumed != of[IDS].resumed) ||
                        of[ATTACHED].failed > of[IDS].failed || of[ATTACHED].failed > of[DEFAULT].failed;
             printf("%-64s %-8s %6d %8d %9d%s", habit->name, tls_name(tls_versions[v]), of[IDS].resumed, of[DEFAULT].resumed,
                    of[ATTACHED].resumed, is_worse ? "  WORSE" : "");

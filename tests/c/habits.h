@@ -28,6 +28,7 @@ enum sessions { IDS, DEFAULT, ATTACHED };
 enum bar {
     BAR_OF_ALL,
     BAR_OF_IDS,     /* as many as with session ids */
+    JUST_AS_IDS,    /* and no more: the server wants it so */
     BAR_OF_CHANCE   /* it depends on which worker is faster: only failures count */
 };
 
