@@ -4,7 +4,7 @@
 #   make demo       show in a table what the cache does for a server of four processes
 #   make demo-chart write the demo's figures and its chart in docs/bench anew; README.md has the same figures
 #   make test       every test: Rust, C programs, other TLS clients, valgrind
-#   make test-servers   the tests of the integrations of SERVERS="httpd lighttpd hitch proftpd openssl-conf"; nginx's is among `make test`.
+#   make test-servers   the tests of the integrations of SERVERS="httpd lighttpd hitch proftpd openssl-conf python"; nginx's is among `make test`.
 #                   openssl-conf: Debian's own packages of STOCK="lighttpd vsftpd dovecot ..."
 #   make faults     the tests of kills and damage at random moments, many times as often; about 45 minutes
 #   make clients    run every TLS client there is on Debian, large ones too, and write docs/clients.md anew
@@ -276,7 +276,7 @@ test: need-test stage
 test-short: need-demo stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(ALL_FEATURES) $(CRATES_FROM) --test tls
 
-test-servers: $(addprefix test-server-,$(or $(SERVERS),httpd lighttpd hitch proftpd openssl-conf))
+test-servers: $(addprefix test-server-,$(or $(SERVERS),httpd lighttpd hitch proftpd openssl-conf python))
 
 test-server-%: need-test-servers stage
 	@echo '==> $*'

@@ -60,4 +60,4 @@ class Starman(stock.Stock):
                 self.scratch.path / "app.psgi"]
 
 
-stock.ALL.update({one.__name__.lower(): one for one in [Gunicorn, Uwsgi, Puma, Starman]})
+SERVERS = [Gunicorn, Uwsgi, Puma, Starman]

@@ -174,4 +174,4 @@ import_environment = MAIL_CONFIG MAIL_DEBUG MAIL_LOGTAG TZ XAUTHORITY DISPLAY LA
         return ["/usr/sbin/postfix", "-c", self.scratch.path / "postfix", "start-fg"]
 
 
-stock.ALL.update({one.__name__.lower(): one for one in [Hitch, Haproxy, Memcached, Socat, Mosquitto, PureFtpd, Postfix]})
+SERVERS = [Hitch, Haproxy, Memcached, Socat, Mosquitto, PureFtpd, Postfix]

@@ -163,4 +163,4 @@ service imap-login {{
         return ["/usr/sbin/dovecot", "-F", "-c", conf]
 
 
-ALL = {one.__name__.lower(): one for one in [Lighttpd, Vsftpd, Dovecot]}
+SERVERS = [Lighttpd, Vsftpd, Dovecot]

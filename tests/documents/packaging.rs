@@ -160,6 +160,7 @@ fn every_package_has_the_version_of_the_crate() {
     let version = env!("CARGO_PKG_VERSION");
     assert!(read("packaging/rpm/sesscache.spec").contains(&format!("\nVersion:        {version}\n")));
     assert!(read("packaging/alpine/APKBUILD").contains(&format!("\npkgver={version}\n")));
+    assert!(read("integrations/python/sesscache.py").contains(&format!("\n__version__ = \"{version}\"\n")));
     let mut sh = Command::new("sh");
     let done = run(sh.arg("-n").arg(root().join("packaging/alpine/APKBUILD")), Duration::from_secs(60), "");
     done.expect_success("APKBUILD is no shell script");

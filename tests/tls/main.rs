@@ -1,6 +1,7 @@
 //! What servers and their clients meet: sessions that resume, the C programs of tests/c.
 
 mod c_programs;
+mod python;
 mod quic;
 mod resumption;
 #[cfg(feature = "openssl")]
