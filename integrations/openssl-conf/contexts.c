@@ -21,8 +21,9 @@ enum { LOOKS_BACK = 4 };
 /* How often a connection gives way to a thread that attaches its SSL_CTX, and for how many milliseconds it waits for it then. */
 enum { YIELDS = 64, WAIT_MS = 1000 };
 
-/* What an SSL_CTX is to us. WORK, with a process id above it: a thread of that process is at work on it. */
-enum { FREE, PENDING, ATTACHED, LEFT, WORK };
+/* What an SSL_CTX is to us. From MAKING on, with a process id above it: a thread of that process is at work on it, and these say
+   what it was before: FREE, PENDING and ATTACHED. */
+enum { FREE, PENDING, ATTACHED, LEFT, MAKING, ATTACHING, LOOKING };
 enum { STATE_BITS = 3 };
 
 struct context {
@@ -38,6 +39,7 @@ struct context {
 };
 
 static _Atomic(struct context *) contexts, cursor;
+/* How many are PENDING or ATTACHING, and how many FREE. */
 static _Atomic uint32_t pending, unused;
 static _Atomic(time_t) failed_at;
 static int ctx_index = -1;
@@ -117,10 +119,20 @@ static uint32_t look_back(struct context *context, SSL_CTX *own)
     return attach(context, own);
 }
 
+static uint32_t kind(uint32_t state)
+{
+    return state % (1u << STATE_BITS);
+}
+
+static uint32_t mark(uint32_t work)
+{
+    return work | (uint32_t)getpid() << STATE_BITS;
+}
+
 /* Whether a thread of this process is at work on it. */
 static int is_taken(uint32_t state)
 {
-    return state % (1u << STATE_BITS) == WORK && state >> STATE_BITS == (uint32_t)getpid();
+    return kind(state) >= MAKING && state == mark(kind(state));
 }
 
 /* Lets `work` say what becomes of a context that is `from`; the SSL_CTX is not freed meanwhile. `own`: of the connection that is made. */
@@ -128,23 +140,27 @@ static void with(struct context *context, uint32_t from, uint32_t (*work)(struct
 {
     uint32_t was = from, next;
 
-    if (!atomic_compare_exchange_strong(&context->state, &was, WORK | (uint32_t)getpid() << STATE_BITS))
+    if (!atomic_compare_exchange_strong(&context->state, &was, mark(from == PENDING ? ATTACHING : LOOKING)))
         return;
-    if (from == PENDING)
-        atomic_fetch_sub(&pending, 1);
     next = work(context, own);
-    if (next == PENDING)
+    if (from == PENDING && next != PENDING)
+        atomic_fetch_sub(&pending, 1);
+    if (from != PENDING && next == PENDING)
         atomic_fetch_add(&pending, 1);
     atomic_store(&context->state, next);
 }
 
-/* What a fork has cut short is pending again. */
+/* What a fork has cut short is pending again; an SSL_CTX that was being made is nobody's in the child. */
 static void repair(struct context *context)
 {
-    uint32_t state = atomic_load(&context->state);
+    uint32_t state = atomic_load(&context->state), work = kind(state);
 
-    if (state % (1u << STATE_BITS) == WORK && !is_taken(state)
-        && atomic_compare_exchange_strong(&context->state, &state, PENDING))
+    if (work < MAKING || is_taken(state)
+        || !atomic_compare_exchange_strong(&context->state, &state, work == MAKING ? FREE : PENDING))
+        return;
+    if (work == MAKING)
+        atomic_fetch_add(&unused, 1);
+    if (work == LOOKING)
         atomic_fetch_add(&pending, 1);
 }
 
@@ -161,13 +177,18 @@ static void wait_for_others(struct context *context)
             nanosleep(&millisecond, NULL);
 }
 
-/* All of them: a server may switch a connection to any. */
+/* All of them: a server may switch a connection to any. Where nobody knows whose connection it is, it may be that of an SSL_CTX which
+   another thread is attaching. */
 static void attach_what_is_pending(SSL_CTX *own)
 {
     if (time(NULL) == atomic_load(&failed_at))
         return;
-    for (struct context *context = atomic_load(&contexts); context != NULL; context = context->next)
+    for (struct context *context = atomic_load(&contexts); context != NULL; context = context->next) {
+        repair(context);
         with(context, PENDING, attach, own);
+        if (own == NULL && kind(atomic_load(&context->state)) == ATTACHING)
+            wait_for_others(context);
+    }
 }
 
 /* Looks at a few each time, so that many SSL_CTXs cost no connection much. */
@@ -221,7 +242,7 @@ static struct context *place(void)
         for (context = atomic_load(&contexts); context != NULL; context = context->next) {
             uint32_t was = FREE;
 
-            if (atomic_compare_exchange_strong(&context->state, &was, WORK | (uint32_t)getpid() << STATE_BITS)) {
+            if (atomic_compare_exchange_strong(&context->state, &was, mark(MAKING))) {
                 atomic_fetch_sub(&unused, 1);
                 return context;
             }
@@ -229,7 +250,7 @@ static struct context *place(void)
     context = calloc(1, sizeof *context);
     if (context == NULL)
         return NULL;
-    atomic_store(&context->state, WORK | (uint32_t)getpid() << STATE_BITS);
+    atomic_store(&context->state, mark(MAKING));
     first = atomic_load(&contexts);
     do
         context->next = first;
@@ -276,7 +297,7 @@ static void off_ctx(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, lo
             state = atomic_load(&context->state);
         }
     while (!atomic_compare_exchange_weak(&context->state, &state, FREE));
-    if (state == PENDING)
+    if (kind(state) == PENDING || kind(state) == ATTACHING)
         atomic_fetch_sub(&pending, 1);
     atomic_fetch_add(&unused, 1);
 }

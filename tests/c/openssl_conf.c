@@ -2,41 +2,13 @@
  * The configuration module of OpenSSL: which SSL_CTXs of a program that knows nothing of it are attached, which never, and that
  * nothing of it stays where the program wants its own.
  */
-#include "check.h"
-#include "tls.h"
+#include "openssl_conf.h"
 
-#include <dlfcn.h>
-#include <pthread.h>
-
-/* OpenSSL reads its configuration at the first call, which each test makes in a process of its own. */
-static char *configure(const char *scratch, const char *settings)
-{
-    char *path = path_in(scratch, "openssl.cnf"), *store = store_in(scratch);
-    FILE *file = fopen(path, "w");
-    Dl_info library;
-
-    CHECK(dladdr((void *)(size_t)sesscache_open, &library) != 0, "where is the library?");
-    CHECK(file != NULL && fprintf(file, "openssl_conf = init\n[init]\nsesscache = ours\n[ours]\npath = %.*s/sesscache/openssl_conf.so\n"
-                                        "directory = %s\n%s\n",
-                                  (int)(strrchr(library.dli_fname, '/') - library.dli_fname), library.dli_fname, store, settings) > 0
-          && fclose(file) == 0, "no configuration file");
-    CHECK(setenv("OPENSSL_CONF", path, 1) == 0, "setenv");
-    return store;
-}
-
-static int is_attached(SSL_CTX *ctx)
-{
-    return SSL_CTX_sess_get_new_cb(ctx) != NULL && SSL_CTX_sess_get_get_cb(ctx) != NULL && SSL_CTX_sess_get_remove_cb(ctx) != NULL;
-}
-
-/* Has the context make a connection. */
-static void use(SSL_CTX *ctx)
-{
-    SSL *ssl = SSL_new(ctx);
-
-    CHECK(ssl != NULL, "SSL_new");
-    SSL_free(ssl);
-}
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
 
 static void the_first_connection_of_a_server_resumes_elsewhere(const char *scratch)
 {
@@ -205,24 +177,6 @@ static void force_attaches_again_what_is_switched_off_after_an_ssl(const char *s
     SSL_CTX_free(off);
 }
 
-static void a_connection_leaves_an_ssl_ctx_that_is_being_configured_alone(const char *scratch)
-{
-    SSL_CTX *serving, *being_made;
-
-    /* In OpenSSL 3.2 and later nobody knows whose connection it is. */
-    if (OpenSSL_version_num() >= 0x30200000L)
-        return;
-    configure(scratch, "");
-    serving = tls_server();
-    being_made = tls_server();
-    use(serving);
-    CHECK(is_attached(serving) && !is_attached(being_made), "another SSL_CTX than that of the connection is attached");
-    use(being_made);
-    CHECK(is_attached(being_made), "it is not attached at its own first connection");
-    SSL_CTX_free(being_made);
-    SSL_CTX_free(serving);
-}
-
 static void programs_that_are_not_named_are_left_alone(const char *scratch)
 {
     SSL_CTX *server;
@@ -312,105 +266,96 @@ static void errno_and_the_error_queue_stay(const char *scratch)
     SSL_CTX_free(server);
 }
 
-static pthread_t attaching;
-static _Atomic int armed;
-static int reached[2], go_on[2];
-
-/* OpenSSL's memory: the thread that attaches stops here, in the midst of it. */
-static void *grow(void *memory, size_t size, const char *file, int line)
+/* One connection between these two; the session that the client has after it, and whether it resumed the one that it offered. */
+static SSL_SESSION *connect_both(SSL_CTX *client_ctx, SSL_CTX *server_ctx, SSL_SESSION *offer, int *resumed)
 {
-    char c = 0;
+    SSL *client = SSL_new(client_ctx), *server = SSL_new(server_ctx);
+    SSL_SESSION *session;
+    BIO *one, *other;
+    char byte;
 
-    (void)file, (void)line;
-    if (armed && pthread_equal(pthread_self(), attaching)) {
-        armed = 0;
-        if (write(reached[1], &c, 1) != 1 || read(go_on[0], &c, 1) != 1)
-            abort();
-    }
-    return realloc(memory, size);
+    CHECK(client != NULL && server != NULL && BIO_new_bio_pair(&one, 0, &other, 0) == 1, "no connection");
+    SSL_set_bio(client, one, one);
+    SSL_set_bio(server, other, other);
+    CHECK(offer == NULL || SSL_set_session(client, offer) == 1, "the session is not offered");
+    SSL_set_connect_state(client);
+    SSL_set_accept_state(server);
+    for (int i = 0, done = 0; i < 10 && done < 2; i++)
+        done = (SSL_do_handshake(client) == 1) + (SSL_do_handshake(server) == 1);
+    CHECK(SSL_write(server, "x", 1) == 1 && SSL_read(client, &byte, 1) == 1, "the handshake failed");
+    *resumed = SSL_session_reused(client);
+    session = SSL_get1_session(client);
+    SSL_shutdown(client);
+    SSL_shutdown(server);
+    SSL_free(client);
+    SSL_free(server);
+    return session;
 }
 
-static void *get(size_t size, const char *file, int line)
+/* Nobody can tell it from a server's: it is attached. Its connections succeed and resume; in TLS 1.2 they ask for no ticket. */
+static void a_client_with_a_general_method_and_a_certificate_resumes(const char *scratch)
 {
-    (void)file, (void)line;
-    return malloc(size);
-}
+    const struct credentials *own;
 
-static void put(void *memory, const char *file, int line)
-{
-    (void)file, (void)line;
-    free(memory);
-}
-
-static void *attach_slowly(void *ctx)
-{
-    attaching = pthread_self();
-    armed = 1;
-    use(ctx);
-    return NULL;
-}
-
-/* An SSL_CTX that the thread is in the midst of attaching, until it is told to go on. */
-static SSL_CTX *attached_slowly(const char *scratch, pthread_t *thread)
-{
-    SSL_CTX *first, *second;
-    char c = 0;
-
-    /* There the module is not told whose connection it is, and leaves another thread's SSL_CTX alone for a second. */
-    if (OpenSSL_version_num() >= 0x30200000L)
-        check_not_tried("from OpenSSL 3.2 on no thread attaches what another has just made");
-    CHECK(CRYPTO_set_mem_functions(get, grow, put) == 1 && pipe(reached) == 0 && pipe(go_on) == 0, "no such preparations");
     configure(scratch, "");
-    first = SSL_CTX_new(TLS_server_method());
-    /* So that the ex_data of an SSL_CTX grows when attach puts something into it. */
-    for (int i = 0; i < 10; i++)
-        CHECK(SSL_CTX_get_ex_new_index(0, NULL, NULL, NULL, NULL) > 0, "no index");
-    use(first);
-    SSL_CTX_free(first);
-    second = SSL_CTX_new(TLS_server_method());
-    CHECK(pthread_create(thread, NULL, attach_slowly, second) == 0 && read(reached[0], &c, 1) == 1, "attach takes no memory");
-    return second;
-}
+    own = tls_credentials(CLIENT_P256);
+    for (int v = 0; v < 2; v++) {
+        SSL_CTX *client = SSL_CTX_new(TLS_method()), *server = tls_server();
+        SSL_SESSION *session, *next;
+        int resumed;
 
-static void *make_connection(void *ctx)
-{
-    return SSL_new(ctx);
-}
-
-static void a_connection_made_while_another_thread_attaches_has_what_attach_sets(const char *scratch)
-{
-    pthread_t thread, meanwhile;
-    SSL_CTX *ctx = attached_slowly(scratch, &thread);
-    void *ssl;
-    char c = 0;
-
-    CHECK(pthread_create(&meanwhile, NULL, make_connection, ctx) == 0 && usleep(200000) == 0, "pthread_create");
-    CHECK(write(go_on[1], &c, 1) == 1 && pthread_join(thread, NULL) == 0 && pthread_join(meanwhile, &ssl) == 0, "pthread_join");
-    CHECK(is_attached(ctx), "the SSL_CTX is not attached");
-    CHECK(SSL_get_options(ssl) & SSL_OP_NO_TICKET, "the connection would issue tickets that the SSL_CTX refuses");
-    SSL_free(ssl);
-    SSL_CTX_free(ctx);
-}
-
-static void a_child_forked_in_the_midst_of_attach_does_not_wait_and_attaches(const char *scratch)
-{
-    pthread_t thread;
-    SSL_CTX *second = attached_slowly(scratch, &thread);
-    pid_t pid;
-    char c = 0;
-
-    pid = check_fork();
-    if (pid == 0) {
-        for (int i = 0; i < 2; i++)
-            use(second);
-        CHECK(is_attached(second), "the SSL_CTX is never attached in a child");
-        SSL_CTX_free(second);
-        _exit(0);
+        CHECK(SSL_CTX_use_certificate(client, own->certificate) == 1 && SSL_CTX_use_PrivateKey(client, own->key) == 1
+              && SSL_CTX_set_max_proto_version(client, tls_versions[v]) == 1, "the client");
+        session = connect_both(client, server, NULL, &resumed);
+        CHECK(is_attached(client) && !resumed, "the client is told from a server");
+        next = connect_both(client, server, session, &resumed);
+        CHECK(resumed, "%s: the client does not resume", tls_name(tls_versions[v]));
+        SSL_SESSION_free(next);
+        SSL_SESSION_free(session);
+        SSL_CTX_free(client);
+        SSL_CTX_free(server);
     }
-    check_wait(pid, "a child forked while another thread attaches");
-    CHECK(write(go_on[1], &c, 1) == 1 && pthread_join(thread, NULL) == 0, "pthread_join");
-    CHECK(is_attached(second), "the SSL_CTX is not attached");
-    SSL_CTX_free(second);
+}
+
+/* SystemCallFilter= with SystemCallErrorNumber=EPERM: no file, no directory, no socket, which syslog would want. */
+static void refuse_files(void)
+{
+    static const unsigned refused[] = {SYS_openat, SYS_mkdirat, SYS_newfstatat, SYS_statx, SYS_socket};
+    enum { REFUSED = sizeof refused / sizeof refused[0] };
+    struct sock_filter code[2 * REFUSED + 2] = {BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr))};
+    struct sock_fprog program = {sizeof code / sizeof code[0], code};
+
+    for (size_t i = 0; i < REFUSED; i++) {
+        code[2 * i + 1] = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, refused[i], 0, 1);
+        code[2 * i + 2] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM);
+    }
+    code[2 * REFUSED + 1] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+    CHECK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0, "prctl: %s", strerror(errno));
+    if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) != 0)
+        check_not_tried("no filter of system calls can be set here");
+}
+
+static void a_filter_that_refuses_files_costs_no_handshake(const char *scratch)
+{
+    SSL_CTX *server;
+
+    configure(scratch, "");
+    server = tls_server();
+    refuse_files();
+    CHECK(resumed_of_two(server) == 2 && !is_attached(server), "the server does not do what it does without the module");
+    SSL_CTX_free(server);
+}
+
+static void a_filter_that_refuses_files_later_costs_no_session(const char *scratch)
+{
+    SSL_CTX *server;
+
+    configure(scratch, "options = hold=on");
+    server = tls_server();
+    CHECK(resumed_of_two(server) == 2, "it resumes nothing");
+    refuse_files();
+    CHECK(resumed_of_two(server) == 2 && is_attached(server), "a server that has its store open resumes nothing");
+    SSL_CTX_free(server);
 }
 
 int main(int argc, char **argv)
@@ -424,15 +369,15 @@ int main(int argc, char **argv)
         TEST(force_attaches_where_the_cache_is_switched_off),
         TEST(a_cache_that_is_switched_off_after_an_ssl_leaves_the_tickets),
         TEST(force_attaches_again_what_is_switched_off_after_an_ssl),
-        TEST(a_connection_leaves_an_ssl_ctx_that_is_being_configured_alone),
         TEST(programs_that_are_not_named_are_left_alone),
         TEST(a_program_that_is_named_is_attached),
         TEST(the_directory_may_have_the_name_of_the_program),
         TEST(a_random_session_id_context_is_replaced),
         TEST(a_directory_that_cannot_be_used_costs_no_handshake),
         TEST(errno_and_the_error_queue_stay),
-        TEST(a_connection_made_while_another_thread_attaches_has_what_attach_sets),
-        TEST(a_child_forked_in_the_midst_of_attach_does_not_wait_and_attaches),
+        TEST(a_client_with_a_general_method_and_a_certificate_resumes),
+        TEST(a_filter_that_refuses_files_costs_no_handshake),
+        TEST(a_filter_that_refuses_files_later_costs_no_session),
     };
 
     return check_main(argc, argv, tests, TESTS(tests));

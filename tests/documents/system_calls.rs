@@ -3,8 +3,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use support::root;
+use support::{root, run};
 
 /// The tables of the test, and how the two documents head them.
 const LISTS: [(&str, &str, &str); 4] = [
@@ -38,5 +40,29 @@ fn the_lists_are_those_under_which_the_test_lives() {
         assert!(allowed.len() > 3, "the table {name} is not found");
         assert_eq!(words(&page, &format!("{in_page}\n"), "\n."), allowed, "sesscache_hold(3): {in_page}");
         assert_eq!(words(&guide, in_guide, " |\n"), allowed, "docs/guide.md: {in_guide}");
+    }
+}
+
+/// The calls of a set of systemd's, and of the sets in it.
+fn set(name: &str) -> BTreeSet<String> {
+    let mut systemd = Command::new("systemd-analyze");
+    let done = run(systemd.args(["syscall-filter", name]), Duration::from_secs(60), "").expect_success(name);
+    let lines = done.stdout.lines().skip(1).map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.flat_map(|line| if line.starts_with('@') { set(line) } else { [line.to_owned()].into() }).collect()
+}
+
+#[test]
+fn a_service_with_systemds_usual_filter_may_make_all_of_them() {
+    if Command::new("systemd-analyze").arg("--version").stdout(Stdio::null()).status().is_err() {
+        return support::not_tried("SystemCallFilter=@system-service", "there is no systemd-analyze");
+    }
+    let (filter, usual) = (read("tests/c/filter.h"), set("@system-service"));
+    for (name, ..) in LISTS {
+        let needed = words(&filter, &format!("static const int {name}[] = {{"), "}");
+        let refused: Vec<_> = needed.difference(&usual).collect();
+        assert!(
+            refused.is_empty(),
+            "docs/openssl-conf.md says that @system-service allows the calls of {name}: {refused:?}"
+        );
     }
 }

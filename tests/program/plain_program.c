@@ -1,5 +1,6 @@
 /* A program that knows nothing of sesscache. Built with libcrypto only, or with -DSERVER and libssl.
- * plain_program [no-config | FILE]: reads no configuration, or this one, or what OPENSSL_CONF says. Says what became of it. */
+ * plain_program [no-config | FILE]: reads no configuration, or this one, or what OPENSSL_CONF says. Says what became of it, and
+ * ends when its standard input does. */
 #include <openssl/conf.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -42,5 +43,8 @@ int main(int argc, char **argv)
 #endif
     printf("%s%s%s%s\n", maps_have("/openssl_conf.so") ? "module" : "nothing", maps_have("/libsesscache.so") ? " library" : "",
            maps_have("/libssl.so") ? " libssl" : "", attached);
+    fflush(stdout);
+    while (getchar() != EOF)
+        continue;
     return 0;
 }

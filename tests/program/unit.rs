@@ -158,10 +158,43 @@ fn a_program_without_libssl_gets_none() {
 }
 
 #[test]
-fn a_program_that_reads_no_configuration_has_no_module() {
+fn a_program_that_reads_no_configuration_has_no_module_and_the_doctor_says_why() {
     let scratch = Scratch::new("unit");
     let conf = openssl_conf(&scratch, &[]);
-    assert_eq!(said(&server(&scratch), Some(&conf), &["no-config"]), "nothing libssl");
+    let mut command = Command::new(server(&scratch));
+    command.arg("no-config").env("OPENSSL_CONF", &conf).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = spawn_in_group(&mut command);
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("the program says nothing");
+    assert_eq!(line.trim(), "nothing libssl");
+    let doctor = json_or_fail(&["--json", "doctor", "--pid", &child.id().to_string()]);
+    assert!(doctor.contains(text(&conf)) && doctor.contains("OPENSSL_INIT_NO_LOAD_CONFIG"), "{doctor}");
+    drop(child.stdin.take());
+    child.wait().expect("the program ended");
+}
+
+/// EACCES is what AppArmor answers, too.
+#[test]
+fn a_module_or_a_library_that_may_not_be_read_ends_no_program() {
+    let scratch = Scratch::new("unit");
+    if !support::is_root() {
+        return support::not_tried("a module that may not be read", "it takes root to run a program as another user");
+    }
+    let module = copied_module(&scratch);
+    let library = fs::read_link(stage().join("lib/libsesscache.so")).expect("a link to the library");
+    let library = scratch.join("lib").join(library);
+    let (conf, server) = (openssl_conf(&scratch, &["--module", text(&module)]), server(&scratch));
+    fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o1777)).expect("a mode");
+    for (unreadable, expected) in
+        [(None, "module library libssl attached"), (Some(&library), "module libssl"), (Some(&module), "nothing libssl")]
+    {
+        if let Some(file) = unreadable {
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600)).expect("a mode");
+        }
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(&server).env("OPENSSL_CONF", &conf);
+        assert_eq!(run(command.env_remove("LD_LIBRARY_PATH"), MINUTE, "").stdout.trim(), expected, "{unreadable:?}");
+    }
 }
 
 #[test]

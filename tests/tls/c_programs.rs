@@ -57,6 +57,7 @@ c_programs! {
     one_ticket_at_once
     opaque_records
     openssl_conf
+    openssl_conf_threads
     other_libssl
     other_local_user
     own_library_context
