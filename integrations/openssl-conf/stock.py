@@ -75,6 +75,7 @@ index-file.names = ( "index.html" )
 ssl.engine = "enable"
 ssl.pemfile = "{self.cert}"
 ssl.privkey = "{self.key}"
+ssl.openssl.ssl-conf-cmd = ( "MinProtocol" => "TLSv1.2" )
 ''')
         return ["/usr/sbin/lighttpd", "-D", "-f", conf]
 

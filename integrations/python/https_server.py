@@ -26,7 +26,12 @@ class Connection(socketserver.StreamRequestHandler):
 
     def finish(self):
         super().finish()
-        self.request.close()
+        try:
+            # A client that gets no close_notify may take its session for a broken one, and not offer it.
+            self.request.settimeout(5)
+            self.request.unwrap()
+        except OSError:
+            self.request.close()
 
 
 class Server(socketserver.ForkingTCPServer):
