@@ -154,3 +154,25 @@ enum role role_of(SSL_CTX *ctx)
     }
     return call.certificate(ctx) != NULL ? SERVER : UNKNOWN;
 }
+
+/* Kamailio's processes do: what this module and the library keep for an SSL_CTX, and for its connections, is memory of one process, which
+   another would take for its own. Only a program that has its own allocator for OpenSSL can share. */
+int is_shared(const SSL_CTX *ctx)
+{
+    unsigned long from, to, at = (unsigned long)ctx;
+    CRYPTO_malloc_fn allocate;
+    char line[PATH_MAX + 128], kind;
+    int shared = 1;
+    FILE *maps;
+
+    CRYPTO_get_mem_functions(&allocate, NULL, NULL);
+    if (allocate == CRYPTO_malloc)
+        return 0;
+    maps = fopen("/proc/self/maps", "re");
+    while (maps != NULL && fgets(line, sizeof line, maps) != NULL)
+        if (sscanf(line, "%lx-%lx %*3c%c", &from, &to, &kind) == 3 && from <= at && at < to)
+            shared = kind == 's';
+    if (maps != NULL)
+        fclose(maps);
+    return shared;
+}

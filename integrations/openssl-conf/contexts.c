@@ -266,7 +266,11 @@ static void on_ctx(void *parent, void *ptr, CRYPTO_EX_DATA *data, int index, lon
 
     (void)ptr, (void)argl, (void)argp;
     prepare();
-    context = call.ready ? place() : NULL;
+    context = NULL;
+    if (call.ready && is_shared(parent))
+        report.shared++;
+    else if (call.ready)
+        context = place();
     if (context != NULL) {
         context->ctx = parent;
         context->maker = pthread_self();

@@ -14,7 +14,7 @@
 /* What `sesscache doctor --pid` reads in the memory of a process; src/bin/sesscache/pid.rs has the same layout. */
 struct report {
     char magic[24];
-    _Atomic uint32_t made, attached, clients, switched_off, refused, detached, failed, reserved;
+    _Atomic uint32_t made, attached, clients, switched_off, refused, detached, failed, shared;
     char program[64], directory[512], options[512], message[512];
 };
 extern struct report report;
@@ -63,6 +63,9 @@ void complain(const char *message);
 enum role { CLIENT, SERVER, UNKNOWN };
 
 enum role role_of(SSL_CTX *ctx);
+
+/* Whether an SSL_CTX lies in memory that processes share. */
+int is_shared(const SSL_CTX *ctx);
 
 /* Has SSL_CTX_new, SSL_CTX_free and SSL_new tell us from now on. */
 void follow_contexts(void);

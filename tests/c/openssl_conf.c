@@ -7,6 +7,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <stddef.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 
@@ -317,6 +318,52 @@ static void a_client_with_a_general_method_and_a_certificate_resumes(const char 
     }
 }
 
+/* OpenSSL's memory as Kamailio's processes have it. What is freed stays. */
+enum { SHARED = 64 << 20, HEADER = 16 };
+static char *shared, *next;
+
+static void *get_shared(size_t size, const char *file, int line)
+{
+    char *block = next;
+
+    (void)file, (void)line;
+    next += HEADER + (size + HEADER - 1) / HEADER * HEADER;
+    CHECK(next <= shared + SHARED, "the shared memory is too small");
+    memcpy(block, &size, sizeof size);
+    return block + HEADER;
+}
+
+static void *grow_shared(void *old, size_t size, const char *file, int line)
+{
+    void *block = get_shared(size, file, line);
+    size_t had = 0;
+
+    if (old != NULL) {
+        memcpy(&had, (char *)old - HEADER, sizeof had);
+        memcpy(block, old, had < size ? had : size);
+    }
+    return block;
+}
+
+static void keep_shared(void *memory, const char *file, int line)
+{
+    (void)memory, (void)file, (void)line;
+}
+
+static void an_ssl_ctx_in_memory_that_processes_share_stays_as_it_is(const char *scratch)
+{
+    SSL_CTX *server;
+    uint64_t options;
+
+    next = shared = mmap(NULL, SHARED, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(shared != MAP_FAILED && CRYPTO_set_mem_functions(get_shared, grow_shared, keep_shared) == 1, "no shared memory");
+    configure(scratch, "force = yes\nsession_id_context = x");
+    server = tls_server();
+    options = SSL_CTX_get_options(server);
+    CHECK(resumed_of_two(server) == 2 && !is_attached(server) && SSL_CTX_get_options(server) == options, "it is attached");
+    SSL_CTX_free(server);
+}
+
 /* SystemCallFilter= with SystemCallErrorNumber=EPERM: no file, no directory, no socket, which syslog would want. */
 static void refuse_files(void)
 {
@@ -376,6 +423,7 @@ int main(int argc, char **argv)
         TEST(a_directory_that_cannot_be_used_costs_no_handshake),
         TEST(errno_and_the_error_queue_stay),
         TEST(a_client_with_a_general_method_and_a_certificate_resumes),
+        TEST(an_ssl_ctx_in_memory_that_processes_share_stays_as_it_is),
         TEST(a_filter_that_refuses_files_costs_no_handshake),
         TEST(a_filter_that_refuses_files_later_costs_no_session),
     };

@@ -91,7 +91,7 @@ fn find(line: &str, memory: &File) -> Option<Report> {
 }
 
 fn judge(report: &Report) -> Vec<Finding> {
-    let [made, attached, clients, off, refused, detached, failed, _] = report.numbers;
+    let [made, attached, clients, off, refused, detached, failed, shared] = report.numbers;
     let [program, directory, options, message] = &report.texts;
     if directory.is_empty() {
         let text = "the file does not mean this program: programs = names others".to_owned();
@@ -123,6 +123,10 @@ fn judge(report: &Report) -> Vec<Finding> {
     if refused + detached > 0 {
         let text = format!("{} have session callbacks of the program, which stay", refused + detached);
         findings.push(note("callbacks", text));
+    }
+    if shared > 0 {
+        let text = format!("{shared} lie in memory that processes share, and are left alone");
+        findings.push(note("shared", text));
     }
     if failed > 0 {
         let remedy = format!("sesscache doctor {directory}");
