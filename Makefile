@@ -11,6 +11,7 @@
 #   make bench      measure the store and whole handshakes beside their peers, about 10 minutes; docs/bench has the last results
 #   make bench-instructions   count the instructions of resumed handshakes under callgrind, which the machine's load does not change
 #   make servers    Debian's servers with their own session caches and with sesscache, in one table; QUICK=1, JSON=FILE
+#   make stock-servers   Debian's own packages of STOCK="lighttpd ..." with the configuration module: rows of docs/servers.md; root
 #   make fuzz       fuzz every decoder and the C API: SECONDS=600 each, TARGETS=; fuzz-short: 5 seconds each
 #   make sanitize   C programs under ThreadSanitizer, AddressSanitizer and valgrind, and what `make miri` runs; about half an
 #                   hour. sanitize-short: a few under ThreadSanitizer
@@ -173,7 +174,7 @@ NEED_DEB   := $(NEED_BUILD) dh:debhelper dpkg-buildpackage:dpkg-dev lintian:lint
 .PHONY: all stage fetch demo demo-chart test faults clients bench servers fuzz fuzz-short sanitize sanitize-short miri soak check header manual
 .PHONY: install-strip vendor test-reproducible test-cargo-c test-least-rust deny deb test-deb install uninstall clean FORCE
 .PHONY: test-rpm test-arm64 test-system-lmdb need-rpm need-arm64 need-system-lmdb
-.PHONY: test-servers need-test-servers test-short test-releases need-releases
+.PHONY: stock-servers test-servers need-test-servers test-short test-releases need-releases
 .PHONY: need-build need-demo need-test need-clients need-bench need-servers need-sanitize need-deb
 .DELETE_ON_ERROR:
 
@@ -310,6 +311,9 @@ bench-instructions: need-instructions
 servers: need-servers stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) bench --quiet $(BENCHES) --bench servers -- \
 	    $(if $(QUICK),--quick) $(if $(JSON),--json '$(abspath $(JSON))') $(SERVERS)
+
+stock-servers: need-test-servers stage
+	@SESSCACHE_STAGE='$(abspath $(STAGE))' integrations/openssl-conf/test --table $(STOCK)
 
 # ---- that it never hurts its host --------------------------------------------------------------------------------
 

@@ -87,6 +87,33 @@ def echo(plain, secured):
     return secure
 
 
+def postgres(plain, secured):
+    plain.sendall(b"\x00\x00\x00\x08\x04\xd2\x16\x2f")
+    assert plain.recv(1) == b"S"
+    secure = secured(plain)
+    start = b"\x00\x03\x00\x00user\x00test\x00database\x00pgbouncer\x00\x00"
+    secure.sendall((len(start) + 4).to_bytes(4, "big") + start)
+    assert secure.recv(4096)[:1] in (b"R", b"E")
+    return secure
+
+
+def stun(plain, secured):
+    secure = secured(plain)
+    secure.sendall(b"\x00\x01\x00\x00\x21\x12\xa4\x42a binding id")
+    assert secure.recv(4096).startswith(b"\x01\x01")
+    return secure
+
+
+def rdp(plain, secured):
+    plain.sendall(b"\x03\x00\x00\x13\x0e\xe0\x00\x00\x00\x00\x00\x01\x00\x08\x00\x01\x00\x00\x00")
+    assert plain.recv(19)[11:12] == b"\x02"
+    secure = secured(plain)
+    # What makes no sense ends the connection.
+    secure.sendall(b"\x03\x00\x00\x08\x00\x00\x00\x00")
+    secure.recv(4096)
+    return secure
+
+
 class Client:
     """One client, with the session of its last visit."""
 

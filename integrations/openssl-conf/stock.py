@@ -26,6 +26,8 @@ class Stock:
     env = {}
     server = servers.Server
     transfers = False           # FTP: data connections, too
+    settles = 0                 # seconds after the start, when it is ready for a measurement
+    gains = True                # or does with the module what it does without
 
     def __init__(self, scratch, port):
         self.scratch, self.port = scratch, port

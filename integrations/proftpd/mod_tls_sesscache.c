@@ -93,6 +93,9 @@ static int add(tls_sess_cache_t *cache, const unsigned char *id, unsigned int id
     (void)id;
     (void)id_len;
     (void)expires;
+    /* mod_tls gives clients of TLS 1.3 stateless tickets, and never looks for their sessions. */
+    if (SSL_SESSION_get_protocol_version(session) >= TLS1_3_VERSION)
+        return 0;
     return result_of(sesscache_put_session(store, session));
 }
 
