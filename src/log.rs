@@ -3,7 +3,6 @@
 //! The host's function may take as long as it likes: a terminal that is stopped, a pipe that nobody reads. So it is never called
 //! while this thread holds a lock that others wait for: who takes such a lock holds a [`Silence`] with it.
 
-use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString};
 use std::marker::PhantomData;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -11,6 +10,7 @@ use std::sync::Arc;
 
 use crate::sys::clock;
 use crate::sys::fork_safe::RcuCell;
+use crate::sys::thread_specific::ThreadSpecific;
 
 /// Receives a syslog(3) level and one line.
 pub type Sink = Box<dyn Fn(i32, &CStr) + Send + Sync>;
@@ -67,15 +67,14 @@ struct Kept {
 }
 
 /// The silence of one thread.
+#[derive(Default)]
 struct Silenced {
     /// Silences that it holds, one within the other.
-    depth: Cell<usize>,
-    kept: RefCell<Vec<Kept>>,
+    depth: usize,
+    kept: Vec<Kept>,
 }
 
-thread_local! {
-    static SILENCED: Silenced = const { Silenced { depth: Cell::new(0), kept: RefCell::new(Vec::new()) } };
-}
+static SILENCED: ThreadSpecific<Silenced> = ThreadSpecific::new();
 
 /// While one is held by a thread, what the thread has to say is kept. It is said when the last one ends.
 pub(crate) struct Silence {
@@ -85,19 +84,18 @@ pub(crate) struct Silence {
 
 impl Silence {
     pub(crate) fn begin() -> Silence {
-        // A thread that is ending says nothing more.
-        let _ = SILENCED.try_with(|silenced| silenced.depth.set(silenced.depth.get() + 1));
+        // A thread that can have no place to keep messages in says nothing: see `hand_over`.
+        let _ = SILENCED.with(|silenced| silenced.depth += 1);
         Silence { _thread: PhantomData }
     }
 }
 
 impl Drop for Silence {
     fn drop(&mut self) {
-        let kept = SILENCED.try_with(|silenced| {
-            let depth = silenced.depth.get().saturating_sub(1);
-            silenced.depth.set(depth);
-            if depth == 0 && !std::thread::panicking() {
-                silenced.kept.take()
+        let kept = SILENCED.with(|silenced| {
+            silenced.depth = silenced.depth.saturating_sub(1);
+            if silenced.depth == 0 && !std::thread::panicking() {
+                std::mem::take(&mut silenced.kept)
             } else {
                 Vec::new()
             }
@@ -110,17 +108,16 @@ impl Drop for Silence {
 
 /// Hands a message to the host, or keeps it while this thread is silent.
 fn hand_over(message: Kept) {
-    let now = SILENCED.try_with(|silenced| {
-        if silenced.depth.get() == 0 {
+    let now = SILENCED.with(|silenced| {
+        if silenced.depth == 0 {
             return Some(message);
         }
-        let mut kept = silenced.kept.borrow_mut();
-        if kept.len() < KEPT {
-            kept.push(message);
+        if silenced.kept.len() < KEPT {
+            silenced.kept.push(message);
         }
         None
     });
-    if let Ok(Some(Kept { sink, level, line })) = now {
+    if let Some(Some(Kept { sink, level, line })) = now {
         sink(level, &line);
     }
 }

@@ -19,3 +19,4 @@ pub(crate) mod per_thread;
 pub(crate) mod process;
 pub(crate) mod shared_memory;
 pub(crate) mod shared_page;
+pub(crate) mod thread_specific;

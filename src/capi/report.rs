@@ -1,27 +1,25 @@
 //! What a C caller hears: the message of its thread, errno, and its log function.
 
-use std::cell::RefCell;
 use std::ffi::{c_char, c_int, c_void, CString};
 
 use crate::log::Sink;
 use crate::status::Error;
+use crate::sys::thread_specific::ThreadSpecific;
 
-thread_local! {
-    static MESSAGE: RefCell<CString> = RefCell::new(CString::default());
-}
+static MESSAGE: ThreadSpecific<CString> = ThreadSpecific::new();
 
 /// Keeps the message of a failed call for this thread.
 pub(super) fn set_message(error: &Error) {
     let mut text = error.to_string();
     text.retain(|c| c != '\0');
     let text = CString::new(text).unwrap_or_default();
-    // A thread that is ending has no message any more.
-    let _ = MESSAGE.try_with(|message| message.replace(text));
+    // Where there is no place for it, the status has to do.
+    let _ = MESSAGE.with(|message| *message = text);
 }
 
 /// This thread's message; valid until the next failure in this thread.
 pub(super) fn message() -> *const c_char {
-    MESSAGE.try_with(|message| message.borrow().as_ptr()).unwrap_or(c"".as_ptr())
+    MESSAGE.with(|message| message.as_ptr()).unwrap_or(c"".as_ptr())
 }
 
 /// A sink that calls a C function.

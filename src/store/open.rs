@@ -15,7 +15,7 @@ use super::id::Mask;
 use super::keys::{crypto_is_missing, Keys};
 use super::local::LocalTable;
 use super::path_access::PathAccess;
-use super::{OpenStore, Standing, Store, REGISTRY, STORES_MAX};
+use super::{thread, OpenStore, Standing, Store, REGISTRY, STORES_MAX};
 use crate::log::{self, Log, Silence, Topic};
 use crate::options::{Options, DEFAULT_CAPACITY, DEFAULT_LOCAL, DEFAULT_READERS};
 use crate::status::{Error, Result, Status};
@@ -51,6 +51,7 @@ impl Store {
     /// and fork after they start. The first use opens.
     pub(crate) fn open(path: &Path, options: &Options) -> Result<Arc<Store>> {
         LmdbVersion::running().check()?;
+        thread::prepare()?;
         if !crypto::is_ready() {
             return Err(crypto_is_missing());
         }

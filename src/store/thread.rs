@@ -3,7 +3,8 @@
 //! Kept from one operation to the next, so that a lookup takes no lock, makes no system call and allocates nothing.
 //! Begun anew when the process turns out to be a forked child, or when the store has something new to look at.
 
-use std::cell::RefCell;
+use std::panic::catch_unwind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use super::env::{Fault, Reader, Txn};
@@ -14,6 +15,8 @@ use super::{OpenStore, Store};
 use crate::status::{Error, Result, Status};
 use crate::sys::crypto;
 use crate::sys::per_thread::{Keeps, Lease, PerThread};
+use crate::sys::process;
+use crate::sys::thread_specific::ThreadSpecific;
 
 /// Ids whose random bytes are drawn at once: one call into OpenSSL's generator costs as much as a lookup.
 const POOL: usize = 64;
@@ -140,30 +143,44 @@ impl Keeps for Store {
     }
 }
 
-thread_local! {
-    /// The contexts of a thread: one, in nearly every program.
-    static CONTEXTS: RefCell<Vec<Lease<Store>>> = const { RefCell::new(Vec::new()) };
+/// The contexts of a thread: one, in nearly every program.
+static CONTEXTS: ThreadSpecific<Vec<Lease<Store>>> = ThreadSpecific::new();
+
+/// Sees to it that threads can have contexts.
+pub(super) fn prepare() -> Result<()> {
+    static REGISTERED: AtomicBool = AtomicBool::new(false);
+    if !CONTEXTS.prepare() {
+        let text = "the program has made all keys for thread-specific data that a process may have (PTHREAD_KEYS_MAX)";
+        return Err(Error::new(Status::System, text));
+    }
+    if !REGISTERED.swap(true, Ordering::Relaxed) {
+        process::at_exit(end_at_exit);
+    }
+    Ok(())
+}
+
+/// The thread that calls exit(3) does not end: its reader slots would stay taken until somebody looks for dead readers.
+extern "C" fn end_at_exit() {
+    let _ = catch_unwind(|| CONTEXTS.end());
 }
 
 fn no_context() -> Error {
-    Error::new(Status::Busy, "called from within itself, or from a thread that is ending")
+    Error::new(Status::Busy, "called from within itself, or by a thread for which there is no memory")
 }
 
 /// Runs `f` with this thread's context for `store`.
 pub(super) fn with<T>(store: &Arc<Store>, f: impl FnOnce(&mut ThreadContext) -> T) -> Result<T> {
-    CONTEXTS
-        .try_with(|contexts| {
-            let mut contexts = contexts.try_borrow_mut().map_err(|_| no_context())?;
-            let at = match contexts.iter().position(|lease| lease.is_of(store)) {
-                Some(at) if contexts[at].value(store).is_some_and(|thread| thread.opened.is_current()) => at,
-                _ => find_or_make(&mut contexts, store)?,
-            };
-            let thread = contexts[at].value(store).ok_or_else(no_context)?;
-            let result = f(thread);
-            thread.clean_up();
-            Ok(result)
-        })
-        .unwrap_or_else(|_| Err(no_context()))
+    let done = CONTEXTS.with(|contexts| {
+        let at = match contexts.iter().position(|lease| lease.is_of(store)) {
+            Some(at) if contexts[at].value(store).is_some_and(|thread| thread.opened.is_current()) => at,
+            _ => find_or_make(contexts, store)?,
+        };
+        let thread = contexts[at].value(store).ok_or_else(no_context)?;
+        let result = f(thread);
+        thread.clean_up();
+        Ok(result)
+    });
+    done.unwrap_or_else(|| Err(no_context()))
 }
 
 #[cold]

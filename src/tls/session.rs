@@ -1,6 +1,5 @@
 //! SSL_SESSIONs that are ours: as bytes and back, and what is noted on them in ex_data.
 
-use std::cell::RefCell;
 use std::ptr::{self, NonNull};
 use std::sync::atomic::AtomicI32;
 
@@ -10,6 +9,7 @@ use super::openssl::{ex_index, SessionMut, SessionRef};
 use super::{der, ffi};
 use crate::store::{cleanse, Flushes, Login};
 use crate::sys::crypto::in_own_context;
+use crate::sys::thread_specific::ThreadSpecific;
 
 /// A reference to a session, given back on drop. What it refers to is only read.
 pub(super) struct Session(NonNull<ffi::SSL_SESSION>);
@@ -81,10 +81,8 @@ pub(super) fn duplicate(session: SessionRef<'_>) -> Option<NewSession> {
     unsafe { NewSession::adopt(copy) }
 }
 
-thread_local! {
-    /// Where sessions are encoded. Wiped after each use.
-    static DER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
+/// Where sessions are encoded. Wiped after each use.
+static DER: ThreadSpecific<Vec<u8>> = ThreadSpecific::new();
 
 /// Calls `f` with the DER of the session as it is stored: without its id, which the key in the store already says, and without the
 /// age of a ticket that carries no early data. They are cut out of the bytes, not taken off the session: another thread may have
@@ -101,17 +99,15 @@ pub(super) fn encode_whole<R>(session: SessionRef<'_>, f: impl FnOnce(&[u8]) -> 
 fn in_buffer<R>(session: SessionRef<'_>, f: impl FnOnce(&mut Vec<u8>) -> Option<R>) -> Option<R> {
     /// A buffer larger than this is given back after use.
     const KEPT: usize = 16 * 1024;
-    let encoded = DER.try_with(|bytes| {
-        let mut bytes = bytes.try_borrow_mut().ok()?;
-        let result = if write(session, &mut bytes) { f(&mut bytes) } else { None };
-        cleanse(&mut bytes);
+    DER.with_or_temporary(|bytes| {
+        let result = if write(session, bytes) { f(bytes) } else { None };
+        cleanse(bytes);
         bytes.clear();
         if bytes.capacity() > KEPT {
             *bytes = Vec::new();
         }
         result
-    });
-    encoded.ok().flatten()
+    })
 }
 
 /// Writes the session's DER over what `out` holds.
