@@ -430,7 +430,10 @@ sesscache_status sesscache_sweep(sesscache *cache,
  * Fills `stats` with counters summed over all processes. `size` is sizeof(sesscache_stats) as the program was compiled: fields
  * that this library does not know are set to 0, fields that the program does not know are left out.
  *
- * Returns SESSCACHE_INVALID for NULL or a size of 0, SESSCACHE_SYSTEM when the store cannot be opened.
+ * Where the store cannot be opened, in a chroot for example, the counters are read all the same, and `sessions` and `used_bytes`
+ * are 0.
+ *
+ * Returns SESSCACHE_INVALID for NULL or a size of 0, SESSCACHE_SYSTEM or SESSCACHE_BUSY when the open store cannot be read.
  */
 sesscache_status sesscache_read_stats(sesscache *cache,
                                       sesscache_stats *stats,

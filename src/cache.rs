@@ -194,8 +194,10 @@ impl Cache {
 
     /// Reads all counters, summed over all processes.
     ///
+    /// Where the store cannot be opened, `sessions` and `used_bytes` are 0.
+    ///
     /// # Errors
-    /// [`Status::System`] when the store cannot be opened.
+    /// [`Status::System`] or [`Status::Busy`] when the open store cannot be read.
     pub fn stats(&self) -> Result<Stats> {
         self.store().stats()
     }
@@ -204,7 +206,7 @@ impl Cache {
     /// `None` when the store has not counted yet.
     ///
     /// # Errors
-    /// [`Status::System`] when the store cannot be opened.
+    /// As for [`Cache::stats`].
     pub fn recent(&self) -> Result<Option<(Duration, Stats)>> {
         self.store().recent()
     }

@@ -338,7 +338,10 @@ pub unsafe extern "C" fn sesscache_sweep(cache: *mut sesscache, max: usize, remo
 /// Fills `stats` with counters summed over all processes. `size` is sizeof(sesscache_stats) as the program was compiled: fields
 /// that this library does not know are set to 0, fields that the program does not know are left out.
 ///
-/// Returns SESSCACHE_INVALID for NULL or a size of 0, SESSCACHE_SYSTEM when the store cannot be opened.
+/// Where the store cannot be opened, in a chroot for example, the counters are read all the same, and `sessions` and `used_bytes`
+/// are 0.
+///
+/// Returns SESSCACHE_INVALID for NULL or a size of 0, SESSCACHE_SYSTEM or SESSCACHE_BUSY when the open store cannot be read.
 // # Safety
 // `cache` is NULL or an open handle; `stats` is NULL or has room for `size` bytes that nobody else uses meanwhile.
 #[no_mangle]

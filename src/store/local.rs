@@ -13,7 +13,7 @@ use self::ring::{Ring, RingEntry};
 use super::id::ID;
 use super::keys::Keys;
 use super::names::NamespaceHash;
-use super::record::{self, flags, Header, PLAIN_MAX};
+use super::record::{self, flags, Header};
 use super::seal::{AssociatedData, Sealer};
 use super::siphash::siphash;
 use crate::status::{Error, Result};
@@ -108,12 +108,9 @@ impl LocalTable {
         self.beside(Beside::Until).load(Ordering::Relaxed)
     }
 
-    /// Keeps a session at the second `now`; completes the header as the record has it. False when it is too long, or memory runs
-    /// out.
+    /// Keeps a session at the second `now`; completes the header as the record has it. False when it takes more than a
+    /// quarter of the table, or OpenSSL cannot seal it.
     pub(crate) fn put(&self, key: &LocalKey, header: &mut Header, plain: &[u8], now: u64) -> bool {
-        if plain.len() > PLAIN_MAX {
-            return false;
-        }
         header.namespace = key.namespace.half();
         header.flags &= !flags::CONTINUED;
         let sealed = self.beside(Beside::Sealed).fetch_add(1, Ordering::Relaxed);

@@ -35,9 +35,9 @@ impl Store {
         }
     }
 
-    /// Everything in the table of `stats.rs`.
+    /// Everything in the table of `stats.rs`; where the store cannot be opened, what the control page says.
     pub(crate) fn stats(self: &Arc<Self>) -> Result<Stats> {
-        thread::with(self, |thread| {
+        let whole = thread::with(self, |thread| {
             let now = &thread.opened.now;
             let mut stats = of(&thread.opened.control, now.page().shape().capacity, now.number);
             for snapshot in [Some(&mut thread.now), thread.before.as_mut()].into_iter().flatten() {
@@ -45,13 +45,17 @@ impl Store {
                 add(&mut stats, held, snapshot.generation.env.page);
             }
             Ok(stats)
-        })?
+        });
+        whole.unwrap_or_else(|_| {
+            let control = self.control();
+            Ok(of(control, control.wanted().capacity, control.current().number))
+        })
     }
 
     /// The counters as they were about a minute ago, the gauges as they are.
     pub(crate) fn recent(self: &Arc<Self>) -> Result<Option<(Duration, Stats)>> {
         let now = self.stats()?;
-        let before = thread::with(self, |thread| thread.opened.control.counters().a_minute_ago())?;
+        let before = self.control().counters().a_minute_ago();
         Ok(before.map(|(age, counters)| (Duration::from_millis(age), now.with_counters(counters))))
     }
 }

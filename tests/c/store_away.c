@@ -7,6 +7,7 @@
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <openssl/x509v3.h>
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -220,6 +221,7 @@ static void try_way(const char *scratch, const struct way *way, int in_memory)
     way->leave(scratch);
     CHECK(resumed_pairs(alone()) == PAIRS, "%s: OpenSSL alone does not resume: this test looks in the wrong place", way->name);
     resumed = resumed_pairs(ctx);
+    CHECK(tls_stats(cache).handshakes_full >= PAIRS, "%s: the counters are not read", way->name);
     if (in_memory)
         CHECK(resumed == PAIRS, "%s: %d of %d clients resume, with OpenSSL alone all", way->name, resumed, PAIRS);
     else if (way->is_away)
@@ -387,9 +389,60 @@ static void what_is_open_is_read_when_a_new_generation_cannot_be_opened(const ch
     }
 }
 
+/* ---- what the store has no room for ---- */
+
+static X509 *large_certificate;
+
+static void show_large_certificate(SSL *client)
+{
+    CHECK(SSL_use_certificate(client, large_certificate) == 1 && SSL_use_PrivateKey(client, tls_credentials(CLIENT_P256)->key) == 1,
+          "the client's certificate");
+}
+
+static void ask_for_a_large_certificate(SSL *server)
+{
+    tls_ask(server, SSL_VERIFY_PEER);
+    SSL_set_max_cert_list(server, 500000);
+}
+
+static X509 *certificate_with_a_comment_of(size_t len)
+{
+    X509 *certificate = X509_dup(tls_credentials(CLIENT_P256)->certificate);
+    char *comment = calloc(1, len + 1);
+    X509_EXTENSION *extension;
+
+    CHECK(certificate != NULL && comment != NULL, "no memory");
+    memset(comment, 'x', len);
+    extension = X509V3_EXT_conf_nid(NULL, NULL, NID_netscape_comment, comment);
+    CHECK(extension != NULL && X509_add_ext(certificate, extension, -1) == 1 &&
+              X509_sign(certificate, tls_credentials(CLIENT_P256)->key, EVP_sha256()) > 0,
+          "no certificate of %zu bytes", len);
+    return certificate;
+}
+
+static void a_session_too_large_for_the_store_resumes_in_its_process(const char *scratch)
+{
+    SSL_CTX *ctx = tls_server();
+
+    CHECK_OK(sesscache_open(store_in(scratch), NULL, &cache));
+    CHECK_OK(sesscache_attach(cache, ctx));
+    large_certificate = certificate_with_a_comment_of(70000);
+    for (int n = 0; n < 2 * 2; n++) {
+        SSL_CTX *server = n / 2 ? ctx : alone();
+        struct visit visit = {.version = tls_versions[n % 2], .prepare = ask_for_a_large_certificate,
+                              .prepare_client = show_large_certificate};
+        struct outcome made = tls_here(server, visit);
+
+        visit.offer = &made.newest;
+        CHECK(tls_here(server, visit).resumed, "%s, %s: does not resume", n / 2 ? "attached" : "alone", tls_name(visit.version));
+    }
+    CHECK(tls_stats(cache).hits_local == 2, "they were found elsewhere: this test looks in the wrong place");
+}
+
 int main(int argc, char **argv)
 {
     static const struct test tests[] = {
+        TEST(a_session_too_large_for_the_store_resumes_in_its_process),
         TEST(sessions_resume_in_the_process_that_made_them_whatever_becomes_of_the_store),
         TEST(what_is_open_is_read_when_a_new_generation_cannot_be_opened),
     };
