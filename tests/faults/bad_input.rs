@@ -160,7 +160,7 @@ fn a_place_where_the_user_may_not_write_is_refused() {
     assert!(is_root(), "this test gives up root's rights, so it has to begin with them: run it as root");
     let scratch = Scratch::new("unprivileged");
     let store = scratch.text("store");
-    fs::copy(open_report(), scratch.text("open_report")).expect("copy the program");
+    support::copy_program(open_report(), &scratch.join("open_report"));
     let library = fs::canonicalize(stage().join("lib/libsesscache.so")).expect("the staged library");
     fs::copy(&library, scratch.path().join(library.file_name().expect("a name"))).expect("copy the library");
     let open = |path: &str| {

@@ -215,7 +215,7 @@ fn those_who_may_not_read_a_store_learn_who_may() {
     let (store, _) = filled(&scratch);
     set_mode(scratch.path(), 0o755);
     let program = scratch.text("sesscache");
-    fs::copy(support::stage().join("bin/sesscache"), &program).expect("copy the program");
+    support::copy_program(&support::stage().join("bin/sesscache"), Path::new(&program));
     for verb in ["stat", "list", "check", "doctor"] {
         let mut command = Command::new(&program);
         let done = run(command.args([verb, &store]).uid(65_534).current_dir("/"), support::program::DEADLINE, "");

@@ -33,7 +33,7 @@ pub use c::{compile, compile_check, compile_program, has_quic_servers, preload, 
 pub use clients::{measure, resume_client, Tally, Tls, Traffic, BOTH};
 pub use clock::Clock;
 pub use machine::{in_namespaces, is_root, not_tried, patience, set_mode, tries, wait_until};
-pub use process::{collect, run, signal, spawn_in_group, Finished};
+pub use process::{collect, copy_program, run, signal, spawn_in_group, Finished};
 pub use record::{hex, monotonic, now, open, row, unhex, Data, Random};
 pub use scratch::Scratch;
 pub use server::{certificate, Server};

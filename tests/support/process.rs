@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,13 @@ pub fn spawn_in_group(command: &mut Command) -> Child {
     // SAFETY: between fork and exec the hook makes two system calls; neither allocates nor locks.
     unsafe { command.pre_exec(hook) };
     command.spawn().unwrap_or_else(|e| panic!("cannot start {command:?}: {e}"))
+}
+
+/// Copies a program that is to be run. Another process does it: a child that some thread starts meanwhile would have the copy open
+/// for writing until it executes, and nothing executes such a file (ETXTBSY).
+pub fn copy_program(from: &Path, to: &Path) {
+    let mut cp = Command::new("cp");
+    run(cp.arg("--").args([from, to]), Duration::from_secs(30), "").expect_success("a program is not copied");
 }
 
 /// Sends a signal to a whole process group; false when nobody is left in it.
