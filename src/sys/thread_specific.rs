@@ -16,11 +16,11 @@ pub(crate) struct ThreadSpecific<T: Default + 'static> {
     key: AtomicU64,
     /// The places of the values: a list that only grows, and is used again. What a thread of the parent had stays in it, where the
     /// host's leak checker finds it.
-    first: AtomicPtr<Place<T>>,
+    first: AtomicPtr<ValuePlace<T>>,
 }
 
-struct Place<T> {
-    next: *mut Place<T>,
+struct ValuePlace<T> {
+    next: *mut ValuePlace<T>,
     is_taken: AtomicBool,
     /// `None` before the first use.
     value: UnsafeCell<RefCell<Option<T>>>,
@@ -72,7 +72,7 @@ impl<T: Default + 'static> ThreadSpecific<T> {
     fn found(&'static self) -> Option<&'static RefCell<Option<T>>> {
         let key = self.key.load(Ordering::Acquire).checked_sub(1)?;
         // SAFETY: wants a key that exists: `made_key` published it, and it is never deleted.
-        let place = unsafe { libc::pthread_getspecific(key as libc::pthread_key_t) }.cast::<Place<T>>();
+        let place = unsafe { libc::pthread_getspecific(key as libc::pthread_key_t) }.cast::<ValuePlace<T>>();
         // SAFETY: as_ref wants null or a live place: `take_place` set it, and places are never freed.
         let place = unsafe { place.as_ref() }?;
         // SAFETY: as_ref wants a value that nobody borrows alone: only `end_with_thread` does, when its thread has left all else.
@@ -93,7 +93,7 @@ impl<T: Default + 'static> ThreadSpecific<T> {
         unsafe { place.value.get().as_ref() }
     }
 
-    fn free_place(&'static self) -> &'static Place<T> {
+    fn free_place(&'static self) -> &'static ValuePlace<T> {
         let mut next = self.first.load(Ordering::Acquire);
         // SAFETY: as_ref wants null or a live place: they are boxed below, and never freed.
         while let Some(place) = unsafe { next.as_ref() } {
@@ -102,8 +102,11 @@ impl<T: Default + 'static> ThreadSpecific<T> {
             }
             next = place.next;
         }
-        let mut new =
-            Box::new(Place { next: ptr::null_mut(), is_taken: AtomicBool::new(true), value: UnsafeCell::default() });
+        let mut new = Box::new(ValuePlace {
+            next: ptr::null_mut(),
+            is_taken: AtomicBool::new(true),
+            value: UnsafeCell::default(),
+        });
         let mut first = self.first.load(Ordering::Relaxed);
         loop {
             new.next = first;
@@ -141,7 +144,7 @@ impl<T: Default + 'static> ThreadSpecific<T> {
 
 extern "C" fn end_with_thread<T: Default + 'static>(place: *mut c_void) {
     // SAFETY: as_ref wants null or a live place: it is one that `take_place` has set, under the key of this function.
-    let Some(place) = (unsafe { place.cast::<Place<T>>().as_ref() }) else { return };
+    let Some(place) = (unsafe { place.cast::<ValuePlace<T>>().as_ref() }) else { return };
     // SAFETY: as_mut wants a value that nobody borrows: it is its thread's, which has left all functions that do, by pthread_exit or
     // longjmp too. What such a one left borrowed is free again.
     let value = unsafe { place.value.get().as_mut() };
