@@ -1,6 +1,8 @@
 //! A cache: one open directory with one set of options. The whole C API in Rust; what takes an SSL_CTX is safe with the
 //! feature `openssl`.
 
+mod client;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::stats::Stats;
 use crate::status::{Error, Result, Status};
 use crate::store::{self, Header, Miss, Namespace, Store};
 use crate::tls::{self, Binding};
+
+pub use self::client::resume_from_raw;
 
 /// A TLS session cache shared by all processes that open the same directory.
 ///

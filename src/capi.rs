@@ -5,6 +5,7 @@
 #![allow(non_camel_case_types)]
 
 mod border;
+mod client;
 pub(crate) mod records;
 pub(crate) mod report;
 

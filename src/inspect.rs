@@ -35,7 +35,7 @@ use self::generation::OpenView;
 pub use self::health::{examine, Finding, Verdict};
 pub use self::keys::KeyVerdict;
 pub use self::processes::{Presence, Process};
-pub use self::record::{Contents, Opener, Record, Secret};
+pub use self::record::{Contents, Opener, Record, Secret, CLIENT_PARTS};
 pub use self::walk::Position;
 pub use crate::store::record::{flags, Header};
 pub use crate::store::trial::Trial;

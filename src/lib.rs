@@ -90,7 +90,7 @@ mod store;
 mod sys;
 mod tls;
 
-pub use cache::{check, detach_raw, forget_raw, inherit_raw, Cache};
+pub use cache::{check, detach_raw, forget_raw, inherit_raw, resume_from_raw, Cache};
 #[cfg(feature = "openssl")]
 pub use cache::{detach, forget};
 pub use log::Sink;

@@ -96,6 +96,10 @@ pub struct Options {
     pub hold: bool,
     /// The store is meant to be on a disk.
     pub disk: bool,
+    /// Tickets that clients keep for one server.
+    pub client_tickets: usize,
+    /// What stands for a client's rules of trust that OpenSSL does not show.
+    pub policy: Option<String>,
 }
 
 /// The capacity of a store when no option gives one.
@@ -135,6 +139,8 @@ impl Default for Options {
             local: None,
             hold: false,
             disk: false,
+            client_tickets: 8,
+            policy: None,
         }
     }
 }
@@ -307,6 +313,21 @@ pub const TABLE: &[OptionRow] = &[
         accepts: "on or off",
         meaning: "on: no warning that the directory is on a disk, where handshakes wait while the file system is frozen or slow.",
         set: |o, v| on(v).map(|on| o.disk = on),
+    },
+    OptionRow {
+        name: "client_tickets",
+        default: "8",
+        accepts: "a number from 1 to 64",
+        meaning: "Tickets of TLS 1.3 that clients keep for one server. Each is used once, over all processes.",
+        set: |o, v| v.parse().ok().filter(|n| (1..=64).contains(n)).map(|n| o.client_tickets = n),
+    },
+    OptionRow {
+        name: "policy",
+        default: "none",
+        accepts: "1 to 255 bytes of text",
+        meaning:
+            "Stands for a client's rules of trust that OpenSSL does not show, such as a verify callback or DANE: sessions resume only under the same text.",
+        set: |o, v| (1..=255).contains(&v.len()).then(|| o.policy = Some(v.to_owned())),
     },
 ];
 

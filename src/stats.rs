@@ -116,6 +116,10 @@ table! {
     HandshakesResumed handshakes_resumed "handshakes of these SSL_CTXs that resumed a session, wherever it was kept",
     HitsLocal hits_local "hits on a session that was in memory, because it could not be stored",
     PutsLocal puts_local "sessions kept in memory because they could not be stored",
+    ClientHits client_hits "lookups by a client that found a session with its server",
+    ClientMisses client_misses "lookups by a client that found none that it may use",
+    ClientPuts client_puts "sessions of clients stored",
+    ClientPutsFailed client_puts_failed "sessions of clients that could not be stored",
 }
 
 /// What the program works out besides, under these names.

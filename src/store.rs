@@ -31,6 +31,7 @@ mod names;
 pub(crate) mod open;
 mod page;
 mod path_access;
+mod pool;
 pub(crate) mod record;
 mod renewal;
 mod revocation;
@@ -71,6 +72,7 @@ pub(crate) use self::found::{Found, Miss};
 pub(crate) use self::control::Flushes;
 use self::mdb::pages;
 pub(crate) use self::names::{server_name_hash, Namespace, NamespaceHash};
+pub(crate) use self::pool::Pool;
 pub(crate) use self::record::{flags, Header, RecordKind};
 pub(crate) use self::tombstones::Login;
 

@@ -10,6 +10,7 @@
 
 mod attach;
 mod binding;
+mod client;
 mod connection;
 mod der;
 mod ffi;
@@ -21,6 +22,7 @@ mod kept;
 mod kinds;
 mod notices;
 mod openssl;
+pub(crate) mod peer;
 pub(crate) mod policy;
 mod session;
 mod slots;
@@ -31,8 +33,9 @@ use self::openssl::Conn;
 use crate::status::{Error, Result, Status};
 use crate::store::{Login, Namespace};
 
-pub(crate) use self::attach::{attach, detach, inherit};
+pub(crate) use self::attach::{attach, attach_client, detach, inherit};
 pub(crate) use self::binding::Binding;
+pub(crate) use self::client::{resume, resume_from};
 pub(crate) use self::ffi::{SSL, SSL_CTX, SSL_SESSION};
 pub(crate) use self::handed::{get_session, put_session};
 pub(crate) use self::idle::end_all as end_idle;
@@ -47,8 +50,11 @@ pub(crate) use self::kinds::check_promises;
 pub(crate) unsafe fn forget(ssl: *mut SSL) -> Result<()> {
     // SAFETY: live, and driven by this thread, as demanded above.
     let conn = unsafe { Conn::new(ssl) };
+    if !conn.is_server() {
+        return client::forget(conn);
+    }
     // After SSL_clear(3) the session of the connection before is still there.
-    let is_a_connection = conn.is_server() && conn.has_answered();
+    let is_a_connection = conn.has_answered();
     let Some(session) = conn.session().filter(|_| is_a_connection) else {
         return Err(Error::new(Status::NotFound, "the connection has no session"));
     };

@@ -9,7 +9,9 @@ use crate::store::record::{self, flags, Header};
 use crate::store::seal::{AssociatedData, Sealer};
 use crate::store::{server_name_hash, Namespace, NamespaceHash};
 use crate::sys::crypto;
-use crate::tls::text;
+use crate::tls::{peer, text};
+
+pub use crate::tls::peer::PARTS as CLIENT_PARTS;
 
 /// What can be known of a record without opening it.
 pub struct Record {
@@ -51,6 +53,11 @@ impl Inspect {
     /// The hash by which headers name a namespace.
     pub fn namespace_hash(&self, name: &str) -> u32 {
         self.hash(name).half()
+    }
+
+    /// The hash by which headers name the sessions of a namespace's clients.
+    pub fn client_namespace_hash(&self, name: &str) -> u32 {
+        self.hash(&peer::namespace_of(name)).half()
     }
 
     /// The hash by which headers name a server name.
@@ -97,7 +104,7 @@ impl Inspect {
         });
         Ok(match opened {
             false => DAMAGED,
-            true if record.is_session() && !text::is_session(plain.bytes(), &record.id) => {
+            true if record.is_session() && !record.is_readable(&plain) => {
                 Contents::Damaged("it opens, but holds no session that this OpenSSL can read")
             }
             true => Contents::Plain(plain),
@@ -118,14 +125,42 @@ impl Record {
         self.header.is_some_and(|header| !header.has(flags::OPAQUE))
     }
 
+    /// Whether it is a client's session with a server.
+    pub fn is_client(&self) -> bool {
+        self.header.is_some_and(|header| header.has(flags::CLIENT))
+    }
+
+    /// A session's DER, and the id that is not in it.
+    fn der<'a>(&'a self, plain: &'a Secret) -> Option<(&'a [u8], &'a [u8])> {
+        if self.is_client() {
+            peer::parse(plain.bytes()).map(|record| (record.der, &[][..]))
+        } else {
+            Some((plain.bytes(), &self.id))
+        }
+    }
+
+    fn is_readable(&self, plain: &Secret) -> bool {
+        self.der(plain).is_some_and(|(der, id)| text::is_session(der, id))
+    }
+
+    /// To whom a client's session goes, and a number for each of [`CLIENT_PARTS`], which differ where those do.
+    pub fn peer(&self, plain: &Secret) -> Option<(String, [u32; CLIENT_PARTS.len()])> {
+        let record = peer::parse(plain.bytes()).filter(|_| self.is_client())?;
+        let mut parts = [0; CLIENT_PARTS.len()];
+        for (part, head) in parts.iter_mut().zip(record.heads.chunks_exact(4)) {
+            *part = u32::from_be_bytes([head[0], head[1], head[2], head[3]]);
+        }
+        Some((record.peer.to_owned(), parts))
+    }
+
     /// A session in words, with its keys, as `openssl sess_id -text` has it.
     pub fn words(&self, plain: &Secret) -> Option<Secret> {
-        text::words(plain.bytes(), &self.id).map(Secret)
+        self.der(plain).and_then(|(der, id)| text::words(der, id)).map(Secret)
     }
 
     /// A session in PEM.
     pub fn pem(&self, plain: &Secret) -> Option<Secret> {
-        text::pem(plain.bytes(), &self.id).map(Secret)
+        self.der(plain).and_then(|(der, id)| text::pem(der, id)).map(Secret)
     }
 }
 

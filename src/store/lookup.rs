@@ -110,7 +110,7 @@ impl Store {
         })
     }
 
-    fn find<R>(
+    pub(super) fn find<R>(
         &self,
         thread: &mut ThreadContext,
         id: &[u8],

@@ -36,6 +36,8 @@ pub mod flags {
     pub const CONTINUED: u8 = 16;
     /// The servername callback changed what the handshake could agree on, after a lookup would have been.
     pub const LATE_TERMS: u8 = 32;
+    /// A client's session with a server.
+    pub const CLIENT: u8 = 64;
 }
 
 /// What lies under an id: an SSL_SESSION, or an application's own bytes.

@@ -57,7 +57,7 @@ impl Store {
                 self.log.say(Topic::Damage, log::WARNING, || format!("the store is {}", fault.text()));
                 self.give_up(generation.number, "the store is damaged");
             }
-            Fault::Full | Fault::LockTimeout => {}
+            Fault::Full | Fault::LockTimeout | Fault::Taken => {}
             Fault::PidClash | Fault::ReadersFull => self.log.say(Topic::Readers, log::WARNING, || {
                 "no reader slot (all taken, or a container's process has the same number): lookups wait for writers; \
                  share the PID namespace, or raise readers="

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::control::Flushes;
-use super::env::{Fault, Write};
+use super::env::{Fault, Txn, Write};
 use super::evict::{self, Sweep, Swept};
 use super::generation::Generation;
 use super::growth::NEEDED;
@@ -34,6 +34,15 @@ const EXPIRE_PER_PUT: usize = 16;
 const LOOKS_PER_PUT: usize = 4;
 /// So long puts may fail for lack of room before a new generation begins, in milliseconds.
 const FULL_FOR: u64 = 2_000;
+
+/// What a record may be written over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Over {
+    /// Whatever lies under its key.
+    Anything,
+    /// Nothing but what has expired.
+    Expired,
+}
 
 impl Store {
     /// Stores a session, unless its login was ended, or the store was flushed since its handshake saw `seen`.
@@ -81,7 +90,7 @@ impl Store {
             Err(_) => Counter::PutsFailed,
         };
         let put = thread::with(self, |thread| {
-            let done = self.put_uncounted(thread, (id, namespace), session, header, plain);
+            let done = self.put_uncounted(thread, (id, namespace), session, Over::Anything, header, plain);
             thread.opened.control.counters().add(thread.shard, counter(&done), 1);
             done
         });
@@ -117,11 +126,13 @@ impl Store {
         local.put(&key, header, plain, clock::seconds()).then(|| control.count(Counter::PutsLocal, 1))
     }
 
-    fn put_uncounted(
+    /// Stores a record. [`Status::Invalid`] also when it may not be written over what is there.
+    pub(super) fn put_uncounted(
         self: &Arc<Self>,
         thread: &mut ThreadContext,
         (id, namespace): (&[u8], Namespace<'_>),
         session: Option<Flushes>,
+        over: Over,
         header: &mut Header,
         plain: &[u8],
     ) -> Result<()> {
@@ -157,7 +168,7 @@ impl Store {
         let mut record = std::mem::take(&mut thread.record);
         let associated = AssociatedData { key: key.bytes(), namespace: namespace.whole() };
         let done = match thread.sealer.seal(header, associated, plain, &mut record) {
-            Some(()) => self.write_record(thread, &key, (header, namespace), &record).map_err(Error::from),
+            Some(()) => self.write_record(thread, &key, (header, namespace), over, &record).map_err(Error::from),
             None => Err(Error::new(Status::OpenSsl, "AES-256-GCM failed")),
         };
         thread.record = record;
@@ -169,10 +180,11 @@ impl Store {
         thread: &ThreadContext,
         key: &Key,
         header: (&Header, NamespaceHash),
+        over: Over,
         record: &[u8],
     ) -> Result<(), Fault> {
         let generation = &thread.now.generation;
-        let done = self.with_lock(generation, |locked| put_locked(generation, locked, key, header, record));
+        let done = self.with_lock(generation, |locked| put_locked(generation, locked, key, header, over, record));
         let swept = done.inspect_err(|fault| match fault {
             Fault::Full => self.on_full(thread),
             fault => self.note_fault(generation, *fault),
@@ -284,11 +296,17 @@ impl Store {
     }
 }
 
+/// Whether what lies under `key` has not expired.
+fn is_alive(txn: &mut Txn, key: &Key, now: u64) -> Result<bool, Fault> {
+    Ok(txn.get(key.bytes())?.and_then(Header::read).is_some_and(|header| now < header.end()))
+}
+
 fn put_locked(
     generation: &Generation,
     locked: &WriteGuard<'_>,
     key: &Key,
     (header, namespace): (&Header, NamespaceHash),
+    over: Over,
     record: &[u8],
 ) -> Result<Swept, Fault> {
     let (env, page) = (&generation.env, generation.page());
@@ -309,6 +327,9 @@ fn put_locked(
         // replaces one goes after the old one is deleted: a shorter one must leave no continuation behind.
         let appended = !outside && write.append(key.bytes(), first)?;
         if !appended && !write.insert(key.bytes(), first)? {
+            if over == Over::Expired && is_alive(write.txn(), key, now)? {
+                return Err(Fault::Taken);
+            }
             sweep.delete(write, key)?;
             write.put(key.bytes(), first)?;
         }

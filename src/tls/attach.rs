@@ -8,7 +8,7 @@ use libc::{c_int, c_long, c_void};
 
 use super::kept::{self, Attachment, ContextData, NO_SLOT};
 use super::openssl::{Callbacks, Conn, Ctx};
-use super::{connection, ffi, running_major, session, slots, Binding, SSL, SSL_CTX};
+use super::{client, connection, ffi, running_major, session, slots, Binding, SSL, SSL_CTX};
 use crate::options::{SingleUse, Tickets};
 use crate::status::{Error, Result, Status};
 
@@ -72,6 +72,9 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     let Callbacks { new, get, remove } = host.callbacks();
     match new.map(slots::slot_of) {
         Some(Some(slot)) if slot == binding.slot() && host.has_callbacks(ours) => return Ok(()),
+        // Attached for its client connections.
+        Some(Some(slot))
+            if slot == binding.slot() && get.is_none() && remove.is_none() && kept::attached(host).is_none() => {}
         Some(Some(slot)) if slot == binding.slot() => {
             let text =
                 "a session callback was set after the SSL_CTX was attached (SSL_CTX_sess_set_get_cb or _remove_cb)";
@@ -93,11 +96,13 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     }
     let kept = ContextData::find_or_make(host).ok_or_else(out_of_memory)?;
     let mode = host.cache_mode();
-    let (options, timeout, early_data) = (host.options(), host.timeout(), host.max_early_data());
+    let attachment = Attachment::of(host, binding);
     let mut attachments = kept.attachments.borrow_mut();
-    // Attached and detached again and again, it keeps each cache once.
-    attachments.retain(|attachment| !Arc::ptr_eq(&attachment.binding, binding));
-    attachments.push(Attachment { binding: Arc::clone(binding), mode, options, timeout, early_data });
+    if kept.client_slot.load(Ordering::Relaxed) == NO_SLOT {
+        // Attached and detached again and again, it keeps each cache once.
+        attachments.retain(|attachment| !Arc::ptr_eq(&attachment.binding, binding));
+        attachments.push(attachment);
+    }
     drop(attachments);
 
     host.set_cache_mode(MODE | (mode & ffi::SSL_SESS_CACHE_CLIENT));
@@ -117,7 +122,46 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     Ok(())
 }
 
-/// Undoes [`attach`] for connections made from now on. What the host has set since then stays: callbacks, mode and timeout.
+/// Has the sessions of client connections of `ctx` stored in this cache, where [`super::client::resume`] asks for one.
+///
+/// # Safety
+/// `ctx` is a live SSL_CTX that no other thread is changing.
+pub(crate) unsafe fn attach_client(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result<()> {
+    // SAFETY: live, and this thread alone changes it, as demanded above.
+    let host = unsafe { Ctx::new(ctx) };
+    check_openssl(host)?;
+    match host.callbacks().new.map(slots::slot_of) {
+        None => {}
+        Some(Some(slot)) if slot == binding.slot() => {}
+        Some(Some(_)) => {
+            return Err(Error::invalid("the SSL_CTX is attached to another cache").remedy("call sesscache_detach first"))
+        }
+        Some(None) => {
+            let text = "the SSL_CTX has a session callback of its own (SSL_CTX_sess_set_new_cb)";
+            return Err(Error::invalid(text).remedy("remove it"));
+        }
+    }
+    let out_of_memory = || Error::new(Status::OpenSsl, "OpenSSL could not keep the attachment: out of memory");
+    if !client::prepare() || !session::prepare() || !connection::prepare(free_connection) || !kept::prepare(free_kept) {
+        return Err(out_of_memory());
+    }
+    let kept = ContextData::find_or_make(host).ok_or_else(out_of_memory)?;
+    let mode = host.cache_mode();
+    let mut attachments = kept.attachments.borrow_mut();
+    if kept::attached(host).is_none() && kept.client_slot.load(Ordering::Relaxed) == NO_SLOT {
+        attachments.retain(|attachment| !Arc::ptr_eq(&attachment.binding, binding));
+        attachments.push(Attachment::of(host, binding));
+    }
+    drop(attachments);
+    // Sessions of clients are of no use in OpenSSL's own cache. That of servers stays as it is.
+    let internal = if host.is_for_clients_only() { ffi::SSL_SESS_CACHE_NO_INTERNAL_STORE } else { 0 };
+    host.set_cache_mode(mode | ffi::SSL_SESS_CACHE_CLIENT | internal);
+    host.set_new_callback(binding.trampolines());
+    kept.client_slot.store(binding.slot(), Ordering::Relaxed);
+    Ok(())
+}
+
+/// Undoes [`attach`] and [`attach_client`] for connections made from now on. What the host has set since then stays: callbacks, mode and timeout.
 ///
 /// # Safety
 /// As for [`attach`].
@@ -125,13 +169,22 @@ pub(crate) unsafe fn detach(ctx: *mut SSL_CTX) -> Result<()> {
     // SAFETY: live, and this thread alone changes it, as demanded above.
     let host = unsafe { Ctx::new(ctx) };
     let not_attached = || Error::new(Status::NotFound, "the SSL_CTX is not attached");
+    let kept = ContextData::find(host).ok_or_else(not_attached)?;
+    let client = kept.client_slot.swap(NO_SLOT, Ordering::Relaxed);
+    if client != NO_SLOT && kept::attached(host).is_none() {
+        host.remove_callbacks(slots::trampolines(client));
+        if let Some(attachment) = kept.attachments.borrow().iter().rfind(|a| a.binding.slot() == client) {
+            host.set_cache_mode(attachment.mode);
+        }
+        return Ok(());
+    }
     let slot = kept::attached(host).ok_or_else(not_attached)?.0;
     host.remove_callbacks(slots::trampolines(slot));
     count_handshakes(host);
-    let kept = ContextData::find(host).ok_or_else(not_attached)?;
     kept.slot.store(NO_SLOT, Ordering::Relaxed);
     if let Some(attachment) = kept.attachments.borrow().iter().rfind(|a| a.binding.slot() == slot) {
-        if host.cache_mode() == MODE | (attachment.mode & ffi::SSL_SESS_CACHE_CLIENT) {
+        let of_clients = if client == NO_SLOT { attachment.mode } else { ffi::SSL_SESS_CACHE_CLIENT };
+        if host.cache_mode() == MODE | (of_clients & ffi::SSL_SESS_CACHE_CLIENT) {
             host.set_cache_mode(attachment.mode);
         }
         match attachment.binding.policy.tickets {

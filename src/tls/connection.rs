@@ -254,7 +254,7 @@ pub(super) unsafe fn take(value: *mut c_void) -> Box<Connection> {
 }
 
 /// SSL_dup copies pointers; two connections must not own one box.
-unsafe extern "C" fn forget_copy(
+pub(super) unsafe extern "C" fn forget_copy(
     _to: *mut ffi::CRYPTO_EX_DATA,
     _from: *const ffi::CRYPTO_EX_DATA,
     value: *mut *mut c_void,

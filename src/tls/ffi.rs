@@ -1,6 +1,6 @@
 //! OpenSSL functions that openssl-sys does not declare. Prototypes as in ssl.h and err.h, the same from 3.0 to 4.0.
 
-use libc::{c_char, c_int, c_long, c_uchar, c_uint, c_void};
+use libc::{c_char, c_int, c_long, c_uchar, c_uint, c_ulong, c_void};
 pub(crate) use openssl_sys::*;
 
 /// See SSL_CTX_sess_set_new_cb(3).
@@ -52,6 +52,15 @@ pub(crate) const SSL_OP_NO_EXTENDED_MASTER_SECRET: u64 = 0x1;
 pub(crate) const SSL_CTRL_GET_TOTAL_RENEGOTIATIONS: c_int = 12;
 /// ssl.h: a cipher that both sides have.
 pub(crate) const SSL_SECOP_CIPHER_SHARED: c_int = 2 | 1 << 16;
+/// ssl.h: SSL_get0_verify_cert_store(3).
+pub(crate) const SSL_CTRL_GET_VERIFY_CERT_STORE: c_int = 137;
+/// ssl.h: SSL_get_tlsext_status_type(3).
+pub(crate) const SSL_CTRL_GET_TLSEXT_STATUS_REQ_TYPE: c_int = 127;
+/// x509_vfy.h.
+pub(crate) const X509_V_FLAG_CRL_CHECK: c_ulong = 0x4;
+/// x509_vfy.h.
+pub(crate) const X509_V_FLAG_CRL_CHECK_ALL: c_ulong = 0x8;
+
 /// tls1.h: the early_data extension.
 pub(crate) const TLSEXT_TYPE_EARLY_DATA: c_uint = 42;
 /// tls1.h: the cookie extension.
@@ -59,6 +68,10 @@ pub(crate) const TLSEXT_TYPE_COOKIE: c_uint = 44;
 /// tls1.h: the server_name extension.
 pub(crate) const TLSEXT_TYPE_SERVER_NAME: c_uint = 0;
 
+/// See SSL_CTX_set_verify(3).
+pub(crate) type VerifyCb = unsafe extern "C" fn(c_int, *mut X509_STORE_CTX) -> c_int;
+/// See SSL_CTX_set_client_cert_cb(3).
+pub(crate) type ClientCertCb = unsafe extern "C" fn(*mut SSL, *mut *mut X509, *mut *mut EVP_PKEY) -> c_int;
 /// See SSL_CTX_set_security_callback(3).
 pub(crate) type SecurityCb =
     unsafe extern "C" fn(*const SSL, *const SSL_CTX, c_int, c_int, c_int, *mut c_void, *mut c_void) -> c_int;
@@ -112,4 +125,29 @@ extern "C" {
     pub(crate) fn SSL_CTX_new(method: *const SSL_METHOD) -> *mut SSL_CTX;
     #[link_name = "SSL_get_servername"]
     pub(crate) fn servername(ssl: *const SSL, kind: c_int) -> *const c_char;
+    pub(crate) fn SSL_in_before(ssl: *const SSL) -> c_int;
+    pub(crate) fn SSL_SESSION_get_ticket_lifetime_hint(s: *const SSL_SESSION) -> c_ulong;
+    pub(crate) fn SSL_get_verify_depth(ssl: *const SSL) -> c_int;
+    pub(crate) fn SSL_get_verify_callback(ssl: *const SSL) -> Option<VerifyCb>;
+    pub(crate) fn SSL_CTX_get_client_cert_cb(ctx: *mut SSL_CTX) -> Option<ClientCertCb>;
+    pub(crate) fn SSL_dane_tlsa_add(
+        ssl: *mut SSL,
+        usage: u8,
+        selector: u8,
+        kind: u8,
+        data: *const c_uchar,
+        len: usize,
+    ) -> c_int;
+    pub(crate) fn SSL_ct_is_enabled(ssl: *const SSL) -> c_int;
+    pub(crate) fn SSL_CIPHER_get_id(cipher: *const SSL_CIPHER) -> u32;
+    pub(crate) fn X509_VERIFY_PARAM_get_depth(param: *const X509_VERIFY_PARAM) -> c_int;
+    pub(crate) fn X509_VERIFY_PARAM_get_time(param: *const X509_VERIFY_PARAM) -> libc::time_t;
+    pub(crate) fn X509_VERIFY_PARAM_get_inh_flags(param: *const X509_VERIFY_PARAM) -> u32;
+    pub(crate) fn X509_VERIFY_PARAM_get0_host(param: *mut X509_VERIFY_PARAM, n: c_int) -> *const c_char;
+    pub(crate) fn X509_VERIFY_PARAM_get_hostflags(param: *const X509_VERIFY_PARAM) -> c_uint;
+    pub(crate) fn X509_VERIFY_PARAM_get0_email(param: *mut X509_VERIFY_PARAM) -> *const c_char;
+    pub(crate) fn X509_VERIFY_PARAM_get1_ip_asc(param: *mut X509_VERIFY_PARAM) -> *mut c_char;
+    pub(crate) fn X509_STORE_get0_param(store: *const X509_STORE) -> *mut X509_VERIFY_PARAM;
+    pub(crate) fn X509_STORE_CTX_get1_certs(ctx: *mut X509_STORE_CTX, name: *const X509_NAME) -> *mut stack_st_X509;
+    pub(crate) fn i2d_X509_AUX(x: *const X509, out: *mut *mut c_uchar) -> c_int;
 }

@@ -9,6 +9,7 @@ use super::handshakes::LastRead;
 use super::kept;
 use super::notices::Notice;
 use super::openssl::{Conn, SessionMut, SessionRef};
+use super::peer;
 use super::policy::{client_auth, reject, reject_client, reject_session};
 use super::session::{self, Note};
 use super::{ffi, Binding};
@@ -49,7 +50,7 @@ fn last_read<'a>(binding: &Binding, conn: Conn<'a>) -> Option<&'a LastRead> {
 /// A session or ticket was made: store it.
 pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     if !conn.is_server() {
-        return;
+        return peer::new(binding, conn, session);
     }
     let Some(connection) = Connection::current(conn) else { return };
     let (version, kind) = protocol(conn);

@@ -20,6 +20,8 @@ pub(super) struct ContextData {
     pub(super) attachments: RefCell<Vec<Attachment>>,
     /// The slot of the binding it is attached to, or `NO_SLOT`. This and what follows is for any thread.
     pub(super) slot: AtomicUsize,
+    /// The slot of the binding to which it is attached for its client connections, or `NO_SLOT`.
+    pub(super) client_slot: AtomicUsize,
     pub(super) last_read: LastRead,
 }
 
@@ -30,6 +32,19 @@ pub(super) struct Attachment {
     pub(super) options: u64,
     pub(super) timeout: c_long,
     pub(super) early_data: u32,
+}
+
+impl Attachment {
+    /// What `ctx` is like now, before it is attached.
+    pub(super) fn of(ctx: Ctx<'_>, binding: &Arc<Binding>) -> Attachment {
+        Attachment {
+            binding: Arc::clone(binding),
+            mode: ctx.cache_mode(),
+            options: ctx.options(),
+            timeout: ctx.timeout(),
+            early_data: ctx.max_early_data(),
+        }
+    }
 }
 
 static INDEX: AtomicI32 = AtomicI32::new(-1);
@@ -69,7 +84,12 @@ impl ContextData {
             return Some(found);
         }
         let (attachments, last_read) = (RefCell::default(), LastRead::default());
-        let made = Box::into_raw(Box::new(ContextData { attachments, slot: AtomicUsize::new(NO_SLOT), last_read }));
+        let made = Box::into_raw(Box::new(ContextData {
+            attachments,
+            slot: AtomicUsize::new(NO_SLOT),
+            client_slot: AtomicUsize::new(NO_SLOT),
+            last_read,
+        }));
         if !ctx.set_ex_data(index(), made.cast()) {
             // SAFETY: from Box::into_raw above; OpenSSL did not take it.
             drop(unsafe { Box::from_raw(made) });
@@ -77,6 +97,15 @@ impl ContextData {
         }
         ContextData::find(ctx)
     }
+}
+
+/// The slot of the binding to which an SSL_CTX is attached for its client connections. For any thread.
+pub(super) fn client_slot(ctx: Ctx<'_>) -> Option<usize> {
+    let kept = NonNull::new(ctx.ex_data(index()).cast::<ContextData>())?.as_ptr();
+    // SAFETY: our index holds NULL or what was boxed above, which the SSL_CTX keeps. Only this field is borrowed, an atomic, which
+    // threads may share.
+    let slot = unsafe { &(*kept).client_slot }.load(Ordering::Relaxed);
+    (slot != NO_SLOT).then_some(slot)
 }
 
 /// Whether an SSL_CTX was ever attached. For any thread.

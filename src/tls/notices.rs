@@ -13,6 +13,8 @@ pub(super) enum Notice {
     Callbacks,
     /// Session caching was switched off after attaching.
     CacheMode,
+    /// A client's connection was changed after a session was offered.
+    ClientChanged,
 }
 
 /// Those that were said, a bit each.

@@ -6,6 +6,7 @@
 mod conn;
 mod ctx;
 mod session;
+mod trust;
 
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -17,6 +18,7 @@ use super::ffi;
 pub(super) use self::conn::{Conn, Terms};
 pub(super) use self::ctx::{Callbacks, Ctx, Trampolines};
 pub(super) use self::session::{SessionMut, SessionRef};
+pub(super) use self::trust::Unreadable;
 
 /// An ex_data index, made at the first question. Two threads at once may make two; one of them stays unused.
 pub(super) fn ex_index(at: &AtomicI32, class: c_int, dup: Option<ffi::ExDup>, free: Option<ffi::ExFree>) -> c_int {

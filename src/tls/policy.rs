@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::openssl::{Conn, SessionRef};
-use super::{ffi, session, Binding};
+use super::{ffi, peer, session, Binding};
 use crate::log::{self, Topic};
 use crate::options::{Options, Remove, SingleUse, Sni, Tickets};
 use crate::store::{flags, Found, Header, Miss};
@@ -17,9 +17,25 @@ pub(crate) struct Policy {
     pub(super) single_use: SingleUse,
     pub(super) tickets: Tickets,
     pub(super) remove: Remove,
+    pub(super) clients: ClientPolicy,
+}
+
+/// How the sessions of a program's client connections are treated.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct ClientPolicy {
+    /// What stands for the rules that cannot be read.
+    pub(super) policy: Option<String>,
+    /// Tickets kept for one server.
+    pub(super) tickets: usize,
+    /// Where they lie.
+    pub(super) namespace: String,
 }
 
 impl Policy {
+    pub(super) fn ttl_seconds(&self) -> Option<u64> {
+        self.ttl.map(|ttl| ttl.as_secs())
+    }
+
     pub(super) fn of(options: &Options) -> Policy {
         Policy {
             namespace: options.namespace.clone(),
@@ -28,6 +44,11 @@ impl Policy {
             single_use: options.single_use,
             tickets: options.tickets,
             remove: options.remove,
+            clients: ClientPolicy {
+                policy: options.policy.clone(),
+                tickets: options.client_tickets,
+                namespace: peer::namespace_of(&options.namespace),
+            },
         }
     }
 }

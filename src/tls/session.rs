@@ -91,6 +91,23 @@ pub(super) fn encode<R>(session: SessionRef<'_>, f: impl FnOnce(&[u8]) -> R) -> 
     in_buffer(session, |bytes| der::strip(bytes).is_some().then(|| f(bytes)))
 }
 
+/// Calls `f` with what `head` writes and the session's DER behind it.
+pub(super) fn encode_after<R>(
+    session: SessionRef<'_>,
+    head: impl FnOnce(&mut Vec<u8>),
+    f: impl FnOnce(&[u8]) -> R,
+) -> Option<R> {
+    let mut whole = Vec::new();
+    head(&mut whole);
+    encode_whole(session, |der| {
+        whole.reserve_exact(der.len());
+        whole.extend_from_slice(der);
+        let done = f(&whole);
+        cleanse(&mut whole);
+        done
+    })
+}
+
 /// Calls `f` with the session's DER as OpenSSL encodes it.
 pub(super) fn encode_whole<R>(session: SessionRef<'_>, f: impl FnOnce(&[u8]) -> R) -> Option<R> {
     in_buffer(session, |bytes| Some(f(bytes)))

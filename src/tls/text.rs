@@ -6,7 +6,7 @@ use libc::{c_int, c_uchar, c_void};
 
 use super::ffi;
 use super::openssl::SessionRef;
-use super::session;
+use super::session::{self, NewSession};
 
 extern "C" {
     fn SSL_SESSION_print(bio: *mut ffi::BIO, session: *const ffi::SSL_SESSION) -> c_int;
@@ -16,7 +16,16 @@ extern "C" {
 
 /// Whether the DER of a record is a session.
 pub(crate) fn is_session(der: &[u8], id: &[u8]) -> bool {
-    session::decode(der, id).is_some()
+    decode(der, id).is_some()
+}
+
+/// A session of a client lies under no id of its own, and has what its server gave it.
+fn decode(der: &[u8], id: &[u8]) -> Option<NewSession> {
+    if id.is_empty() {
+        session::decode_whole(der)
+    } else {
+        session::decode(der, id)
+    }
 }
 
 /// The session in words, with its keys.
@@ -32,7 +41,7 @@ pub(crate) fn pem(der: &[u8], id: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn written(der: &[u8], id: &[u8], write: impl FnOnce(*mut ffi::BIO, SessionRef<'_>) -> c_int) -> Option<Vec<u8>> {
-    let session = session::decode(der, id)?;
+    let session = decode(der, id)?;
     // SAFETY: has no preconditions.
     let method = unsafe { ffi::BIO_s_mem() };
     // SAFETY: the method is libcrypto's own.

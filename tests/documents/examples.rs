@@ -4,9 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use support::{compile_check, has_quic_servers, root, Compile, Scratch};
 
-const EXAMPLES: [&str; 7] = [
+const EXAMPLES: [&str; 8] = [
     "event_server.c",
     "fork_server.c",
+    "get_client.c",
     "minimal.c",
     "prefork_server.c",
     "quic_server.c",

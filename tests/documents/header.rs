@@ -36,6 +36,7 @@ fn generated() -> String {
     let bindings = cbindgen::Builder::new()
         .with_src(made)
         .with_src(root().join("src/capi.rs"))
+        .with_src(root().join("src/capi/client.rs"))
         .with_src(root().join("src/capi/records.rs"))
         .with_config(config)
         .generate();

@@ -1,6 +1,7 @@
 //! The program `sesscache` on stores of all kinds.
 
 mod changes;
+mod connecting;
 mod damage;
 mod health;
 #[cfg(feature = "cli")]

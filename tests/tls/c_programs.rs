@@ -34,6 +34,7 @@ c_programs! {
     attach_and_detach
     attackers
     client_auth
+    client_sessions
     decoded_sessions
     early_data
     early_data_replayed

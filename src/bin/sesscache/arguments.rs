@@ -162,6 +162,10 @@ pub struct List {
     pub look: Look,
     #[command(flatten)]
     pub only: Only,
+    /// List the servers with which clients have sessions, and why some sessions of one server do not serve all its clients. Reads
+    /// the key file
+    #[arg(long, conflicts_with_all = ["expires_within", "limit"])]
+    pub clients: bool,
     /// List only what expires within this time, such as 90s, 5m or 2h
     #[arg(long, value_name = "TIME", value_parser = units::parse_time)]
     pub expires_within: Option<Duration>,

@@ -6,12 +6,16 @@ use serde_json::{json, Value};
 use sesscache::inspect::{self, flags, Inspect, Position, Record};
 
 use crate::arguments::List;
+use crate::clients;
 use crate::failure::{Failure, Outcome};
 use crate::only::{Filter, BATCH};
 use crate::output::Output;
 use crate::units::{bytes, short_seconds};
 
 pub fn run(arguments: &List, json: bool) -> Result<Outcome, Failure> {
+    if arguments.clients {
+        return clients::run(arguments, json);
+    }
     let mut inspect = Inspect::open(&arguments.look.path, None)?;
     let filter = Filter::of(&inspect, &arguments.only);
     let mut out = Output::new();
@@ -78,6 +82,7 @@ pub fn as_json(record: &Record, now: u64) -> Value {
     let header = record.header.as_ref();
     let kind = match header {
         None => "damaged",
+        Some(_) if record.is_client() => "client",
         Some(_) if record.is_session() => "session",
         Some(_) => "record",
     };

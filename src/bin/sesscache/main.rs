@@ -6,6 +6,7 @@
 mod arguments;
 mod bench;
 mod check;
+mod clients;
 mod completions;
 mod demo;
 mod doctor;

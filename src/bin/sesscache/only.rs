@@ -11,14 +11,18 @@ pub const BATCH: usize = 256;
 /// Hashes of the names that were given.
 #[derive(Clone, Copy)]
 pub struct Filter {
-    namespace: Option<u32>,
+    /// Of servers' sessions, and of clients'.
+    namespace: Option<(u32, u32)>,
     server_name: Option<u64>,
 }
 
 impl Filter {
     pub fn of(inspect: &Inspect, only: &Only) -> Filter {
         Filter {
-            namespace: only.namespace.as_ref().map(|name| inspect.namespace_hash(name)),
+            namespace: only
+                .namespace
+                .as_ref()
+                .map(|name| (inspect.namespace_hash(name), inspect.client_namespace_hash(name))),
             server_name: only.server_name.as_ref().map(|name| inspect.server_name_hash(name)),
         }
     }
@@ -31,7 +35,7 @@ impl Filter {
     /// Whether a record is meant. What has no header that can be read is of no name.
     pub fn takes(self, record: &Record) -> bool {
         let Some(header) = &record.header else { return self.is_all() };
-        self.namespace.is_none_or(|hash| header.namespace == hash)
+        self.namespace.is_none_or(|(servers, clients)| [servers, clients].contains(&header.namespace))
             && self.server_name.is_none_or(|hash| header.server_name == hash)
     }
 }

@@ -119,7 +119,11 @@ fn print(record: &Record, opened: Option<&OpenStore>, format: SessionFormat, out
         Some(header) => {
             let or_none = |text: Option<String>| text.unwrap_or_else(|| "none".to_owned());
             let yes = |yes| if yes { "yes" } else { "no" };
-            let kind = if record.is_session() { "session" } else { "an application's own record" };
+            let kind = match record.is_session() {
+                true if record.is_client() => "a client's session with a server",
+                true => "session",
+                false => "an application's own record",
+            };
             writeln!(out, "kind             {kind}")?;
             if let Some(protocol) = list::protocol(record) {
                 writeln!(out, "protocol         {protocol}, written by OpenSSL {}", header.openssl)?;

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     Closed,
     /// Other files stood in the place of the store's when LMDB opened them.
     Exchanged,
+    /// Something lies where nothing may be written over.
+    Taken,
     /// The pages contradict themselves.
     Damaged(i32),
     /// The system refused.
@@ -80,6 +82,7 @@ impl Fault {
             Fault::LockedMemory => shared_page::LOCKED_MEMORY.to_owned(),
             Fault::Closed => "the host has closed the descriptors of the store".to_owned(),
             Fault::Exchanged => "its files were exchanged while they were opened".to_owned(),
+            Fault::Taken => "a record is there already".to_owned(),
             Fault::Damaged(code) => format!("damaged ({:?})", lmdb::Error::from_err_code(code)),
             Fault::System(code) => io::Error::from_raw_os_error(code).to_string(),
         }
@@ -97,6 +100,7 @@ impl From<Fault> for Error {
         let status = match fault {
             Fault::Full => Status::Full,
             Fault::LockTimeout => Status::Busy,
+            Fault::Taken => Status::Invalid,
             _ => Status::System,
         };
         Error::new(status, fault.text())

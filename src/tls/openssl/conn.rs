@@ -28,6 +28,10 @@ impl<'a> Conn<'a> {
         Conn(raw, PhantomData)
     }
 
+    pub(super) fn raw(self) -> *mut ffi::SSL {
+        self.0
+    }
+
     pub(in crate::tls) fn ctx(self) -> Ctx<'a> {
         // SAFETY: live, as `new` demands.
         let ctx = unsafe { ffi::SSL_get_SSL_CTX(self.0) };

@@ -34,6 +34,10 @@ impl<'a> Ctx<'a> {
         Ctx(raw, PhantomData)
     }
 
+    pub(super) fn raw(self) -> *mut ffi::SSL_CTX {
+        self.0
+    }
+
     pub(in crate::tls) fn timeout(self) -> c_long {
         // SAFETY: live, as `new` demands.
         unsafe { ffi::SSL_CTX_get_timeout(self.0) }
@@ -125,6 +129,18 @@ impl<'a> Ctx<'a> {
         self.set(Callbacks { new: Some(to.new), get: Some(to.get), remove: Some(to.remove) });
         // SAFETY: live, as `new` demands.
         unsafe { ffi::SSL_CTX_set_generate_session_id(self.0, Some(to.generate)) };
+    }
+
+    /// Sets the callback for new sessions alone.
+    pub(in crate::tls) fn set_new_callback(self, to: &Trampolines) {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_CTX_sess_set_new_cb(self.0, Some(to.new)) };
+    }
+
+    /// Whether it makes clients' connections and no others.
+    pub(in crate::tls) fn is_for_clients_only(self) -> bool {
+        // SAFETY: no preconditions.
+        self.method() == unsafe { ffi::TLS_client_method() }.cast()
     }
 
     /// Removes those of the callbacks that are still these, and the id generator, which OpenSSL does not show.

@@ -105,6 +105,12 @@ impl<'a> SessionRef<'a> {
         unsafe { ffi::SSL_SESSION_get_timeout(self.raw()) >= 0 }
     }
 
+    /// Seconds for which the server says that its ticket is good; 0 when it does not say.
+    pub(in crate::tls) fn ticket_life(self) -> u64 {
+        // SAFETY: live, as `new` demands.
+        unsafe { ffi::SSL_SESSION_get_ticket_lifetime_hint(self.raw()) }
+    }
+
     /// The cipher, by its address in OpenSSL's table; NULL when this OpenSSL does not know it.
     pub(in crate::tls) fn cipher(self) -> *const ffi::SSL_CIPHER {
         // SAFETY: live, as `new` demands.

@@ -50,6 +50,20 @@ const GROUPED: &[Grouped] = &[
         others: &[("takes", "taken"), ("removes", "removed"), ("evicted", "evicted"), ("expired", "expired")],
     },
     Grouped {
+        name: "client_lookups",
+        label: "result",
+        help: "lookups by clients, by what they found",
+        prefix: "",
+        others: &[("client_hits", "hit"), ("client_misses", "miss")],
+    },
+    Grouped {
+        name: "client_stores",
+        label: "result",
+        help: "sessions of clients to be stored, by what came of it",
+        prefix: "",
+        others: &[("client_puts", "stored"), ("client_puts_failed", "failed")],
+    },
+    Grouped {
         name: "handshakes",
         label: "kind",
         help: "handshakes of the SSL_CTXs that are attached",
