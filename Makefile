@@ -156,6 +156,8 @@ NEED_TEST  := $(NEED_DEMO) g++:g++ valgrind:valgrind,libc6-dbg gnutls-cli:gnutls
 NEED_SERVERS := $(NEED_DEMO) make:make $(NEED_NGINX) /usr/sbin/apache2:apache2 apxs:apache2-dev \
                 redis-server:redis-server
 
+NEED_TEST_SHORT := $(NEED_DEMO) python3:python3
+
 # What a server needs for its build, its own script installs.
 NEED_TEST_SERVERS := $(NEED_DEMO) make:make python3:python3
 
@@ -183,6 +185,7 @@ all: need-build stage
 need-build: ; @scripts/need $(NEED_BUILD)
 need-demo:  ; @scripts/need $(NEED_DEMO)
 need-test:  ; @scripts/need $(NEED_TEST)
+need-test-short: ; @scripts/need $(NEED_TEST_SHORT)
 need-test-servers: ; @scripts/need $(NEED_TEST_SERVERS)
 need-clients: ; @scripts/need $(NEED_CLIENTS)
 need-bench: ; @scripts/need $(NEED_BENCH)
@@ -274,7 +277,7 @@ test: need-test stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(ALL_FEATURES) $(CRATES_FROM)
 
 # What a release of OpenSSL could break first.
-test-short: need-demo stage
+test-short: need-test-short stage
 	SESSCACHE_STAGE='$(abspath $(STAGE))' $(CARGO) test --no-fail-fast $(ALL_FEATURES) $(CRATES_FROM) --test tls
 
 test-servers: $(addprefix test-server-,$(or $(SERVERS),httpd lighttpd hitch proftpd openssl-conf python))
