@@ -161,9 +161,9 @@ mod tests {
     static ENDED: AtomicUsize = AtomicUsize::new(0);
 
     #[derive(Default)]
-    struct Counted(usize);
+    struct CountsDrops(usize);
 
-    impl Drop for Counted {
+    impl Drop for CountsDrops {
         fn drop(&mut self) {
             ENDED.fetch_add(1, Ordering::Relaxed);
         }
@@ -171,7 +171,7 @@ mod tests {
 
     #[test]
     fn each_thread_has_a_value_that_ends_with_it_and_leaves_its_place_to_the_next() {
-        static VALUES: ThreadSpecific<Counted> = ThreadSpecific::new();
+        static VALUES: ThreadSpecific<CountsDrops> = ThreadSpecific::new();
         let count = || VALUES.with(|value| std::mem::replace(&mut value.0, 1));
         for n in 0..10 {
             let seen = std::thread::spawn(move || (count(), count(), VALUES.with(|_| VALUES.with(|_| ()).is_none())));

@@ -53,7 +53,7 @@ pub fn compile(sources: &[&Path], output: &Path) {
 
 /// The sources of one of tests/c: its own, and what all of them share.
 pub fn program_sources(name: &str) -> Vec<PathBuf> {
-    let parts = [name, "credentials", "habits", "saved", "tls", "workers"];
+    let parts = [name, "connecting", "credentials", "habits", "saved", "tls", "workers"];
     parts.iter().map(|part| root().join("tests/c").join(format!("{part}.c"))).collect()
 }
 

@@ -35,6 +35,7 @@ c_programs! {
     attackers
     client_auth
     client_sessions
+    client_tickets
     decoded_sessions
     early_data
     early_data_replayed
