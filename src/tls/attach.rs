@@ -122,6 +122,13 @@ pub(crate) unsafe fn attach(binding: &Arc<Binding>, ctx: *mut SSL_CTX) -> Result
     Ok(())
 }
 
+/// What [`attach_client`] makes of a session cache mode. Sessions of clients are of no use in OpenSSL's own cache; that of servers stays
+/// as it is.
+fn client_mode(host: Ctx<'_>, mode: c_long) -> c_long {
+    let internal = if host.is_for_clients_only() { ffi::SSL_SESS_CACHE_NO_INTERNAL_STORE } else { 0 };
+    mode | ffi::SSL_SESS_CACHE_CLIENT | internal
+}
+
 /// Has the sessions of client connections of `ctx` stored in this cache, where [`super::client::resume`] asks for one.
 ///
 /// # Safety
@@ -153,9 +160,7 @@ pub(crate) unsafe fn attach_client(binding: &Arc<Binding>, ctx: *mut SSL_CTX) ->
         attachments.push(Attachment::of(host, binding));
     }
     drop(attachments);
-    // Sessions of clients are of no use in OpenSSL's own cache. That of servers stays as it is.
-    let internal = if host.is_for_clients_only() { ffi::SSL_SESS_CACHE_NO_INTERNAL_STORE } else { 0 };
-    host.set_cache_mode(mode | ffi::SSL_SESS_CACHE_CLIENT | internal);
+    host.set_cache_mode(client_mode(host, mode));
     host.set_new_callback(binding.trampolines());
     kept.client_slot.store(binding.slot(), Ordering::Relaxed);
     Ok(())
@@ -174,7 +179,9 @@ pub(crate) unsafe fn detach(ctx: *mut SSL_CTX) -> Result<()> {
     if client != NO_SLOT && kept::attached(host).is_none() {
         host.remove_callbacks(slots::trampolines(client));
         if let Some(attachment) = kept.attachments.borrow().iter().rfind(|a| a.binding.slot() == client) {
-            host.set_cache_mode(attachment.mode);
+            if host.cache_mode() == client_mode(host, attachment.mode) {
+                host.set_cache_mode(attachment.mode);
+            }
         }
         return Ok(());
     }

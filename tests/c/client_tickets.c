@@ -57,6 +57,10 @@ static void misuse_is_refused_with_its_cure(const char *scratch)
     CHECK(sesscache_resume(cache, ssl, PEER) == SESSCACHE_INVALID && strstr(sesscache_errmsg(), "sesscache_attach_client"), "%s",
           sesscache_errmsg());
     SSL_free(ssl);
+    CHECK_OK(sesscache_attach_client(cache, plain));
+    SSL_CTX_set_session_cache_mode(plain, SSL_SESS_CACHE_BOTH);
+    CHECK_OK(sesscache_detach(plain));
+    CHECK(SSL_CTX_get_session_cache_mode(plain) == SSL_SESS_CACHE_BOTH, "a mode that was set since is gone");
     SSL_CTX_free(ctx);
     SSL_CTX_free(plain);
 }
