@@ -504,16 +504,19 @@ sesscache_status sesscache_attach_client(sesscache *cache,
  * `peer` names the server, 1 to 255 bytes of text such as "mail.example:465": what the program connects to, not what it was resolved
  * to. It must not be NULL, and is copied.
  *
- * A session stands for a server that was verified once. It is offered only to the same peer, with the same server name, expected
- * names (SSL_set1_host), verification, versions, options, ciphers, client certificate, namespace and option policy; and only where
- * the certificates of your own by which the server was verified are trusted still. A session of a server that was not verified
- * is not offered where verification is demanded. A ticket of TLS 1.3 is used once, over all processes (RFC 8446 appendix C.4); a
- * session of TLS 1.2 again and again. Neither is used for longer than its server says, than 7 days (RFC 8446 section 4.6.1), or than
- * the option ttl says, counted from the full handshake.
+ * OpenSSL verifies nothing anew when a client resumes; this function does: the certificates that the server has shown are verified by
+ * what `ssl` trusts now, and the session is offered only where that comes to the result that it came to then. It is offered only to the
+ * same peer, with the same server name, expected names (SSL_set1_host), verification, versions, options, ciphers, client certificate,
+ * namespace and option policy. A ticket of TLS 1.3 is used once, over all processes (RFC 8446 appendix C.4); a session of TLS 1.2
+ * again and again. Neither is used for longer than its server says, than 7 days (RFC 8446 section 4.6.1), or than the option ttl says,
+ * counted from the full handshake. A session that you or an earlier call have offered is withdrawn first.
  *
- * OpenSSL does not show what SSL_CTX_set_cert_verify_callback() and SSL_CTX_set_cert_cb() have set. A program that uses one of them
- * for what it trusts or shows must give the option policy, as one with a verify callback, SSL_CTX_set_client_cert_cb(), DANE,
- * certificate transparency or revocation lists must: there this function insists.
+ * Where a function of yours has a say, it is not asked again: this function insists on the option policy, a text that stands for such
+ * rules, with a verify callback, functions of an X509_STORE, a security callback, SSL_CTX_set_client_cert_cb(), DANE, certificate
+ * transparency, revocation lists, and a callback for a stapled status. OpenSSL does not show what
+ * SSL_CTX_set_cert_verify_callback(), SSL_CTX_set_cert_cb(), SSL_CTX_set1_groups() and SSL_CTX_set1_sigalgs() have set: a program that
+ * uses one of them for what it trusts or shows must give policy as well. A session that a key known to both sides or a password has
+ * made (PSK, SRP) is stored only with policy.
  *
  * Early data is sent only by SSL_write_early_data(), if the session allows it. No other thread may use `ssl` meanwhile.
  *

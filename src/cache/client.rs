@@ -43,17 +43,17 @@ impl Cache {
     #[cfg(feature = "openssl")]
     pub fn resume(&self, ssl: &mut SslRef, peer: &str) -> Result<()> {
         // SAFETY: `resume_raw` demands a live connection that no other thread uses: it is borrowed alone.
-        unsafe { self.resume_raw(ssl.as_ptr(), peer) }
+        unsafe { self.resume_raw(ssl.as_ptr(), peer.as_bytes()) }
     }
 
-    /// `resume` for programs with other bindings to OpenSSL.
+    /// `resume` for programs with other bindings to OpenSSL; `peer` is UTF-8.
     ///
     /// # Safety
     /// `ssl` is a live connection that no other thread uses before the call returns.
     ///
     /// # Errors
     /// As for `resume`.
-    pub unsafe fn resume_raw(&self, ssl: *mut tls::SSL, peer: &str) -> Result<()> {
+    pub unsafe fn resume_raw(&self, ssl: *mut tls::SSL, peer: &[u8]) -> Result<()> {
         // SAFETY: `resume` demands what this function demands.
         unsafe { tls::resume(&self.binding, ssl, peer) }
     }

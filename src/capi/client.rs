@@ -5,7 +5,6 @@ use std::ffi::c_char;
 use super::border::{border, borrow, checked, text};
 use super::{sesscache, sesscache_status, SSL, SSL_CTX};
 use crate::cache;
-use crate::status::{Error, Result};
 
 /// Has the sessions stored in the cache that servers give to the client connections of `ctx`: those for which sesscache_resume() is
 /// called. `ctx` may be attached with sesscache_attach() as well, in any order, for the connections that it accepts.
@@ -36,16 +35,19 @@ pub unsafe extern "C" fn sesscache_attach_client(cache: *mut sesscache, ctx: *mu
 /// `peer` names the server, 1 to 255 bytes of text such as "mail.example:465": what the program connects to, not what it was resolved
 /// to. It must not be NULL, and is copied.
 ///
-/// A session stands for a server that was verified once. It is offered only to the same peer, with the same server name, expected
-/// names (SSL_set1_host), verification, versions, options, ciphers, client certificate, namespace and option policy; and only where
-/// the certificates of your own by which the server was verified are trusted still. A session of a server that was not verified
-/// is not offered where verification is demanded. A ticket of TLS 1.3 is used once, over all processes (RFC 8446 appendix C.4); a
-/// session of TLS 1.2 again and again. Neither is used for longer than its server says, than 7 days (RFC 8446 section 4.6.1), or than
-/// the option ttl says, counted from the full handshake.
+/// OpenSSL verifies nothing anew when a client resumes; this function does: the certificates that the server has shown are verified by
+/// what `ssl` trusts now, and the session is offered only where that comes to the result that it came to then. It is offered only to the
+/// same peer, with the same server name, expected names (SSL_set1_host), verification, versions, options, ciphers, client certificate,
+/// namespace and option policy. A ticket of TLS 1.3 is used once, over all processes (RFC 8446 appendix C.4); a session of TLS 1.2
+/// again and again. Neither is used for longer than its server says, than 7 days (RFC 8446 section 4.6.1), or than the option ttl says,
+/// counted from the full handshake. A session that you or an earlier call have offered is withdrawn first.
 ///
-/// OpenSSL does not show what SSL_CTX_set_cert_verify_callback() and SSL_CTX_set_cert_cb() have set. A program that uses one of them
-/// for what it trusts or shows must give the option policy, as one with a verify callback, SSL_CTX_set_client_cert_cb(), DANE,
-/// certificate transparency or revocation lists must: there this function insists.
+/// Where a function of yours has a say, it is not asked again: this function insists on the option policy, a text that stands for such
+/// rules, with a verify callback, functions of an X509_STORE, a security callback, SSL_CTX_set_client_cert_cb(), DANE, certificate
+/// transparency, revocation lists, and a callback for a stapled status. OpenSSL does not show what
+/// SSL_CTX_set_cert_verify_callback(), SSL_CTX_set_cert_cb(), SSL_CTX_set1_groups() and SSL_CTX_set1_sigalgs() have set: a program that
+/// uses one of them for what it trusts or shows must give policy as well. A session that a key known to both sides or a password has
+/// made (PSK, SRP) is stored only with policy.
 ///
 /// Early data is sent only by SSL_write_early_data(), if the session allows it. No other thread may use `ssl` meanwhile.
 ///
@@ -67,8 +69,8 @@ pub unsafe extern "C" fn sesscache_resume(
         // SAFETY: `borrow` demands NULL or an open handle, which the caller owes.
         let cache = unsafe { borrow(cache) }?;
         let ssl = checked(ssl, "ssl")?;
-        // SAFETY: `name` demands NULL or a string, which the caller owes.
-        let peer = unsafe { name(peer) }?;
+        // SAFETY: `text` demands NULL or a string, which the caller owes.
+        let peer = unsafe { text(peer) }.unwrap_or_default();
         // SAFETY: `resume_raw` demands a live connection that no other thread uses; it is not NULL, the rest the caller owes.
         unsafe { cache.resume_raw(ssl, peer) }
     })
@@ -90,12 +92,4 @@ pub unsafe extern "C" fn sesscache_resume_from(ssl: *mut SSL, control: *mut SSL)
         // SAFETY: `resume_from_raw` demands live connections that no other thread uses; neither is NULL, the rest the caller owes.
         unsafe { cache::resume_from_raw(ssl, control) }
     })
-}
-
-/// # Safety
-/// `pointer` is NULL or a string that nobody changes for as long as `'a`.
-unsafe fn name<'a>(pointer: *const c_char) -> Result<&'a str> {
-    // SAFETY: `text` demands what this function demands.
-    let text = unsafe { text(pointer) }.ok_or_else(|| Error::invalid("peer is NULL"))?;
-    std::str::from_utf8(text).map_err(|_| Error::invalid("peer is not UTF-8"))
 }

@@ -9,12 +9,11 @@ use std::ptr;
 use libc::{c_int, c_long, c_void};
 
 use super::openssl::{Conn, Unreadable};
-use super::peer::{self, anchors_of, places, Digest, Offered, Peer, LONGEST, PLACES, TLS13};
-use super::session::{self, NewSession};
+use super::peer::{self, parse_shown, places, shown_of, Digest, Offered, Peer, Shown, LONGEST, PLACES, TLS13};
+use super::session;
 use super::{ffi, kept, running_major, slots, Binding, SSL};
 use crate::status::{Error, Result, Status};
 use crate::store::{flags, Login, Miss};
-use crate::sys::crypto::sha256;
 
 /// Makes what connections keep, while none exists yet.
 pub(super) fn prepare() -> bool {
@@ -43,6 +42,11 @@ unsafe extern "C" fn free(
 fn check_readable(binding: &Binding, conn: Conn<'_>) -> Result<()> {
     let Some(what) = conn.unreadable().filter(|_| binding.policy.clients.policy.is_none()) else { return Ok(()) };
     let what = match what {
+        Unreadable::StoreCallback => {
+            "a function of the host verifies chains (X509_STORE_set_verify_cb, ..._check_revocation)"
+        }
+        Unreadable::StatusCallback => "a callback looks at the stapled status (SSL_CTX_set_tlsext_status_cb)",
+        Unreadable::SecurityCallback => "a security callback decides (SSL_set_security_callback)",
         Unreadable::VerifyCallback => "a verify callback (SSL_set_verify) decides on trust",
         Unreadable::ClientCertCallback => "a callback (SSL_CTX_set_client_cert_cb) chooses the client's certificate",
         Unreadable::Dane => "DANE decides on trust (SSL_dane_enable)",
@@ -77,13 +81,15 @@ fn no_digest() -> Error {
 ///
 /// # Safety
 /// `ssl` is a live connection driven by this thread.
-pub(crate) unsafe fn resume(binding: &Binding, ssl: *mut SSL, peer: &str) -> Result<()> {
-    if !(1..=255).contains(&peer.len()) {
-        return Err(Error::invalid("a peer's name has 1 to 255 bytes").remedy("give \"host:port\""));
-    }
+pub(crate) unsafe fn resume(binding: &Binding, ssl: *mut SSL, peer: &[u8]) -> Result<()> {
     // SAFETY: live, and driven by this thread, as demanded above.
     let conn = unsafe { Conn::new(ssl) };
     slots::quiet(|| {
+        withdraw(conn);
+        let peer = std::str::from_utf8(peer).map_err(|_| Error::invalid("the peer's name is not UTF-8"))?;
+        if !(1..=255).contains(&peer.len()) {
+            return Err(Error::invalid("a peer's name has 1 to 255 bytes").remedy("give \"host:port\""));
+        }
         check_ready(binding, conn)?;
         let digest = Digest::of(binding, conn, peer).ok_or_else(no_digest)?;
         let name = digest.name().ok_or_else(no_digest)?;
@@ -97,17 +103,24 @@ pub(crate) unsafe fn resume(binding: &Binding, ssl: *mut SSL, peer: &str) -> Res
 /// # Safety
 /// `ssl` and `control` are live connections driven by this thread.
 pub(crate) unsafe fn resume_from(ssl: *mut SSL, control: *mut SSL) -> Result<()> {
+    if ssl == control {
+        return Err(Error::invalid("the two connections are one"));
+    }
     // SAFETY: live, and driven by this thread, as demanded above.
     let conn = unsafe { Conn::new(ssl) };
     // SAFETY: as above.
     let control = unsafe { Conn::new(control) };
     slots::quiet(|| {
+        withdraw(conn);
         let Some(first) = Peer::find(control) else {
             return Err(Error::invalid("sesscache_resume was not called for the control connection"));
         };
         // SAFETY: the SSL_CTX of the control connection was attached to it, and keeps it.
         let binding = unsafe { slots::binding(first.slot) }.ok_or_else(none)?;
         check_ready(binding, conn)?;
+        if !control.is_finished() {
+            return Err(Error::invalid("the control connection has not ended its handshake"));
+        }
         let digest = Digest::of(binding, conn, &first.text).ok_or_else(no_digest)?;
         if let Some(part) = first.digest.difference(&digest).filter(|_| digest != first.digest) {
             let error = Error::invalid(format!("the two connections differ in: {part}"));
@@ -120,13 +133,16 @@ pub(crate) unsafe fn resume_from(ssl: *mut SSL, control: *mut SSL) -> Result<()>
         }
         // In TLS 1.2 a session is used again, and that of the control connection is at hand.
         let session = control.session().filter(|session| session.is_resumable()).ok_or_else(none)?;
-        if binding.store.has_ended(login, flushes) || !conn.offer(session.raw()) {
+        let shown =
+            first.offered.borrow().as_ref().filter(|_| control.is_resumed()).map(|offered| offered.shown.clone());
+        let shown = shown.or_else(|| shown_of(control)).ok_or_else(none)?;
+        let holds = parse_shown(&shown).is_some_and(|(shown, _)| still_holds(conn, &shown));
+        if binding.store.has_ended(login, flushes) || !holds {
             return Err(none());
         }
+        offer(conn, session.raw())?;
         let peer = Peer::find(conn).ok_or_else(none)?;
-        let anchors = first.offered.borrow().as_ref().map(|offered| offered.anchors.clone());
-        let anchors = anchors.or_else(|| anchors_of(control)).ok_or_else(none)?;
-        *peer.offered.borrow_mut() = Some(Offered { login, flushes, anchors, is_tls13: false });
+        *peer.offered.borrow_mut() = Some(Offered { login, flushes, shown, is_tls13: false });
         Ok(())
     })
 }
@@ -154,6 +170,7 @@ fn begin(binding: &Binding, conn: Conn<'_>, peer: &str, digest: Digest, name: [u
 
 fn offer_from_pool(binding: &Binding, conn: Conn<'_>, of: Option<Login>) -> Result<()> {
     let peer = Peer::find(conn).ok_or_else(none)?;
+    let mut verified: Option<(Vec<u8>, bool)> = None;
     let found = binding.store.find_in_pool(peer.pool(binding, places(binding)), |found| {
         let header = found.header;
         if !header.has(flags::CLIENT) || !found.is_of_namespace() {
@@ -169,32 +186,51 @@ fn offer_from_pool(binding: &Binding, conn: Conn<'_>, of: Option<Login>) -> Resu
             return Err(Miss::Revoked);
         }
         let record = peer::parse(found.open()?).ok_or(Miss::Damaged)?;
-        let is_trusted = |(subject, hash): &(&[u8], &[u8; 32])| {
-            conn.trusts(subject, |certificate| sha256(certificate).as_ref() == Some(hash))
-        };
-        if !record.anchors.iter().all(is_trusted) {
+        // Tickets of one server mostly come with one chain.
+        let known = verified.as_ref().filter(|(shown, _)| shown[..] == *record.shown.bytes).map(|(_, holds)| *holds);
+        let holds = known.unwrap_or_else(|| still_holds(conn, &record.shown));
+        verified = Some((record.shown.bytes.to_vec(), holds));
+        if !holds {
             return Err(Miss::ClientAuth);
         }
         let session = session::decode_whole(record.der).ok_or(Miss::Damaged)?;
-        let anchors = record.anchors_bytes.to_vec();
+        let shown = record.shown.bytes.to_vec();
         let is_tls13 = header.protocol == TLS13;
         if is_tls13 {
             // RFC 8446 appendix C.4: a ticket that is seen twice tells who comes again.
             found.take()?;
         }
-        Ok((session, Offered { login: header.login(), flushes: found.flushes(), anchors, is_tls13 }))
+        Ok((session, Offered { login: header.login(), flushes: found.flushes(), shown, is_tls13 }))
     });
     let (session, offered) = found.map_err(|miss| match miss {
         Miss::Unavailable => Error::busy(),
         _ => none(),
     })?;
-    offer(conn, session)?;
+    offer(conn, session.share().as_ref().raw())?;
     *peer.offered.borrow_mut() = Some(offered);
     Ok(())
 }
 
-fn offer(conn: Conn<'_>, session: NewSession) -> Result<()> {
-    if !conn.offer(session.as_ref().raw()) {
+/// Whether a handshake that showed this would come to the same result now. Where a callback of the host has a say, the option `policy`
+/// stands for it.
+fn still_holds(conn: Conn<'_>, shown: &Shown<'_>) -> bool {
+    use Unreadable::{Dane, StoreCallback, VerifyCallback};
+    if matches!(conn.unreadable(), Some(VerifyCallback | StoreCallback | Dane)) {
+        return true;
+    }
+    conn.verify(&shown.chain) == Some(shown.result)
+}
+
+/// Takes back what was offered before, and what was noted of it: a connection may be used for one peer after another.
+fn withdraw(conn: Conn<'_>) {
+    if conn.is_before() && !conn.is_server() {
+        conn.offer(ptr::null_mut());
+        Peer::forget(conn);
+    }
+}
+
+fn offer(conn: Conn<'_>, session: *mut ffi::SSL_SESSION) -> Result<()> {
+    if !conn.offer(session) {
         return Err(none());
     }
     // The session says how the server was verified when it was made.

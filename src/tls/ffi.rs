@@ -56,6 +56,8 @@ pub(crate) const SSL_SECOP_CIPHER_SHARED: c_int = 2 | 1 << 16;
 pub(crate) const SSL_CTRL_GET_VERIFY_CERT_STORE: c_int = 137;
 /// ssl.h: SSL_get_tlsext_status_type(3).
 pub(crate) const SSL_CTRL_GET_TLSEXT_STATUS_REQ_TYPE: c_int = 127;
+/// tls1.h: SSL_CTX_get_tlsext_status_cb(3).
+pub(crate) const SSL_CTRL_GET_TLSEXT_STATUS_REQ_CB: c_int = 128;
 /// x509_vfy.h.
 pub(crate) const X509_V_FLAG_CRL_CHECK: c_ulong = 0x4;
 /// x509_vfy.h.
@@ -68,6 +70,8 @@ pub(crate) const TLSEXT_TYPE_COOKIE: c_uint = 44;
 /// tls1.h: the server_name extension.
 pub(crate) const TLSEXT_TYPE_SERVER_NAME: c_uint = 0;
 
+/// A function that is only compared with NULL.
+pub(crate) type AnyFunction = unsafe extern "C" fn();
 /// See SSL_CTX_set_verify(3).
 pub(crate) type VerifyCb = unsafe extern "C" fn(c_int, *mut X509_STORE_CTX) -> c_int;
 /// See SSL_CTX_set_client_cert_cb(3).
@@ -148,6 +152,20 @@ extern "C" {
     pub(crate) fn X509_VERIFY_PARAM_get0_email(param: *mut X509_VERIFY_PARAM) -> *const c_char;
     pub(crate) fn X509_VERIFY_PARAM_get1_ip_asc(param: *mut X509_VERIFY_PARAM) -> *mut c_char;
     pub(crate) fn X509_STORE_get0_param(store: *const X509_STORE) -> *mut X509_VERIFY_PARAM;
-    pub(crate) fn X509_STORE_CTX_get1_certs(ctx: *mut X509_STORE_CTX, name: *const X509_NAME) -> *mut stack_st_X509;
-    pub(crate) fn i2d_X509_AUX(x: *const X509, out: *mut *mut c_uchar) -> c_int;
+    pub(crate) fn X509_STORE_CTX_get0_param(ctx: *const X509_STORE_CTX) -> *mut X509_VERIFY_PARAM;
+    pub(crate) fn X509_STORE_CTX_set_default(ctx: *mut X509_STORE_CTX, name: *const c_char) -> c_int;
+    pub(crate) fn X509_VERIFY_PARAM_set1(to: *mut X509_VERIFY_PARAM, from: *const X509_VERIFY_PARAM) -> c_int;
+    pub(crate) fn SSL_CTX_get_security_callback(ctx: *const SSL_CTX) -> Option<SecurityCb>;
+    pub(crate) fn SSL_CIPHER_get_kx_nid(cipher: *const SSL_CIPHER) -> c_int;
+    pub(crate) fn X509_STORE_get_verify(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_verify_cb(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_get_issuer(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_check_issued(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_check_revocation(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_get_crl(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_check_crl(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_cert_crl(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_check_policy(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_lookup_certs(store: *const X509_STORE) -> Option<AnyFunction>;
+    pub(crate) fn X509_STORE_get_lookup_crls(store: *const X509_STORE) -> Option<AnyFunction>;
 }

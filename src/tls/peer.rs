@@ -12,11 +12,12 @@ use super::notices::Notice;
 use super::openssl::{ex_index, Conn, SessionRef};
 use super::{connection, ffi, running_major, session, Binding};
 use crate::store::{flags, Flushes, Header, Login, Namespace, Pool};
-use crate::sys::{clock, crypto::sha256};
+use crate::sys::clock;
 
 pub(super) use self::digest::Digest;
 pub use self::digest::PARTS;
 pub(crate) use self::record::parse;
+pub(super) use self::record::{parse_shown, Shown};
 
 pub(super) const TLS13: u16 = 0x0304;
 /// RFC 8446 section 4.6.1: clients must not keep a ticket for longer. Nor a login, where no option says so.
@@ -51,7 +52,8 @@ pub(super) struct Peer {
 pub(super) struct Offered {
     pub(super) login: Login,
     pub(super) flushes: Flushes,
-    pub(super) anchors: Vec<u8>,
+    /// What the server has shown, as records have it.
+    pub(super) shown: Vec<u8>,
     pub(super) is_tls13: bool,
 }
 
@@ -72,6 +74,15 @@ impl Peer {
         // SAFETY: our index holds NULL or what `keep` boxed, which OpenSSL frees with the SSL; the result lives no longer than the
         // borrow of the SSL.
         unsafe { found.as_ref() }
+    }
+
+    /// Keeps nothing with the connection.
+    pub(super) fn forget(conn: Conn<'_>) {
+        let before = conn.ex_data(index()).cast::<Peer>();
+        if !before.is_null() && conn.set_ex_data(index(), std::ptr::null_mut()) {
+            // SAFETY: from Box::into_raw in `keep`, and not under the index any more.
+            drop(unsafe { Box::from_raw(before) });
+        }
     }
 
     /// Keeps it with the connection, instead of what was kept before.
@@ -120,14 +131,9 @@ pub(super) fn places(binding: &Binding) -> &'static [u8] {
     &PLACES[MOST_TICKETS - binding.policy.clients.tickets..]
 }
 
-/// The certificates by which the server was verified, as records have them; none when it was not. `None` when that cannot be said.
-pub(super) fn anchors_of(conn: Conn<'_>) -> Option<Vec<u8>> {
-    if !conn.is_verified() {
-        return record::write_anchors([].into_iter());
-    }
-    let anchors = conn.anchors()?;
-    let hashes: Option<Vec<[u8; 32]>> = anchors.iter().map(|anchor| sha256(&anchor.certificate)).collect();
-    record::write_anchors(anchors.iter().map(|anchor| &anchor.subject[..]).zip(hashes?))
+/// What the server has shown in this handshake, as records have it. `None` where that says nothing, or not all.
+pub(super) fn shown_of(conn: Conn<'_>) -> Option<Vec<u8>> {
+    record::write_shown(conn.verify_result(), &conn.shown_chain()?)
 }
 
 /// The server has given a session.
@@ -138,10 +144,14 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     if !session.is_resumable() || (conn.demands_verification() && !conn.is_verified()) {
         return;
     }
-    let Some((login, flushes, anchors)) = origin(binding, conn, peer, session) else { return };
+    let Some((login, flushes, shown)) = origin(binding, conn, peer, session) else { return };
     peer.login.set(Some((login, flushes)));
     // A program that sets a name after it has asked for a session would get one for that name.
     let has_policy = binding.policy.clients.policy.is_some();
+    // Of a key that both know beforehand, or a password, OpenSSL shows too little.
+    if !has_policy && !conn.is_by_certificate() {
+        return;
+    }
     let same = Digest::of(binding, conn, &peer.text)
         .is_some_and(|now| now == peer.digest || (has_policy && peer.digest.is_same_but_for_certificate(&now)));
     if !same {
@@ -155,7 +165,12 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     let is_quic = conn.version() == ffi::OSSL_QUIC1_VERSION;
     let version = session.version() as u16;
     let life = binding.policy.ttl_seconds().unwrap_or(LONGEST).min(LONGEST);
-    let hint = Some(session.ticket_life()).filter(|seconds| *seconds > 0).unwrap_or(LONGEST);
+    let hint = match session.ticket_life() {
+        // RFC 8446 section 4.6.1: discard it. In TLS 1.2 it says nothing (RFC 5077 section 3.3).
+        0 if version == TLS13 => return,
+        0 => LONGEST,
+        seconds => seconds,
+    };
     let expires =
         (session.time() + session.timeout().min(hint).min(LONGEST)).min(u64::from(login.full_handshake) + life);
     let expires = session.peer_expires().filter(|end| *end > session.time()).map_or(expires, |end| expires.min(end));
@@ -175,12 +190,12 @@ pub(super) fn new(binding: &Binding, conn: Conn<'_>, session: SessionRef<'_>) {
     let places = if version == TLS13 { tickets } else { reused };
     let _ = session::encode_after(
         session,
-        |out| record::write_head(&peer.text, peer.digest.heads(), &anchors, out),
+        |out| record::write_head(&peer.text, peer.digest.heads(), &shown, out),
         |plain| binding.store.put_in_pool(peer.pool(binding, places), flushes, &mut header, plain),
     );
 }
 
-/// What a session goes back to, and by which certificates its server was verified. `None` when that cannot be said.
+/// What a session goes back to, and what its server has shown. `None` when that cannot be said.
 fn origin(
     binding: &Binding,
     conn: Conn<'_>,
@@ -190,13 +205,13 @@ fn origin(
     if conn.is_resumed() {
         let offered = peer.offered.borrow();
         let offered = offered.as_ref()?;
-        return Some((offered.login, offered.flushes, offered.anchors.clone()));
+        return Some((offered.login, offered.flushes, offered.shown.clone()));
     }
-    let anchors = anchors_of(conn)?;
+    let shown = shown_of(conn)?;
     if let Some((login, flushes)) = peer.login.get() {
-        return Some((login, flushes, anchors));
+        return Some((login, flushes, shown));
     }
     let (lineage, flushes) = binding.store.begin_lineage()?;
     let full_handshake = u32::try_from(session.time().min(clock::seconds())).unwrap_or(u32::MAX);
-    Some((Login { lineage, full_handshake }, flushes, anchors))
+    Some((Login { lineage, full_handshake }, flushes, shown))
 }

@@ -93,6 +93,35 @@ static void what_decides_on_trust_ends_resumption_when_it_changes(const char *sc
     }
 }
 
+/* A connection is used for one server after another, as a mail server that tries the next host does. */
+static void what_was_offered_to_one_server_is_withdrawn_before_the_next(const char *scratch)
+{
+    int v;
+
+    begin(scratch, "");
+    for (v = 0; v < 2; v++) {
+        struct call call = {.version = tls_versions[v]};
+        SSL_CTX *ctx = client_ctx(&call);
+        struct ends ends;
+
+        visit_with(ctx, call);
+        ends = connect_ends(ctx);
+        CHECK_OK(sesscache_resume(cache, ends.client, PEER));
+        SSL_set1_host(ends.client, "other.example");
+        CHECK(sesscache_resume(cache, ends.client, "other.example:465") == SESSCACHE_NOT_FOUND, "a session of nobody");
+        CHECK(SSL_get0_session(ends.client) == NULL && !talk(ends), "the session with one server is offered to another");
+        ERR_clear_error();
+        free_ends(ends);
+        visit_with(ctx, call);
+        ends = connect_ends(ctx);
+        CHECK_OK(sesscache_resume(cache, ends.client, PEER));
+        CHECK(sesscache_resume(cache, ends.client, NULL) == SESSCACHE_INVALID && SSL_get0_session(ends.client) == NULL,
+              "what is refused leaves a session behind");
+        free_ends(ends);
+        SSL_CTX_free(ctx);
+    }
+}
+
 static void a_server_that_was_not_verified_is_not_trusted_later(const char *scratch)
 {
     int v;
@@ -196,10 +225,31 @@ static void dane(SSL *ssl)
     CHECK(SSL_dane_enable(ssl, "localhost") == 1 && SSL_dane_tlsa_add(ssl, 3, 0, 1, hash, len) == 1, "no DANE");
 }
 
+static int verify_step(int ok, X509_STORE_CTX *ctx) { (void)ctx; return ok; }
+static int check_revocation(X509_STORE_CTX *ctx) { (void)ctx; return 1; }
+static int accept_status(SSL *ssl, void *data) { (void)ssl; (void)data; return 1; }
+static int allow_all(const SSL *ssl, const SSL_CTX *ctx, int op, int bits, int nid, void *other, void *data)
+{
+    (void)ssl, (void)ctx, (void)op, (void)bits, (void)nid, (void)other, (void)data;
+    return 1;
+}
+static void store_callback(SSL_CTX *ctx) { X509_STORE_set_verify_cb(SSL_CTX_get_cert_store(ctx), verify_step); }
+static void store_revocation(SSL_CTX *ctx) { X509_STORE_set_check_revocation(SSL_CTX_get_cert_store(ctx), check_revocation); }
+static void security_callback(SSL_CTX *ctx) { SSL_CTX_set_security_callback(ctx, allow_all); }
+static void status_callback(SSL_CTX *ctx)
+{
+    SSL_CTX_set_tlsext_status_type(ctx, TLSEXT_STATUSTYPE_ocsp);
+    SSL_CTX_set_tlsext_status_cb(ctx, accept_status);
+}
+
 static const struct {
     const char *name;
     struct call call;
 } unreadable[] = {
+    {"a callback of the store of certificates", {.prepare_ctx = store_callback}},
+    {"a check of revocation", {.prepare_ctx = store_revocation}},
+    {"a security callback", {.prepare_ctx = security_callback}},
+    {"a callback for the stapled status", {.prepare_ctx = status_callback}},
     {"a verify callback", {.prepare = verify_callback}},
     {"a callback for the client's certificate", {.prepare_ctx = certificate_callback}},
     {"revocation lists", {.prepare = crl, .no_verify = 1}},
@@ -277,6 +327,7 @@ int main(int argc, char **argv)
     static const struct test tests[] = {
         TEST(nothing_changed_is_a_resumption),
         TEST(what_decides_on_trust_ends_resumption_when_it_changes),
+        TEST(what_was_offered_to_one_server_is_withdrawn_before_the_next),
         TEST(a_server_that_was_not_verified_is_not_trusted_later),
         TEST(verifying_again_after_none),
         TEST(an_authority_that_is_withdrawn_ends_resumption_and_one_more_does_not),

@@ -34,6 +34,7 @@ c_programs! {
     attach_and_detach
     attackers
     client_auth
+    client_chains
     client_sessions
     client_tickets
     decoded_sessions

@@ -2,8 +2,9 @@
 
 use std::ffi::CStr;
 use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use libc::{c_char, c_int, c_ulong};
+use libc::{c_char, c_int, c_long, c_ulong, c_void};
 
 use super::Conn;
 use crate::tls::ffi;
@@ -12,18 +13,33 @@ use crate::tls::ffi;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::tls) enum Unreadable {
     VerifyCallback,
+    StoreCallback,
+    StatusCallback,
+    SecurityCallback,
     ClientCertCallback,
     Dane,
     CertificateTransparency,
     RevocationLists,
 }
 
-/// A certificate of the client's own store by which it has verified a server: the name under which the store has it, and the DER of
-/// both the certificate and what the store trusts it for.
-pub(in crate::tls) struct Anchor {
-    pub(in crate::tls) subject: Vec<u8>,
-    pub(in crate::tls) certificate: Vec<u8>,
-}
+/// Key exchanges (obj_mac.h: NID_kx_rsa, NID_kx_ecdhe, NID_kx_dhe, and NID_kx_any of TLS 1.3) in which both sides are who their
+/// certificates say.
+const BY_CERTIFICATE: [c_int; 4] = [1037, 1038, 1039, 1063];
+
+/// What says of each step of verification whether it is the host's.
+const STORE_CALLBACKS: [unsafe extern "C" fn(*const ffi::X509_STORE) -> Option<ffi::AnyFunction>; 11] = [
+    ffi::X509_STORE_get_verify,
+    ffi::X509_STORE_get_verify_cb,
+    ffi::X509_STORE_get_get_issuer,
+    ffi::X509_STORE_get_check_issued,
+    ffi::X509_STORE_get_check_revocation,
+    ffi::X509_STORE_get_get_crl,
+    ffi::X509_STORE_get_check_crl,
+    ffi::X509_STORE_get_cert_crl,
+    ffi::X509_STORE_get_check_policy,
+    ffi::X509_STORE_get_lookup_certs,
+    ffi::X509_STORE_get_lookup_crls,
+];
 
 /// A stack of certificates, which is freed with the references in it.
 struct Certificates(*mut ffi::stack_st_X509);
@@ -59,22 +75,45 @@ fn der(encode: impl Fn(*mut *mut u8) -> c_int) -> Option<Vec<u8>> {
     (usize::try_from(encode(&mut to)) == Ok(len)).then_some(out)
 }
 
-/// The DER of a certificate and of what it is trusted for.
+/// The DER of a certificate.
 ///
 /// # Safety
 /// `certificate` is a live X509.
 unsafe fn der_of(certificate: *mut ffi::X509) -> Option<Vec<u8>> {
     // SAFETY: live, as demanded above; writes as many bytes as `der` has room for.
-    der(|to| unsafe { ffi::i2d_X509_AUX(certificate, to) })
+    der(|to| unsafe { ffi::i2d_X509(certificate, to) })
 }
 
-/// # Safety
-/// `certificate` is a live X509.
-unsafe fn subject_of(certificate: *mut ffi::X509) -> Option<Vec<u8>> {
-    // SAFETY: live, as demanded above, and keeps its name.
-    let name = unsafe { ffi::X509_get_subject_name(certificate) };
-    // SAFETY: as above; writes as many bytes as `der` has room for.
-    der(|to| unsafe { ffi::i2d_X509_NAME(name, to) })
+/// A context of a verification, freed at the end.
+struct Verification(*mut ffi::X509_STORE_CTX);
+
+impl Drop for Verification {
+    fn drop(&mut self) {
+        // SAFETY: made by X509_STORE_CTX_new, freed once; NULL is nothing.
+        unsafe { ffi::X509_STORE_CTX_free(self.0) };
+    }
+}
+
+/// The security callback that OpenSSL sets where the host sets none: that of a new SSL_CTX.
+fn usual_security_callback() -> usize {
+    static USUAL: AtomicUsize = AtomicUsize::new(0);
+    let known = USUAL.load(Ordering::Relaxed);
+    if known != 0 {
+        return known;
+    }
+    // SAFETY: no preconditions.
+    let method = unsafe { ffi::TLS_client_method() };
+    // SAFETY: the method lies in libssl.
+    let ctx = unsafe { ffi::SSL_CTX_new(method) };
+    if ctx.is_null() {
+        return 0;
+    }
+    // SAFETY: made above.
+    let usual = unsafe { ffi::SSL_CTX_get_security_callback(ctx) }.map_or(0, |callback| callback as usize);
+    // SAFETY: made above, freed once.
+    unsafe { ffi::SSL_CTX_free(ctx) };
+    USUAL.store(usual, Ordering::Relaxed);
+    usual
 }
 
 impl Conn<'_> {
@@ -92,8 +131,7 @@ impl Conn<'_> {
 
     /// Whether the server's certificate was verified, by the connection or the session that it goes back to.
     pub(in crate::tls) fn is_verified(self) -> bool {
-        // SAFETY: live, as `Conn::new` demands.
-        unsafe { ffi::SSL_get_verify_result(self.raw()) == libc::c_long::from(ffi::X509_V_OK) }
+        self.verify_result() == ffi::X509_V_OK
     }
 
     /// Whether a handshake ends when the server's certificate is not verified.
@@ -107,14 +145,30 @@ impl Conn<'_> {
         if unsafe { ffi::SSL_get_verify_callback(self.raw()) }.is_some() {
             return Some(Unreadable::VerifyCallback);
         }
-        // SAFETY: the SSL_CTX lives as long as its SSL.
-        if unsafe { ffi::SSL_CTX_get_client_cert_cb(self.ctx().raw()) }.is_some() {
-            return Some(Unreadable::ClientCertCallback);
+        if self.store_has_callbacks() {
+            return Some(Unreadable::StoreCallback);
         }
         // SAFETY: live, as `Conn::new` demands; NULL is no data. 255 is no usage (RFC 6698 section 2.1.1): nothing is added, and the
         // answer says whether anything could be (SSL_dane_tlsa_add(3): -1 where DANE is not enabled).
         if unsafe { ffi::SSL_dane_tlsa_add(self.raw(), 255, 0, 0, ptr::null(), 0) } != -1 {
             return Some(Unreadable::Dane);
+        }
+        let mut status: *const c_void = ptr::null();
+        // SAFETY: the SSL_CTX lives as long as its SSL; this control writes a pointer.
+        unsafe {
+            ffi::SSL_CTX_ctrl(self.ctx().raw(), ffi::SSL_CTRL_GET_TLSEXT_STATUS_REQ_CB, 0, (&raw mut status).cast())
+        };
+        if !status.is_null() && self.status_type() >= 0 {
+            return Some(Unreadable::StatusCallback);
+        }
+        // SAFETY: live, as `Conn::new` demands.
+        let security = unsafe { ffi::SSL_get_security_callback(self.raw()) }.map_or(0, |callback| callback as usize);
+        if security != usual_security_callback() {
+            return Some(Unreadable::SecurityCallback);
+        }
+        // SAFETY: the SSL_CTX lives as long as its SSL.
+        if unsafe { ffi::SSL_CTX_get_client_cert_cb(self.ctx().raw()) }.is_some() {
+            return Some(Unreadable::ClientCertCallback);
         }
         // SAFETY: live, as `Conn::new` demands.
         if unsafe { ffi::SSL_ct_is_enabled(self.raw()) } != 0 {
@@ -122,6 +176,19 @@ impl Conn<'_> {
         }
         const LISTS: c_ulong = ffi::X509_V_FLAG_CRL_CHECK | ffi::X509_V_FLAG_CRL_CHECK_ALL;
         (self.verify_flags().iter().any(|flags| flags & LISTS != 0)).then_some(Unreadable::RevocationLists)
+    }
+
+    /// The type of stapled status that is asked for; negative for none.
+    fn status_type(self) -> c_long {
+        // SAFETY: live, as `Conn::new` demands; this control reads a number.
+        unsafe { ffi::SSL_ctrl(self.raw(), ffi::SSL_CTRL_GET_TLSEXT_STATUS_REQ_TYPE, 0, ptr::null_mut()) }
+    }
+
+    /// Whether a step of verification is the host's (X509_STORE_set_verify_func(3)): OpenSSL sets none of its own.
+    fn store_has_callbacks(self) -> bool {
+        let store = self.trust_store();
+        // SAFETY: the store lives as long as the connection.
+        STORE_CALLBACKS.iter().any(|get| unsafe { get(store) }.is_some())
     }
 
     fn param(self) -> *mut ffi::X509_VERIFY_PARAM {
@@ -177,32 +244,35 @@ impl Conn<'_> {
 
     /// The names under which the server's certificate is accepted, each with its length, and how they are compared.
     pub(in crate::tls) fn expected_names(self) -> Vec<u8> {
-        let param = self.param();
+        // SAFETY: the store lives as long as the connection, and always has parameters.
+        let of_store = unsafe { ffi::X509_STORE_get0_param(self.trust_store()) };
         let mut out = Vec::new();
-        let mut add = |text: *const c_char| {
-            // SAFETY: NULL, or a string that lives as long as the connection's parameters are not changed.
-            let text = if text.is_null() { &[] } else { unsafe { CStr::from_ptr(text) }.to_bytes() };
-            out.extend_from_slice(&text.len().to_ne_bytes());
-            out.extend_from_slice(text);
-        };
-        for n in 0.. {
-            // SAFETY: lives as long as the connection; there is no name beyond the last.
-            let host = unsafe { ffi::X509_VERIFY_PARAM_get0_host(param, n) };
-            if host.is_null() {
-                break;
+        for param in [self.param(), of_store] {
+            let mut add = |text: *const c_char| {
+                // SAFETY: NULL, or a string that lives as long as the parameters are not changed.
+                let text = if text.is_null() { &[] } else { unsafe { CStr::from_ptr(text) }.to_bytes() };
+                out.extend_from_slice(&text.len().to_ne_bytes());
+                out.extend_from_slice(text);
+            };
+            for n in 0.. {
+                // SAFETY: lives as long as the connection; there is no name beyond the last.
+                let host = unsafe { ffi::X509_VERIFY_PARAM_get0_host(param, n) };
+                if host.is_null() {
+                    break;
+                }
+                add(host);
             }
-            add(host);
+            add(ptr::null());
+            // SAFETY: lives as long as the connection.
+            add(unsafe { ffi::X509_VERIFY_PARAM_get0_email(param) });
+            // SAFETY: lives as long as the connection.
+            let address = unsafe { ffi::X509_VERIFY_PARAM_get1_ip_asc(param) };
+            add(address);
+            // SAFETY: NULL, or memory of OpenSSL's that is this caller's.
+            unsafe { ffi::CRYPTO_free(address.cast(), c"trust.rs".as_ptr(), 0) };
+            // SAFETY: lives as long as the connection.
+            out.extend_from_slice(&unsafe { ffi::X509_VERIFY_PARAM_get_hostflags(param) }.to_ne_bytes());
         }
-        add(ptr::null());
-        // SAFETY: lives as long as the connection.
-        add(unsafe { ffi::X509_VERIFY_PARAM_get0_email(param) });
-        // SAFETY: lives as long as the connection.
-        let address = unsafe { ffi::X509_VERIFY_PARAM_get1_ip_asc(param) };
-        add(address);
-        // SAFETY: NULL, or memory of OpenSSL's that is this caller's.
-        unsafe { ffi::CRYPTO_free(address.cast(), c"trust.rs".as_ptr(), 0) };
-        // SAFETY: lives as long as the connection.
-        out.extend_from_slice(&unsafe { ffi::X509_VERIFY_PARAM_get_hostflags(param) }.to_ne_bytes());
         out
     }
 
@@ -238,66 +308,76 @@ impl Conn<'_> {
         NonNull::new(own).and_then(|own| unsafe { der_of(own.as_ptr()) }).unwrap_or_default()
     }
 
-    /// Every certificate that its store has at this moment, in DER. One that is read from a directory is there once it was needed.
-    pub(in crate::tls) fn trusted(self) -> Vec<u8> {
-        // SAFETY: the store lives as long as the connection; the result is the caller's.
-        let all = Certificates(unsafe { ffi::X509_STORE_get1_all_certs(self.trust_store()) });
-        // SAFETY: live until it is dropped.
-        let each = unsafe { certificates(all.0) };
-        // SAFETY: the stack keeps them.
-        each.filter_map(|certificate| unsafe { der_of(certificate) }).flatten().collect()
-    }
-
-    /// What of the verified chain the server has not shown, but the client's store had: its last certificate at least. `None` when no
-    /// chain was verified.
-    pub(in crate::tls) fn anchors(self) -> Option<Vec<Anchor>> {
-        // SAFETY: live, as `Conn::new` demands.
-        let chain = unsafe { ffi::SSL_get0_verified_chain(self.raw()) };
+    /// The certificates that the server has shown in this handshake, in DER, its own first. `None` when it has shown none.
+    pub(in crate::tls) fn shown_chain(self) -> Option<Vec<Vec<u8>>> {
         // SAFETY: live, as `Conn::new` demands.
         let shown = unsafe { ffi::SSL_get_peer_cert_chain(self.raw()) };
-        // SAFETY: the connection keeps both while it is not changed.
-        let (verified, is_shown) = (unsafe { certificates(chain) }, |certificate: *mut ffi::X509| {
-            // SAFETY: as above.
-            let mut each = unsafe { certificates(shown) };
-            // SAFETY: both live in the connection's chains.
-            each.any(|other| unsafe { ffi::X509_cmp(certificate, other) == 0 })
-        });
-        let verified: Vec<*mut ffi::X509> = verified.collect();
-        let last = *verified.last()?;
-        let from_store = verified.into_iter().filter(|each| *each == last || !is_shown(*each));
-        let anchor = |each| {
-            // SAFETY: the connection keeps its chain.
-            let subject = unsafe { subject_of(each) }?;
-            // SAFETY: as above.
-            Some(Anchor { subject, certificate: unsafe { der_of(each) }? })
-        };
-        from_store.map(anchor).collect()
+        // SAFETY: the connection keeps its chain while it is not changed.
+        let each = unsafe { certificates(shown) };
+        // SAFETY: as above.
+        let chain: Vec<Vec<u8>> = each.map(|certificate| unsafe { der_of(certificate) }).collect::<Option<_>>()?;
+        (!chain.is_empty()).then_some(chain)
     }
 
-    /// Whether its store has this certificate now, for the same uses. A directory of certificates is read.
-    pub(in crate::tls) fn trusts(self, subject: &[u8], mut is_same: impl FnMut(&[u8]) -> bool) -> bool {
-        let mut from = subject.as_ptr();
-        // SAFETY: reads at most as many bytes as said.
-        let name = unsafe { ffi::d2i_X509_NAME(ptr::null_mut(), &mut from, subject.len() as libc::c_long) };
+    /// Verifies what a server has shown as a handshake of this connection would do it now (ssl_cert.c: ssl_verify_cert_chain), but
+    /// for callbacks of the host. The X509_V_ code; `None` when OpenSSL cannot do it.
+    pub(in crate::tls) fn verify(self, chain: &[&[u8]]) -> Option<c_int> {
         // SAFETY: no preconditions.
-        let context = unsafe { ffi::X509_STORE_CTX_new() };
-        // SAFETY: the context is new, the store lives as long as the connection; NULL for no certificate and no chain.
-        let ready = !name.is_null()
-            && !context.is_null()
-            && unsafe { ffi::X509_STORE_CTX_init(context, self.trust_store(), ptr::null_mut(), ptr::null_mut()) } == 1;
-        let found = match ready {
-            // SAFETY: the context was made ready with a store; the result is the caller's.
-            true => Certificates(unsafe { ffi::X509_STORE_CTX_get1_certs(context, name) }),
-            false => Certificates(ptr::null_mut()),
-        };
+        let stack = Certificates(unsafe { ffi::OPENSSL_sk_new_null() }.cast());
+        for der in chain {
+            let mut from = der.as_ptr();
+            // SAFETY: reads at most as many bytes as said.
+            let certificate = unsafe { ffi::d2i_X509(ptr::null_mut(), &mut from, der.len() as c_long) };
+            // SAFETY: a stack, which takes over the reference; NULL is no certificate.
+            if certificate.is_null() || unsafe { ffi::OPENSSL_sk_push(stack.0.cast(), certificate.cast()) } <= 0 {
+                // SAFETY: still this caller's; NULL is nothing.
+                unsafe { ffi::X509_free(certificate) };
+                return None;
+            }
+        }
         // SAFETY: live until it is dropped.
-        let mut each = unsafe { certificates(found.0) };
-        // SAFETY: the stack keeps them.
-        let has = each.any(|certificate| unsafe { der_of(certificate) }.is_some_and(|der| is_same(&der)));
-        // SAFETY: made above, freed once; NULL is nothing.
-        unsafe { ffi::X509_STORE_CTX_free(context) };
-        // SAFETY: made above, freed once; NULL is nothing.
-        unsafe { ffi::X509_NAME_free(name) };
-        has
+        let leaf = unsafe { certificates(stack.0) }.next()?;
+        // SAFETY: no preconditions.
+        let verification = Verification(unsafe { ffi::X509_STORE_CTX_new() });
+        let context = NonNull::new(verification.0)?.as_ptr();
+        // SAFETY: the context is new; the store lives as long as the connection, the certificates as long as the stack, which is freed
+        // after the context.
+        if unsafe { ffi::X509_STORE_CTX_init(context, self.trust_store(), leaf, stack.0) } != 1 {
+            return None;
+        }
+        // SAFETY: the context was made ready above.
+        let param = unsafe { ffi::X509_STORE_CTX_get0_param(context) };
+        // SAFETY: live, as `Conn::new` demands.
+        let level = unsafe { ffi::SSL_get_security_level(self.raw()) };
+        // SAFETY: the context keeps its parameters.
+        unsafe { ffi::X509_VERIFY_PARAM_set_auth_level(param, level) };
+        // SAFETY: the context was made ready above; the name is one of OpenSSL's own.
+        if unsafe { ffi::X509_STORE_CTX_set_default(context, c"ssl_server".as_ptr()) } != 1 {
+            return None;
+        }
+        // SAFETY: both live, the connection's parameters as long as it.
+        if unsafe { ffi::X509_VERIFY_PARAM_set1(param, self.param()) } != 1 {
+            return None;
+        }
+        // SAFETY: the context was made ready above.
+        unsafe { ffi::X509_verify_cert(context) };
+        // SAFETY: as above.
+        Some(unsafe { ffi::X509_STORE_CTX_get_error(context) })
+    }
+
+    /// The result of the verification of the server, by the connection or the session that it goes back to.
+    pub(in crate::tls) fn verify_result(self) -> c_int {
+        // SAFETY: live, as `Conn::new` demands. The codes fit an int.
+        unsafe { ffi::SSL_get_verify_result(self.raw()) as c_int }
+    }
+
+    /// Whether a certificate alone says who each side is: no key that both know beforehand, and no password.
+    pub(in crate::tls) fn is_by_certificate(self) -> bool {
+        // SAFETY: live, as `Conn::new` demands.
+        let cipher = unsafe { ffi::SSL_get_current_cipher(self.raw()) };
+        // SAFETY: ciphers lie in OpenSSL's table.
+        let exchange =
+            NonNull::new(cipher.cast_mut()).map(|cipher| unsafe { ffi::SSL_CIPHER_get_kx_nid(cipher.as_ptr()) });
+        exchange.is_some_and(|nid| BY_CERTIFICATE.contains(&nid))
     }
 }

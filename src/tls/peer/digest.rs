@@ -5,18 +5,17 @@ use super::super::{running_major, Binding};
 use crate::sys::crypto::sha256;
 
 /// What goes into it, in order.
-pub const PARTS: [&str; 8] = [
+pub const PARTS: [&str; 7] = [
     "peer",
     "server name (SSL_set_tlsext_host_name)",
     "expected names (SSL_set1_host)",
     "verification (SSL_CTX_set_verify, flags, depth)",
-    "trusted certificates",
     "versions, options, ciphers",
     "client certificate",
     "policy",
 ];
 /// The place of the client's certificate among them.
-const OWN_CERTIFICATE: usize = 6;
+const OWN_CERTIFICATE: usize = 5;
 
 /// Says as much as a comparison of the parts.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,8 +29,6 @@ impl Digest {
         // With it, nobody can compute the names of sessions from the names of servers without the store's secret.
         let salt = binding.store.server_name_hash(b"clients").to_ne_bytes();
         let server_name = conn.server_name().map(|name| name.to_bytes()).unwrap_or_default();
-        // Of a server that was verified, the certificates behind that are looked up anew. One that was not may be trusted by others.
-        let trusted = if conn.demands_verification() { Vec::new() } else { conn.trusted() };
         let mut protocols = conn.protocols();
         protocols.push(running_major());
         let parts: [&[u8]; PARTS.len()] = [
@@ -39,7 +36,6 @@ impl Digest {
             server_name,
             &conn.expected_names(),
             &conn.verification(),
-            &trusted,
             &protocols,
             &conn.own_certificate(),
             binding.policy.clients.policy.as_deref().unwrap_or_default().as_bytes(),
